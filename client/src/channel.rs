@@ -1,0 +1,185 @@
+//! How processes reach one another: a connector that the caller gives, and warm channels over it.
+//!
+//! Production hands in [`TcpConnect`]; a simulation or an emulated link hands in its own.
+//! One [`Channels`] per process: channels to one address are shared and stay warm.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::Stream;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tonic::transport::{Channel, Endpoint, server::Connected};
+
+/// How long a connection may take to be made.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// An idle connection is probed this often, so that a dead one is noticed and a live one stays warm.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// A probe that is not answered for so long ends the connection.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes in flight on one stream; hyper's default caps it at 210 Mbit/s over 80 ms.
+pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes in flight on one connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Bytes of one HTTP/2 frame that the receiver admits.
+pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+
+/// A byte stream, whatever carries it.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A byte stream as servers accept it and connectors give it.
+pub struct BoxedIo(Box<dyn Io>);
+
+impl BoxedIo {
+    /// Wraps a stream.
+    pub fn new(io: impl Io + 'static) -> Self {
+        Self(Box::new(io))
+    }
+}
+
+impl AsyncRead for BoxedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for BoxedIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Connected for BoxedIo {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+/// Connections as a server accepts them.
+pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<BoxedIo>> + Send>>;
+
+/// The future of a connection being made.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxedIo>> + Send>>;
+
+/// Makes connections to `host:port` addresses.
+pub trait Connect: Send + Sync + 'static {
+    /// Starts to connect.
+    fn connect(&self, address: &str) -> Connecting;
+}
+
+/// Plain TCP without Nagle's delay.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TcpConnect;
+
+impl Connect for TcpConnect {
+    fn connect(&self, address: &str) -> Connecting {
+        let address = address.to_owned();
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(BoxedIo::new(stream))
+        })
+    }
+}
+
+/// Why a channel could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("address {address:?} is not host:port")]
+pub struct AddressError {
+    /// What was given.
+    pub address: String,
+    source: tonic::transport::Error,
+}
+
+/// Warm channels by address. Bounded by the number of processes of a mesh.
+#[derive(Clone)]
+pub struct Channels {
+    connector: Arc<dyn Connect>,
+    open: Arc<Mutex<HashMap<String, Channel>>>,
+}
+
+impl Channels {
+    /// Over a connector.
+    #[must_use]
+    pub fn new(connector: Arc<dyn Connect>) -> Self {
+        Self {
+            connector,
+            open: Arc::default(),
+        }
+    }
+
+    /// The channel to an address, connected when it is first used and again whenever it broke.
+    ///
+    /// # Errors
+    /// When the address is not `host:port`.
+    pub fn to(&self, address: &str) -> Result<Channel, AddressError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = open.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = connect_lazy(address, Arc::clone(&self.connector))?;
+        open.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    /// Forgets the channel to an address, so that the next use makes a new connection.
+    pub fn forget(&self, address: &str) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(address);
+    }
+}
+
+fn connect_lazy(address: &str, connector: Arc<dyn Connect>) -> Result<Channel, AddressError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|source| AddressError { address: address.to_owned(), source })?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX);
+    let target: Arc<str> = address.into();
+    Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+        let connecting = connector.connect(&target);
+        async move { connecting.await.map(TokioIo::new) }
+    })))
+}

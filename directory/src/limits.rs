@@ -1,0 +1,65 @@
+//! Every limit, with its unit, checked against the others at compile time.
+//! `docs/protocol.md` lists them.
+
+/// Bytes of one gRPC message; set on every server and client.
+pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one piece of a block; the last piece of a block may be shorter.
+pub const PIECE_BYTES: usize = 1 << 20;
+/// Bytes of one block.
+pub const BLOCK_BYTES_MAX: u64 = 256 << 20;
+/// Pieces of one block.
+pub const BLOCK_PIECES_MAX: usize = (BLOCK_BYTES_MAX as usize).div_ceil(PIECE_BYTES);
+/// Blocks of one chain.
+pub const CHAIN_BLOCKS_MAX: usize = 65_536;
+/// Chains of one lookup.
+pub const LOOKUP_CHAINS_MAX: usize = 256;
+/// Hashes of one lookup, over all chains.
+pub const LOOKUP_HASHES_MAX: usize = 65_536;
+/// Bytes of an engine's hash, at least.
+pub const HASH_WIDTH_MIN: usize = 8;
+/// Bytes of an engine's hash under which the description must say `short_hashes`.
+pub const HASH_WIDTH_SHORT: usize = 16;
+/// Bytes of an engine's hash, at most.
+pub const HASH_WIDTH_MAX: usize = 64;
+/// Shards times groups of one namespace.
+pub const PARTS_MAX: u32 = 1_024;
+/// Bytes of a region's name.
+pub const REGION_NAME_BYTES_MAX: usize = 32;
+/// Bytes of a namespace's name, and of each text of its description.
+pub const TEXT_BYTES_MAX: usize = 256;
+/// Namespaces of one region.
+pub const NAMESPACES_MAX: usize = 65_536;
+/// Regions of one mesh; the mesh view keeps a bit for each.
+pub const REGIONS_MAX: usize = 64;
+/// Nodes of one region.
+pub const NODES_MAX: usize = 1_024;
+/// Copies of one block.
+pub const REPLICAS_MAX: u32 = 8;
+/// Weight of a node, at most; virtual nodes are weight times [`VIRTUAL_NODES_PER_WEIGHT`].
+pub const WEIGHT_MAX: u32 = 16;
+/// Virtual nodes of a node of weight 1. With 10 equal nodes the worst of 100 rings
+/// then has 1.06 times the mean arc.
+pub const VIRTUAL_NODES_PER_WEIGHT: u32 = 4_096;
+/// Block changes in one log entry.
+pub const ENTRY_CHANGES_MAX: usize = 256;
+/// Names in one delete command; a larger delete is several commands.
+pub const DELETE_NAMES_MAX: usize = 4_096;
+/// Entries of one shard of the directory.
+pub const SHARD_ENTRIES_MAX: usize = 4_096;
+/// Tombstones of one region.
+pub const TOMBSTONES_MAX: usize = 1 << 20;
+/// Format of the log's commands that this build writes.
+pub const FEATURE_LEVEL: u32 = 1;
+/// Version of the wire protocol.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+const _: () = assert!(PIECE_BYTES * 2 <= MESSAGE_BYTES_MAX, "a piece and its header fit a message");
+const _: () = assert!(
+    CHAIN_BLOCKS_MAX * HASH_WIDTH_MAX + (1 << 20) <= MESSAGE_BYTES_MAX,
+    "the longest chain fits a message"
+);
+const _: () = assert!(LOOKUP_HASHES_MAX >= CHAIN_BLOCKS_MAX, "any one chain can be looked up");
+const _: () = assert!(BLOCK_BYTES_MAX <= u32::MAX as u64, "a block's size fits 32 bits");
+const _: () = assert!(HASH_WIDTH_MIN < HASH_WIDTH_SHORT && HASH_WIDTH_SHORT <= HASH_WIDTH_MAX);
+const _: () = assert!(REGIONS_MAX <= u64::BITS as usize, "a set of regions fits 64 bits");
+const _: () = assert!(DELETE_NAMES_MAX * 64 <= MESSAGE_BYTES_MAX);

@@ -1,0 +1,3 @@
+//! A node holds blocks, and votes on the region's metadata.
+
+pub mod directory;

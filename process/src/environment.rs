@@ -1,0 +1,53 @@
+//! What a process is given from outside, so that all of it can be simulated.
+
+use std::sync::Arc;
+
+use kvmesh_client::channel::{Channels, Connect, TcpConnect};
+
+/// Reads the wall clock. Monotonic time is `tokio::time`.
+pub trait WallClock: Send + Sync + 'static {
+    /// Milliseconds since 1970.
+    fn millis(&self) -> u64;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl WallClock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    fn millis(&self) -> u64 {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Connector, clock and name of one process.
+#[derive(Clone)]
+pub struct Environment {
+    /// Warm channels to other processes.
+    pub channels: Channels,
+    /// Wall clock.
+    pub clock: Arc<dyn WallClock>,
+    /// The `instance` label of every metric, such as `us-east/node-1`.
+    pub instance: Arc<str>,
+}
+
+impl Environment {
+    /// Over a connector.
+    #[must_use]
+    pub fn new(connector: Arc<dyn Connect>, clock: Arc<dyn WallClock>, instance: &str) -> Self {
+        Self {
+            channels: Channels::new(connector),
+            clock,
+            instance: instance.into(),
+        }
+    }
+
+    /// TCP and the machine's clock.
+    #[must_use]
+    pub fn real(instance: &str) -> Self {
+        Self::new(Arc::new(TcpConnect), Arc::new(SystemClock), instance)
+    }
+}

@@ -1,0 +1,9 @@
+//! What every process of kvmesh starts with: settings, telemetry, health, servers, shutdown.
+
+pub mod environment;
+pub mod server;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use environment::{Environment, SystemClock, WallClock};
