@@ -169,7 +169,10 @@ impl Channels {
 
 fn connect_lazy(address: &str, connector: Arc<dyn Connect>) -> Result<Channel, AddressError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|source| AddressError { address: address.to_owned(), source })?
+        .map_err(|source| AddressError {
+            address: address.to_owned(),
+            source,
+        })?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -178,8 +181,10 @@ fn connect_lazy(address: &str, connector: Arc<dyn Connect>) -> Result<Channel, A
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX);
     let target: Arc<str> = address.into();
-    Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-        let connecting = connector.connect(&target);
-        async move { connecting.await.map(TokioIo::new) }
-    })))
+    Ok(
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+            let connecting = connector.connect(&target);
+            async move { connecting.await.map(TokioIo::new) }
+        })),
+    )
 }

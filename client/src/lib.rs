@@ -1,4 +1,11 @@
 //! The Rust client of kvmesh, and what its own processes share to call one another:
 //! channels, conversions between wire and words, and feed followers.
 
+pub mod block;
 pub mod channel;
+pub mod convert;
+pub mod status;
+
+pub use block::{Block, BlockMeta};
+pub use convert::{FromWire, ToWire, WireError};
+pub use status::Problem;

@@ -53,13 +53,25 @@ pub const FEATURE_LEVEL: u32 = 1;
 /// Version of the wire protocol.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-const _: () = assert!(PIECE_BYTES * 2 <= MESSAGE_BYTES_MAX, "a piece and its header fit a message");
+const _: () = assert!(
+    PIECE_BYTES * 2 <= MESSAGE_BYTES_MAX,
+    "a piece and its header fit a message"
+);
 const _: () = assert!(
     CHAIN_BLOCKS_MAX * HASH_WIDTH_MAX + (1 << 20) <= MESSAGE_BYTES_MAX,
     "the longest chain fits a message"
 );
-const _: () = assert!(LOOKUP_HASHES_MAX >= CHAIN_BLOCKS_MAX, "any one chain can be looked up");
-const _: () = assert!(BLOCK_BYTES_MAX <= u32::MAX as u64, "a block's size fits 32 bits");
+const _: () = assert!(
+    LOOKUP_HASHES_MAX >= CHAIN_BLOCKS_MAX,
+    "any one chain can be looked up"
+);
+const _: () = assert!(
+    BLOCK_BYTES_MAX <= u32::MAX as u64,
+    "a block's size fits 32 bits"
+);
 const _: () = assert!(HASH_WIDTH_MIN < HASH_WIDTH_SHORT && HASH_WIDTH_SHORT <= HASH_WIDTH_MAX);
-const _: () = assert!(REGIONS_MAX <= u64::BITS as usize, "a set of regions fits 64 bits");
+const _: () = assert!(
+    REGIONS_MAX <= u64::BITS as usize,
+    "a set of regions fits 64 bits"
+);
 const _: () = assert!(DELETE_NAMES_MAX * 64 <= MESSAGE_BYTES_MAX);

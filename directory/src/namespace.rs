@@ -1,7 +1,9 @@
 //! Namespaces: what makes two blocks interchangeable, and the policies over them.
 
 use crate::{
-    limits::{HASH_WIDTH_MAX, HASH_WIDTH_MIN, HASH_WIDTH_SHORT, PARTS_MAX, REPLICAS_MAX, TEXT_BYTES_MAX},
+    limits::{
+        HASH_WIDTH_MAX, HASH_WIDTH_MIN, HASH_WIDTH_SHORT, PARTS_MAX, REPLICAS_MAX, TEXT_BYTES_MAX,
+    },
     words::{Hlc, NamespaceId, Part, RegionId},
 };
 
@@ -54,7 +56,11 @@ impl Description {
     /// The first field that is not.
     pub fn check(&self) -> Result<(), DescriptionError> {
         let wrong = |field, got: &dyn ToString, want| {
-            Err(DescriptionError { field, got: got.to_string(), want })
+            Err(DescriptionError {
+                field,
+                got: got.to_string(),
+                want,
+            })
         };
         for (field, text) in [
             ("model", &self.model),
@@ -63,14 +69,22 @@ impl Description {
             ("tenant", &self.tenant),
         ] {
             if text.len() > TEXT_BYTES_MAX {
-                return wrong(field, &format!("{} bytes long", text.len()), "at most 256 bytes");
+                return wrong(
+                    field,
+                    &format!("{} bytes long", text.len()),
+                    "at most 256 bytes",
+                );
             }
         }
         if self.model.is_empty() {
             return wrong("model", &"empty", "name the model");
         }
         if self.salt.len() > TEXT_BYTES_MAX {
-            return wrong("salt", &format!("{} bytes long", self.salt.len()), "at most 256 bytes");
+            return wrong(
+                "salt",
+                &format!("{} bytes long", self.salt.len()),
+                "at most 256 bytes",
+            );
         }
         if !(1..=65_536).contains(&self.block_tokens) {
             return wrong("block_tokens", &self.block_tokens, "1 to 65536");

@@ -15,7 +15,9 @@ impl Ring {
     /// Works out the preference lists of a topology.
     #[must_use]
     pub fn build(topology: &Topology) -> Self {
-        Self { epoch: topology.epoch }
+        Self {
+            epoch: topology.epoch,
+        }
     }
 
     /// Version of the topology that the ring was built from.

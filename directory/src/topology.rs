@@ -42,7 +42,9 @@ impl Topology {
     /// The member with this number.
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<&Member> {
-        let at = self.members.binary_search_by_key(&node, |member| member.node);
+        let at = self
+            .members
+            .binary_search_by_key(&node, |member| member.node);
         at.ok().map(|index| &self.members[index])
     }
 }

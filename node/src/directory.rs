@@ -48,13 +48,25 @@ impl SharedDirectory {
     #[must_use]
     pub fn new(state: DirectoryState) -> Self {
         let applied = watch::Sender::new(state.applied_index());
-        let inner = Inner { state, tail: VecDeque::new() };
-        Self { inner: Arc::new(RwLock::new(inner)), applied }
+        let inner = Inner {
+            state,
+            tail: VecDeque::new(),
+        };
+        Self {
+            inner: Arc::new(RwLock::new(inner)),
+            applied,
+        }
     }
 
     /// Reads the state under a short lock. Do not call back into the directory from `read`.
     pub fn with<T>(&self, read: impl FnOnce(&DirectoryState) -> T) -> T {
-        read(&self.inner.read().unwrap_or_else(PoisonError::into_inner).state)
+        read(
+            &self
+                .inner
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .state,
+        )
     }
 
     /// The state as it is now; shares its shards with the live one.
@@ -76,7 +88,11 @@ impl SharedDirectory {
         if inner.tail.len() == TAIL_ENTRIES_MAX {
             inner.tail.pop_front();
         }
-        inner.tail.push_back(Arc::new(Step { index, command, events }));
+        inner.tail.push_back(Arc::new(Step {
+            index,
+            command,
+            events,
+        }));
         drop(inner);
         self.applied.send_replace(index);
         outcome
@@ -101,7 +117,15 @@ impl SharedDirectory {
         }
         let first = inner.tail.front()?.index;
         let skip = usize::try_from((index + 1).checked_sub(first)?).ok()?;
-        Some(inner.tail.iter().skip(skip).take(steps_max).cloned().collect())
+        Some(
+            inner
+                .tail
+                .iter()
+                .skip(skip)
+                .take(steps_max)
+                .cloned()
+                .collect(),
+        )
     }
 
     /// The last applied index, and its changes.
