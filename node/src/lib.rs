@@ -1,3 +1,8 @@
 //! A node holds blocks, and votes on the region's metadata.
 
 pub mod directory;
+mod serve;
+pub mod settings;
+
+pub use serve::{ServeError, serve};
+pub use settings::{MemberSetting, Settings};

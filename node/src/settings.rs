@@ -1,0 +1,266 @@
+//! A node's settings, their defaults, and what is possible.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use kvmesh_directory::{Member, NodeId, RegionId, limits::WEIGHT_MAX};
+use kvmesh_process::settings::{Check, Impossible};
+use serde::{Deserialize, Serialize};
+
+/// Settings of one node. Times are in milliseconds, sizes in bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Region that the node belongs to.
+    pub region: String,
+    /// Stable number, unique in the region, above 0.
+    pub node: u64,
+    /// Failure domain.
+    pub zone: String,
+    /// Share of blocks relative to other nodes.
+    pub weight: u32,
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// `host:port` by which others reach it; empty: the listen address.
+    pub advertise: String,
+    /// Where Prometheus metrics are served.
+    pub metrics_listen: SocketAddr,
+    /// Log filter, as `tracing`'s `EnvFilter` reads it.
+    pub log: String,
+    /// Memory for blocks; 0: 60 % of what the process may use.
+    pub memory_bytes: u64,
+    /// Blocks that are on their way into memory; 0: 10 % of `memory_bytes`.
+    pub inflight_bytes_max: u64,
+    /// Where the Raft log and snapshots are kept. Empty: in memory, for trials and tests only.
+    pub raft_dir: PathBuf,
+    /// Which nodes form the region at first; committed once by `meshctl region init`.
+    pub members: Vec<MemberSetting>,
+    /// Period of the Raft leader's heartbeats.
+    pub raft_heartbeat_ms: u64,
+    /// Silence after which an election starts, at least.
+    pub election_min_ms: u64,
+    /// Silence after which an election starts, at most.
+    pub election_max_ms: u64,
+    /// Silence after which the leader gives a node up.
+    pub dead_after_ms: u64,
+    /// A node that has not heard from a quorum's leader for so long answers misses.
+    pub serve_lease_ms: u64,
+    /// How long another owner may take for a copy, besides the time for its bytes.
+    pub owner_timeout_ms: u64,
+    /// Rate that is expected of another owner, bytes per second.
+    pub owner_rate: u64,
+    /// How long a call waits for this node to reach the caller's ring epoch.
+    pub epoch_wait_ms: u64,
+    /// How long a call waits for this node to reach `at_least`.
+    pub at_least_wait_ms: u64,
+    /// How long a put or an open may take when the call does not say.
+    pub put_deadline_ms: u64,
+    /// An unclaimed copy is dropped after so long.
+    pub provisional_ttl_ms: u64,
+    /// Rate of repairs, bytes per second.
+    pub repair_rate: u64,
+    /// How long calls in flight may go on at shutdown.
+    pub shutdown_grace_ms: u64,
+}
+
+/// One of a region's first members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberSetting {
+    /// Its number.
+    pub node: u64,
+    /// `host:port` by which others reach it.
+    pub address: String,
+    /// Its failure domain.
+    #[serde(default)]
+    pub zone: String,
+    /// Its share of blocks.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// Whether it votes.
+    #[serde(default = "yes")]
+    pub voter: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            region: String::new(),
+            node: 0,
+            zone: String::new(),
+            weight: 1,
+            listen: SocketAddr::from(([127, 0, 0, 1], 7410)),
+            advertise: String::new(),
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7411)),
+            log: "info".to_owned(),
+            memory_bytes: 0,
+            inflight_bytes_max: 0,
+            raft_dir: PathBuf::new(),
+            members: Vec::new(),
+            raft_heartbeat_ms: 200,
+            election_min_ms: 1_000,
+            election_max_ms: 2_000,
+            dead_after_ms: 10_000,
+            serve_lease_ms: 5_000,
+            owner_timeout_ms: 1_000,
+            owner_rate: 100_000_000,
+            epoch_wait_ms: 500,
+            at_least_wait_ms: 50,
+            put_deadline_ms: 30_000,
+            provisional_ttl_ms: 30_000,
+            repair_rate: 100_000_000,
+            shutdown_grace_ms: 30_000,
+        }
+    }
+}
+
+impl Settings {
+    /// The address that others use.
+    #[must_use]
+    pub fn advertised(&self) -> String {
+        if self.advertise.is_empty() {
+            self.listen.to_string()
+        } else {
+            self.advertise.clone()
+        }
+    }
+
+    /// The members as words, ascending by node.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let mut members: Vec<Member> = self.members.iter().map(MemberSetting::member).collect();
+        members.sort_by_key(|member| member.node);
+        members
+    }
+
+    /// Of a setting in milliseconds.
+    pub(crate) fn millis(setting: u64) -> Duration {
+        Duration::from_millis(setting)
+    }
+
+    fn check_numbers(&self) -> Result<(), Impossible> {
+        let positive = [
+            ("raft_heartbeat_ms", self.raft_heartbeat_ms),
+            ("owner_timeout_ms", self.owner_timeout_ms),
+            ("owner_rate", self.owner_rate),
+            ("put_deadline_ms", self.put_deadline_ms),
+            ("provisional_ttl_ms", self.provisional_ttl_ms),
+            ("repair_rate", self.repair_rate),
+            ("node", self.node),
+        ];
+        for (key, got) in positive {
+            if got == 0 {
+                return Err(impossible(key, got, "above 0"));
+            }
+        }
+        if !(1..=WEIGHT_MAX).contains(&self.weight) {
+            return Err(impossible("weight", self.weight, "1 to 16"));
+        }
+        if self.election_min_ms <= self.raft_heartbeat_ms {
+            let want = "above raft_heartbeat_ms";
+            return Err(impossible("election_min_ms", self.election_min_ms, want));
+        }
+        if self.election_max_ms <= self.election_min_ms {
+            let want = "above election_min_ms";
+            return Err(impossible("election_max_ms", self.election_max_ms, want));
+        }
+        if self.serve_lease_ms == 0 || self.serve_lease_ms >= self.dead_after_ms {
+            let want = "above 0 and under dead_after_ms";
+            return Err(impossible("serve_lease_ms", self.serve_lease_ms, want));
+        }
+        Ok(())
+    }
+}
+
+impl MemberSetting {
+    fn member(&self) -> Member {
+        Member {
+            node: NodeId(self.node),
+            address: self.address.clone(),
+            zone: self.zone.clone(),
+            weight: self.weight,
+            voter: self.voter,
+        }
+    }
+}
+
+impl Check for Settings {
+    fn check(&self) -> Result<(), Impossible> {
+        if let Err(error) = self.region.parse::<RegionId>() {
+            return Err(impossible("region", &self.region, error));
+        }
+        self.check_numbers()?;
+        for (key, address) in [
+            ("listen", self.listen),
+            ("metrics_listen", self.metrics_listen),
+        ] {
+            if !address.ip().is_loopback() {
+                let want = "a loopback address, until TLS can be set up";
+                return Err(impossible(key, address, want));
+            }
+        }
+        if self.raft_dir.as_os_str().is_empty() {
+            let want = "a directory that survives restarts";
+            return Err(impossible("raft_dir", "empty", want));
+        }
+        let mut nodes: Vec<u64> = self.members.iter().map(|member| member.node).collect();
+        nodes.sort_unstable();
+        if nodes.windows(2).any(|pair| pair[0] == pair[1]) {
+            let want = "every node once";
+            return Err(impossible("members", format!("{nodes:?}"), want));
+        }
+        if !nodes.is_empty() && !nodes.contains(&self.node) {
+            let want = "a list with this node in it";
+            return Err(impossible("members", format!("{nodes:?}"), want));
+        }
+        Ok(())
+    }
+}
+
+fn impossible(key: &str, got: impl ToString, want: impl ToString) -> Impossible {
+    Impossible {
+        key: key.to_owned(),
+        got: got.to_string(),
+        want: want.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn possible() -> Settings {
+        Settings {
+            region: "us-east".to_owned(),
+            node: 1,
+            raft_dir: "raft".into(),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn impossible_values_name_their_key() {
+        assert!(possible().check().is_ok());
+        let wrong: [(&str, fn(&mut Settings)); 7] = [
+            ("region", |s| s.region = "US".into()),
+            ("node", |s| s.node = 0),
+            ("weight", |s| s.weight = 17),
+            ("raft_dir", |s| s.raft_dir = PathBuf::new()),
+            ("listen", |s| s.listen = ([0, 0, 0, 0], 1).into()),
+            ("serve_lease_ms", |s| s.serve_lease_ms = 10_000),
+            ("election_max_ms", |s| s.election_max_ms = 1),
+        ];
+        for (key, spoil) in wrong {
+            let mut settings = possible();
+            spoil(&mut settings);
+            assert_eq!(settings.check().unwrap_err().key, key);
+        }
+    }
+}
