@@ -1,0 +1,255 @@
+//! Settings of a gateway, with their defaults. Times are in milliseconds.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use kvmesh_directory::{
+    RegionId,
+    limits::{BLOCK_BYTES_MAX, REPLICAS_MAX},
+};
+use kvmesh_process::settings::{Check, Impossible};
+use serde::{Deserialize, Serialize};
+
+use crate::templates::{self, Template};
+
+/// What an operator can say to a gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Name of the region that this gateway is the front door of.
+    pub region: String,
+    /// `host:port` for gRPC; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// `host:port` for Prometheus.
+    pub metrics_listen: SocketAddr,
+    /// Addresses of the region's nodes: where its feed is followed and namespaces are opened.
+    pub nodes: Vec<String>,
+    /// Addresses of the region's region-syncs; without any the mesh is this region alone.
+    pub region_syncs: Vec<String>,
+    /// A lookup that takes longer is given up.
+    pub lookup_deadline_ms: u64,
+    /// Of a get that names none.
+    pub get_deadline_ms: u64,
+    /// Of one block of a put that names none.
+    pub put_deadline_ms: u64,
+    /// How long a call waits for the positions that it wants to see.
+    pub at_least_wait_ms: u64,
+    /// How long a get of a `when_faster` namespace waits for other regions.
+    pub remote_fetch_max_ms: u64,
+    /// Bytes fetched from other regions that may wait to be kept here; what exceeds them is not kept.
+    pub fill_queue_bytes: u64,
+    /// Bytes of puts that may be in memory at once.
+    pub inflight_bytes_max: u64,
+    /// A region view that has not heard from its feed for so long is not answered from.
+    pub view_age_max_ms: u64,
+    /// A node that has not decided on a block, or acknowledged it, in this time and its bytes at
+    /// 100 MB/s is given up for the next owner.
+    pub owner_timeout_ms: u64,
+    /// How long a caller whose ring epoch is ahead of the gateway's waits for it.
+    pub epoch_wait_ms: u64,
+    /// A node or far gateway that could not be reached is left alone for so long.
+    pub failure_memory_ms: u64,
+    /// Gets, puts and lookups that may be under way at once.
+    pub calls_max: usize,
+    /// How long calls in flight may take to end at shutdown.
+    pub shutdown_grace_ms: u64,
+    /// `EnvFilter` directive for logs.
+    pub log: String,
+    /// Policies that a namespace may be opened with, by name.
+    pub templates: BTreeMap<String, Template>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            region: String::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
+            nodes: Vec::new(),
+            region_syncs: Vec::new(),
+            lookup_deadline_ms: 50,
+            get_deadline_ms: 5_000,
+            put_deadline_ms: 30_000,
+            at_least_wait_ms: 50,
+            remote_fetch_max_ms: 1_000,
+            fill_queue_bytes: 1 << 30,
+            inflight_bytes_max: 1 << 30,
+            view_age_max_ms: 30_000,
+            owner_timeout_ms: 1_000,
+            epoch_wait_ms: 500,
+            failure_memory_ms: 1_000,
+            calls_max: 4_096,
+            shutdown_grace_ms: 30_000,
+            log: "info".to_owned(),
+            templates: templates::built_in(),
+        }
+    }
+}
+
+impl Settings {
+    /// The region, as [`Check::check`] has found it to be possible.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn region_id(&self) -> Result<RegionId, Impossible> {
+        self.region.parse().map_err(|_| {
+            impossible(
+                "region",
+                &format!("{:?}", self.region),
+                "1 to 32 characters of a-z, 0-9 and '-'",
+            )
+        })
+    }
+
+    /// See [`Settings::shutdown_grace_ms`].
+    #[must_use]
+    pub fn shutdown_grace(&self) -> Duration {
+        Duration::from_millis(self.shutdown_grace_ms)
+    }
+}
+
+impl Check for Settings {
+    fn check(&self) -> Result<(), Impossible> {
+        self.region_id()?;
+        for (key, address) in [
+            ("listen", self.listen),
+            ("metrics_listen", self.metrics_listen),
+        ] {
+            if !address.ip().is_loopback() {
+                let want =
+                    "a loopback address: a listener beyond it needs TLS, which is not built yet";
+                return Err(impossible(key, &address, want));
+            }
+        }
+        if self.nodes.is_empty() {
+            let want = "the addresses of the region's nodes, at least one";
+            return Err(impossible("nodes", &"empty", want));
+        }
+        self.check_addresses()?;
+        self.check_sizes()?;
+        for (name, template) in &self.templates {
+            check_template(name, template)?;
+        }
+        if !self.templates.contains_key(templates::DEFAULT) {
+            return Err(impossible("templates", &"without \"default\"", "add it"));
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    fn check_addresses(&self) -> Result<(), Impossible> {
+        for (key, addresses) in [("nodes", &self.nodes), ("region_syncs", &self.region_syncs)] {
+            for address in addresses {
+                let port = address
+                    .rsplit_once(':')
+                    .map(|(_, port)| port.parse::<u16>());
+                if !matches!(port, Some(Ok(1..))) {
+                    return Err(impossible(
+                        key,
+                        &format!("{address:?}"),
+                        "host:port of each",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<(), Impossible> {
+        for (key, value) in [
+            ("lookup_deadline_ms", self.lookup_deadline_ms),
+            ("get_deadline_ms", self.get_deadline_ms),
+            ("put_deadline_ms", self.put_deadline_ms),
+            ("owner_timeout_ms", self.owner_timeout_ms),
+            ("view_age_max_ms", self.view_age_max_ms),
+            ("calls_max", self.calls_max as u64),
+        ] {
+            if value == 0 {
+                return Err(impossible(key, &value, "at least 1"));
+            }
+        }
+        if self.calls_max > 1 << 20 {
+            return Err(impossible("calls_max", &self.calls_max, "at most 1048576"));
+        }
+        for (key, value) in [
+            ("fill_queue_bytes", self.fill_queue_bytes),
+            ("inflight_bytes_max", self.inflight_bytes_max),
+        ] {
+            if !(BLOCK_BYTES_MAX..=1 << 40).contains(&value) {
+                let want = "268435456 (the largest block) to 1099511627776";
+                return Err(impossible(key, &value, want));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_template(name: &str, template: &Template) -> Result<(), Impossible> {
+    let key = |field: &str| format!("templates.{name}.{field}");
+    if !(1..=REPLICAS_MAX).contains(&template.replicas) {
+        return Err(impossible(&key("replicas"), &template.replicas, "1 to 8"));
+    }
+    if template.quota_permille == 0 || template.quota_permille > 1_000 {
+        let got = template.quota_permille;
+        return Err(impossible(&key("quota_permille"), &got, "1 to 1000"));
+    }
+    if !template.prefill_rate.is_finite() || template.prefill_rate < 0.0 {
+        let want = "tokens per second, or 0 when it is not known";
+        return Err(impossible(
+            &key("prefill_rate"),
+            &template.prefill_rate,
+            want,
+        ));
+    }
+    if let Some((field, value)) = template.not_built() {
+        let want = "another value: this one is not built yet";
+        return Err(impossible(&key(field), &value, want));
+    }
+    Ok(())
+}
+
+fn impossible(key: &str, got: &dyn ToString, want: &str) -> Impossible {
+    Impossible {
+        key: key.to_owned(),
+        got: got.to_string(),
+        want: want.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn possible() -> Settings {
+        Settings {
+            region: "us-east".to_owned(),
+            nodes: vec!["127.0.0.1:7410".to_owned()],
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_key() {
+        type Case = (&'static str, fn(&mut Settings));
+        let cases: [Case; 8] = [
+            ("region", |s| s.region = "US East".to_owned()),
+            ("listen", |s| s.listen = SocketAddr::from(([0, 0, 0, 0], 1))),
+            ("nodes", |s| s.nodes.clear()),
+            ("nodes", |s| s.nodes = vec!["no-port".to_owned()]),
+            ("get_deadline_ms", |s| s.get_deadline_ms = 0),
+            ("fill_queue_bytes", |s| s.fill_queue_bytes = 1),
+            ("templates.default.replicas", |s| {
+                s.templates.get_mut("default").unwrap().replicas = 9;
+            }),
+            ("templates.default.lossy", |s| {
+                s.templates.get_mut("default").unwrap().lossy = true;
+            }),
+        ];
+        assert!(possible().check().is_ok());
+        for (key, spoil) in cases {
+            let mut settings = possible();
+            spoil(&mut settings);
+            assert_eq!(settings.check().unwrap_err().key, key);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Policies as an operator writes them down; a client names one and cannot change it.
+
+use std::collections::BTreeMap;
+
+use kvmesh_directory::{
+    Policy,
+    namespace::{AckLevel, Fallback, ReplicationMode},
+};
+use serde::{Deserialize, Serialize};
+
+/// The template of an open that names none.
+pub const DEFAULT: &str = "default";
+/// Fetches from other regions as long as the call's deadline allows; its blocks do not expire.
+pub const ALWAYS: &str = "always";
+
+/// See [`AckLevel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the same words as AckLevel")]
+pub enum Ack {
+    Memory,
+    Replicated,
+    Durable,
+}
+
+/// See [`Fallback`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the same words as Fallback")]
+pub enum Afar {
+    WhenFaster,
+    Always,
+    Never,
+}
+
+/// See [`ReplicationMode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the same words as ReplicationMode")]
+pub enum Replication {
+    OnDemand,
+    Push,
+    Hot,
+    None,
+}
+
+/// A policy as it stands in the settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Template {
+    /// Copies of each block in a region, 1 to 8.
+    pub replicas: u32,
+    /// Acknowledgement of puts that name no level.
+    pub ack: Ack,
+    /// Milliseconds; 0: blocks do not expire.
+    pub ttl_ms: u64,
+    /// Thousandths of the region's memory.
+    pub quota_permille: u32,
+    /// About blocks that only another region has.
+    pub fallback: Afar,
+    /// About copies in other regions.
+    pub replication: Replication,
+    /// Not built yet.
+    pub lossy: bool,
+    /// Blocks to promote ahead of a reader.
+    pub prefetch_blocks: u32,
+    /// Tokens per second; 0: unknown.
+    pub prefill_rate: f64,
+}
+
+impl Default for Template {
+    fn default() -> Self {
+        let policy = Policy::default();
+        Self {
+            replicas: policy.replicas,
+            ack: Ack::Replicated,
+            ttl_ms: policy.ttl_ms,
+            quota_permille: policy.quota_permille,
+            fallback: Afar::WhenFaster,
+            replication: Replication::OnDemand,
+            lossy: policy.lossy,
+            prefetch_blocks: policy.prefetch_blocks,
+            prefill_rate: policy.prefill_rate,
+        }
+    }
+}
+
+/// Templates that every gateway has, unless its settings change them.
+#[must_use]
+pub fn built_in() -> BTreeMap<String, Template> {
+    let always = Template {
+        fallback: Afar::Always,
+        ttl_ms: 0,
+        ..Template::default()
+    };
+    BTreeMap::from([
+        (DEFAULT.to_owned(), Template::default()),
+        (ALWAYS.to_owned(), always),
+    ])
+}
+
+impl Template {
+    /// The first field whose value is on the wire and not built yet, with its value.
+    #[must_use]
+    pub fn not_built(&self) -> Option<(&'static str, &'static str)> {
+        if self.lossy {
+            return Some(("lossy", "true"));
+        }
+        if self.ack == Ack::Durable {
+            return Some(("ack", "durable"));
+        }
+        match self.replication {
+            Replication::Push => Some(("replication", "push")),
+            Replication::Hot => Some(("replication", "hot")),
+            Replication::OnDemand | Replication::None => None,
+        }
+    }
+
+    /// The policy that it stands for.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            replicas: self.replicas,
+            ack: match self.ack {
+                Ack::Memory => AckLevel::Memory,
+                Ack::Replicated => AckLevel::Replicated,
+                Ack::Durable => AckLevel::Durable,
+            },
+            ttl_ms: self.ttl_ms,
+            quota_permille: self.quota_permille,
+            fallback: match self.fallback {
+                Afar::WhenFaster => Fallback::WhenFaster,
+                Afar::Always => Fallback::Always,
+                Afar::Never => Fallback::Never,
+            },
+            replication: match self.replication {
+                Replication::OnDemand => ReplicationMode::OnDemand,
+                Replication::Push => ReplicationMode::Push,
+                Replication::Hot => ReplicationMode::Hot,
+                Replication::None => ReplicationMode::None,
+            },
+            lossy: self.lossy,
+            prefetch_blocks: self.prefetch_blocks,
+            prefill_rate: self.prefill_rate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_template_is_the_default_policy() {
+        assert_eq!(built_in()[DEFAULT].policy(), Policy::default());
+        assert_eq!(built_in()[ALWAYS].policy().fallback, Fallback::Always);
+    }
+}
