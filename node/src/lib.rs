@@ -1,5 +1,6 @@
 //! A node holds blocks, and votes on the region's metadata.
 
+pub mod consensus;
 pub mod directory;
 mod serve;
 pub mod settings;

@@ -1,0 +1,69 @@
+//! What consensus needs to know to start.
+
+use std::{path::PathBuf, time::Duration};
+
+use kvmesh_directory::{Member, NodeId, RegionId};
+
+use super::snapshot_store::MemoryStorage;
+
+/// Where the log, the vote and the snapshots are kept.
+#[derive(Debug, Clone)]
+pub enum Storage {
+    /// In a directory; survives a power cut.
+    Directory(PathBuf),
+    /// In memory: for tests and `meshctl dev`. A clone given to a later start continues the log.
+    Memory(MemoryStorage),
+}
+
+/// Settings of the region's Raft group.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The region's name.
+    pub region: RegionId,
+    /// This node.
+    pub node: NodeId,
+    /// All nodes that the settings list, this one too; where their addresses come from.
+    pub members: Vec<Member>,
+    /// Where the log is kept.
+    pub storage: Storage,
+    /// Between heartbeats of the leader.
+    pub heartbeat: Duration,
+    /// Silence after which a voter stands for election, at least.
+    pub election_min: Duration,
+    /// Silence after which a voter stands for election, at most.
+    pub election_max: Duration,
+    /// Between reports of a node to the leader when nothing changes.
+    pub report_interval: Duration,
+    /// Silence after which the leader suspects a node.
+    pub suspect_after: Duration,
+    /// Silence after which the leader declares a node dead.
+    pub dead_after: Duration,
+    /// How long a node may serve after it heard from a leader with a quorum.
+    pub serve_lease: Duration,
+    /// Log entries between snapshots.
+    pub snapshot_entries: u64,
+    /// Log entries that are kept below a snapshot, for followers that lag a little.
+    pub kept_entries: u64,
+}
+
+impl Settings {
+    /// The defaults, for one node of a region.
+    #[must_use]
+    pub fn new(region: RegionId, node: NodeId, members: Vec<Member>, storage: Storage) -> Self {
+        Self {
+            region,
+            node,
+            members,
+            storage,
+            heartbeat: Duration::from_millis(200),
+            election_min: Duration::from_millis(1_000),
+            election_max: Duration::from_millis(2_000),
+            report_interval: Duration::from_millis(200),
+            suspect_after: Duration::from_secs(2),
+            dead_after: Duration::from_secs(10),
+            serve_lease: Duration::from_secs(5),
+            snapshot_entries: 20_000,
+            kept_entries: 5_000,
+        }
+    }
+}
