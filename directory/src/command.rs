@@ -181,6 +181,9 @@ pub enum Refusal {
     /// Effects of a position that is covered already.
     #[error("the position is covered already")]
     Covered,
+    /// The namespace cannot be opened as it is.
+    #[error("the namespace cannot be opened: {0}")]
+    Namespace(String),
     /// The members cannot form a region.
     #[error("the members cannot form a region: {0}")]
     Members(String),

@@ -175,7 +175,7 @@ impl DirectoryState {
 
     /// A block that is present and visible.
     #[must_use]
-    pub fn entry(&self, _name: &BlockName) -> Option<&Entry> {
+    pub fn entry(&self, _name: &BlockName) -> Option<Entry> {
         todo!()
     }
 
@@ -197,7 +197,7 @@ impl DirectoryState {
     }
 
     /// All blocks in key order.
-    pub fn entries(&self) -> impl Iterator<Item = (BlockName, &Entry)> {
+    pub fn entries(&self) -> impl Iterator<Item = (BlockName, Entry)> {
         std::iter::empty()
     }
 
