@@ -77,7 +77,7 @@ fn refused(refusal: Refusal) -> Problem {
         },
         Refusal::UnknownNamespace(id) => Problem::UnknownNamespace(id.to_string()),
         Refusal::NotInitialised => Problem::NotInitialised,
-        Refusal::NotMember(_) | Refusal::Covered | Refusal::Members(_) => {
+        Refusal::NotMember(_) | Refusal::Covered | Refusal::Namespace(_) | Refusal::Members(_) => {
             Problem::invalid("command", refusal)
         }
     }
