@@ -1,4 +1,21 @@
 //! Between the wire and the words. Generated types stop here and at the RPC edge.
+//!
+//! Reading is strict about form: a field that is missing or cannot be is an error that
+//! names it. How many of a thing one command may carry is its proposer's to check, so that
+//! whatever a leader committed can be read by every follower.
+
+mod block;
+mod command;
+mod enums;
+pub mod mesh;
+mod namespace;
+mod outcome;
+pub mod snapshot;
+mod words;
+
+pub use command::remote_effects;
+pub use enums::{ack_level, ack_level_or_policy};
+pub use words::{chain, chain_of, parts, parts_of, region};
 
 /// A word that can be written to the wire.
 pub trait ToWire {
@@ -20,7 +37,7 @@ pub trait FromWire: Sized {
 }
 
 /// A message that cannot be what it says to be.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// A field is not set.
     #[error("field {0} is missing")]
@@ -44,3 +61,58 @@ pub enum WireError {
         known: u32,
     },
 }
+
+impl WireError {
+    /// A field with an impossible value.
+    pub fn field(field: &'static str, why: impl ToString) -> Self {
+        Self::Field {
+            field,
+            why: why.to_string(),
+        }
+    }
+}
+
+/// Reads a field that must be set.
+///
+/// # Errors
+/// When it is not, or cannot be read.
+pub fn required<T: FromWire>(field: &'static str, wire: Option<T::Wire>) -> Result<T, WireError> {
+    T::from_wire(wire.ok_or(WireError::Missing(field))?)
+}
+
+/// Reads a field that may be unset.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn optional<T: FromWire>(wire: Option<T::Wire>) -> Result<Option<T>, WireError> {
+    wire.map(T::from_wire).transpose()
+}
+
+/// Reads every element, up to the first that cannot be read.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn all<T: FromWire>(wire: Vec<T::Wire>) -> Result<Vec<T>, WireError> {
+    wire.into_iter().map(T::from_wire).collect()
+}
+
+/// Writes every element.
+pub fn each<T: ToWire>(words: &[T]) -> Vec<T::Wire> {
+    words.iter().map(T::to_wire).collect()
+}
+
+/// Refuses formats that this build does not know.
+fn check_version(what: &'static str, got: u32) -> Result<(), WireError> {
+    match got {
+        0 => Err(WireError::Missing("version")),
+        FORMAT => Ok(()),
+        _ => Err(WireError::Version {
+            what,
+            got,
+            known: FORMAT,
+        }),
+    }
+}
+
+/// Format of commands and snapshots that this build reads and writes.
+const FORMAT: u32 = 1;

@@ -1,0 +1,272 @@
+//! Snapshots of a directory, in chunks. Stored on disk: what was written is read by
+//! every later build.
+//!
+//! A snapshot is the head with the first chunk, then entries and tombstones in key order;
+//! the same state always makes the same chunks.
+
+use kvmesh_directory::{
+    BlockName, Checksum, DirectoryState, Hlc, Incarnation, LogIncarnation, NodeId, RingEpoch,
+    Topology,
+    state::{Entry, Head, NodeRecord, Tombstone, TombstoneFloor},
+};
+use kvmesh_proto::v1 as wire;
+
+use super::{FORMAT, FromWire, ToWire, WireError, all, check_version, each, region, required};
+
+/// Entries, or tombstones, of one chunk.
+pub const CHUNK_RECORDS_MAX: usize = 2_048;
+
+impl ToWire for (BlockName, &Entry) {
+    type Wire = wire::EntryRecord;
+    fn to_wire(&self) -> wire::EntryRecord {
+        let (name, entry) = self;
+        wire::EntryRecord {
+            name: Some(name.to_wire()),
+            put_hlc: entry.put_hlc.0,
+            checksum: entry.checksum.to_wire(),
+            bytes: entry.bytes,
+            depth: entry.depth,
+            wanted: entry.wanted,
+            holders: each(&entry.holders),
+        }
+    }
+}
+
+impl ToWire for (BlockName, Entry) {
+    type Wire = wire::EntryRecord;
+    fn to_wire(&self) -> wire::EntryRecord {
+        (self.0, &self.1).to_wire()
+    }
+}
+
+impl FromWire for (BlockName, Entry) {
+    type Wire = wire::EntryRecord;
+    fn from_wire(wire: wire::EntryRecord) -> Result<Self, WireError> {
+        let entry = Entry {
+            put_hlc: Hlc(wire.put_hlc),
+            checksum: Checksum::from_wire(wire.checksum)?,
+            bytes: wire.bytes,
+            depth: wire.depth,
+            wanted: wire.wanted,
+            holders: all(wire.holders)?,
+        };
+        if entry.holders.is_empty() {
+            return Err(WireError::Missing("holders"));
+        }
+        Ok((required("name", wire.name)?, entry))
+    }
+}
+
+impl ToWire for (BlockName, Tombstone) {
+    type Wire = wire::TombstoneRecord;
+    fn to_wire(&self) -> wire::TombstoneRecord {
+        wire::TombstoneRecord {
+            name: Some(self.0.to_wire()),
+            hlc: self.1.hlc.0,
+            index: self.1.index,
+        }
+    }
+}
+
+impl FromWire for (BlockName, Tombstone) {
+    type Wire = wire::TombstoneRecord;
+    fn from_wire(wire: wire::TombstoneRecord) -> Result<Self, WireError> {
+        let tombstone = Tombstone {
+            hlc: Hlc(wire.hlc),
+            index: wire.index,
+        };
+        Ok((required("name", wire.name)?, tombstone))
+    }
+}
+
+impl ToWire for NodeRecord {
+    type Wire = wire::NodeRecord;
+    fn to_wire(&self) -> wire::NodeRecord {
+        wire::NodeRecord {
+            node: self.node.0,
+            incarnation: self.incarnation.0,
+            nonce: self.nonce,
+            alive: self.alive,
+        }
+    }
+}
+
+impl FromWire for NodeRecord {
+    type Wire = wire::NodeRecord;
+    fn from_wire(wire: wire::NodeRecord) -> Result<Self, WireError> {
+        Ok(Self {
+            node: NodeId(wire.node),
+            incarnation: Incarnation(wire.incarnation),
+            nonce: wire.nonce,
+            alive: wire.alive,
+        })
+    }
+}
+
+impl ToWire for Head {
+    type Wire = wire::SnapshotHead;
+    fn to_wire(&self) -> wire::SnapshotHead {
+        let region = self.topology.region.as_ref();
+        wire::SnapshotHead {
+            region: region.map_or_else(String::new, ToWire::to_wire),
+            log_incarnation: self.log_incarnation.0,
+            applied_index: self.applied_index,
+            feature_level: self.feature_level,
+            ring_epoch: self.topology.epoch.0,
+            members: each(&self.topology.members),
+            nodes: each(&self.nodes),
+            namespaces: each(&self.namespaces),
+            tombstone_floor_index: self.floor.index,
+            tombstone_floor_hlc: self.floor.hlc.0,
+            remote_positions: each(&self.remote_positions),
+            hlc_max: self.hlc_max.0,
+        }
+    }
+}
+
+impl FromWire for Head {
+    type Wire = wire::SnapshotHead;
+    /// An empty region: the region was not initialised yet.
+    fn from_wire(wire: wire::SnapshotHead) -> Result<Self, WireError> {
+        let region = match wire.region.as_str() {
+            "" => None,
+            name => Some(region("region", name)?),
+        };
+        Ok(Self {
+            applied_index: wire.applied_index,
+            log_incarnation: LogIncarnation(wire.log_incarnation),
+            feature_level: wire.feature_level,
+            topology: Topology {
+                region,
+                epoch: RingEpoch(wire.ring_epoch),
+                members: all(wire.members)?,
+            },
+            nodes: all(wire.nodes)?,
+            namespaces: all(wire.namespaces)?,
+            floor: TombstoneFloor {
+                index: wire.tombstone_floor_index,
+                hlc: Hlc(wire.tombstone_floor_hlc),
+            },
+            remote_positions: all(wire.remote_positions)?,
+            hlc_max: Hlc(wire.hlc_max),
+        })
+    }
+}
+
+/// The chunks of a frozen state, made one at a time: at most [`CHUNK_RECORDS_MAX`] records
+/// each, the last one marked.
+pub fn chunks(state: DirectoryState) -> impl Iterator<Item = wire::SnapshotChunk> + Send {
+    Chunks {
+        state,
+        entries: 0,
+        tombstones: 0,
+        next: Some(Stage::Head),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Head,
+    Entries,
+    Tombstones,
+}
+
+struct Chunks {
+    state: DirectoryState,
+    entries: usize,
+    tombstones: usize,
+    next: Option<Stage>,
+}
+
+impl Iterator for Chunks {
+    type Item = wire::SnapshotChunk;
+
+    fn next(&mut self) -> Option<wire::SnapshotChunk> {
+        let stage = self.next?;
+        let mut chunk = wire::SnapshotChunk {
+            version: FORMAT,
+            ..Default::default()
+        };
+        match stage {
+            Stage::Head => {
+                chunk.head = Some(self.state.head().to_wire());
+                self.next = Some(Stage::Entries);
+            }
+            Stage::Entries => {
+                let rest = self.state.entries().skip(self.entries);
+                chunk.entries = rest
+                    .take(CHUNK_RECORDS_MAX)
+                    .map(|entry| entry.to_wire())
+                    .collect();
+                self.entries += chunk.entries.len();
+                if chunk.entries.len() < CHUNK_RECORDS_MAX {
+                    self.next = Some(Stage::Tombstones);
+                }
+            }
+            Stage::Tombstones => {
+                let rest = self.state.tombstones().skip(self.tombstones);
+                chunk.tombstones = rest
+                    .take(CHUNK_RECORDS_MAX)
+                    .map(|tombstone| tombstone.to_wire())
+                    .collect();
+                self.tombstones += chunk.tombstones.len();
+                if chunk.tombstones.len() < CHUNK_RECORDS_MAX {
+                    self.next = None;
+                }
+            }
+        }
+        chunk.last = self.next.is_none();
+        Some(chunk)
+    }
+}
+
+/// Puts a snapshot's chunks together again.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    head: Option<Head>,
+    entries: Vec<(BlockName, Entry)>,
+    tombstones: Vec<(BlockName, Tombstone)>,
+}
+
+impl Assembler {
+    /// Before the first chunk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next chunk; the state after the last one, and then starts anew.
+    ///
+    /// # Errors
+    /// When a chunk is of a later format, cannot be read, or comes out of turn.
+    pub fn push(
+        &mut self,
+        chunk: wire::SnapshotChunk,
+    ) -> Result<Option<DirectoryState>, WireError> {
+        check_version("a snapshot", chunk.version)?;
+        match (&self.head, chunk.head) {
+            (None, None) => return Err(WireError::Missing("head")),
+            (Some(_), Some(_)) => {
+                return Err(WireError::field("head", "it came twice in one snapshot"));
+            }
+            (None, Some(head)) => self.head = Some(Head::from_wire(head)?),
+            (Some(_), None) => {}
+        }
+        for record in chunk.entries {
+            self.entries.push(FromWire::from_wire(record)?);
+        }
+        for record in chunk.tombstones {
+            self.tombstones.push(FromWire::from_wire(record)?);
+        }
+        if !chunk.last {
+            return Ok(None);
+        }
+        let whole = std::mem::take(self);
+        let head = whole.head.ok_or(WireError::Missing("head"))?;
+        Ok(Some(DirectoryState::restore(
+            head,
+            whole.entries,
+            whole.tombstones,
+        )))
+    }
+}
