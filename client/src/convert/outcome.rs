@@ -61,6 +61,10 @@ impl ToWire for Refusal {
                 wire.namespace_id = id.to_wire();
             }
             Self::Covered => wire.set_kind(Kind::Covered),
+            Self::Namespace(why) => {
+                wire.set_kind(Kind::Namespace);
+                wire.text.clone_from(why);
+            }
             Self::Members(why) => {
                 wire.set_kind(Kind::Members);
                 wire.text.clone_from(why);
@@ -92,6 +96,7 @@ impl FromWire for Refusal {
                 Self::UnknownNamespace(NamespaceId::from_wire(wire.namespace_id)?)
             }
             Kind::Covered => Self::Covered,
+            Kind::Namespace => Self::Namespace(wire.text),
             Kind::Members => Self::Members(wire.text),
         })
     }
