@@ -1,6 +1,7 @@
 //! What every process of kvmesh starts with: settings, telemetry, health, servers, shutdown.
 
 pub mod environment;
+pub mod program;
 pub mod server;
 pub mod settings;
 pub mod shutdown;

@@ -1,10 +1,33 @@
 //! gRPC servers as every process runs them.
+//!
+//! Invariants: at most [`CONNECTIONS_MAX`] connections; once [`serve`] has returned, every
+//! connection that it accepted is closed, also those with streams that never end.
 
-use std::{io, net::SocketAddr, time::Duration};
+mod connection;
+#[cfg(test)]
+mod server_test;
 
-use kvmesh_client::channel::Incoming;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use kvmesh_client::channel::{
+    BoxedIo, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, Incoming, KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
+};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{service::Routes, transport::Server};
+use tonic_health::ServingStatus;
+use tracing::{debug, warn};
+
+use connection::Connection;
+
+/// Connections of one server; one more is closed at once, so that its caller tries elsewhere.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Calls in flight on one connection; further ones wait at the client.
+pub const CALLS_PER_CONNECTION_MAX: u32 = 1_024;
+/// Pause after a failed accept: most often the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a server ended.
 #[derive(Debug, thiserror::Error)]
@@ -12,26 +35,103 @@ pub enum ServeError {
     /// The transport failed.
     #[error("the gRPC server failed")]
     Transport(#[from] tonic::transport::Error),
+    /// The services cannot be described to clients.
+    #[error("the descriptors of the services cannot be read: rebuild this program")]
+    Reflection(#[from] tonic_reflection::server::Error),
 }
 
 /// Listens on an address; port 0 takes a free one. Returns the address taken.
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub async fn listen(_address: SocketAddr) -> io::Result<(SocketAddr, Incoming)> {
-    todo!()
+pub async fn listen(address: SocketAddr) -> io::Result<(SocketAddr, Incoming)> {
+    let listener = TcpListener::bind(address).await?;
+    let taken = listener.local_addr()?;
+    let incoming = stream::unfold(listener, |listener| async {
+        Some((accept(&listener).await, listener))
+    });
+    Ok((taken, Box::pin(incoming)))
+}
+
+async fn accept(listener: &TcpListener) -> io::Result<BoxedIo> {
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            stream.set_nodelay(true)?;
+            Ok(BoxedIo::new(stream))
+        }
+        Err(error) => {
+            warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            Err(error)
+        }
+    }
 }
 
 /// Serves `routes`, with health (`grpc.health.v1`) and reflection, until `stop`; then lets
-/// calls in flight end, at most `grace` long.
+/// calls in flight end, at most `grace` long, and closes what is left.
 ///
 /// # Errors
 /// When the transport fails.
 pub async fn serve(
-    _routes: Routes,
-    _incoming: Incoming,
-    _stop: CancellationToken,
-    _grace: Duration,
+    routes: Routes,
+    incoming: Incoming,
+    stop: CancellationToken,
+    grace: Duration,
 ) -> Result<(), ServeError> {
-    todo!()
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(kvmesh_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let routes = routes
+        .add_service(health_service)
+        .add_service(reflection)
+        .prepare();
+
+    let over = CancellationToken::new();
+    let _close_at_return = over.clone().drop_guard();
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(
+            bounded(incoming, CONNECTIONS_MAX, over),
+            stop.clone().cancelled_owned(),
+        );
+    let grace_over = async {
+        stop.cancelled().await;
+        health
+            .set_service_status("", ServingStatus::NotServing)
+            .await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        ended = server => Ok(ended?),
+        () = grace_over => {
+            debug!("grace period over: closing the connections that are left");
+            Ok(())
+        }
+    }
+}
+
+/// Drops connections over the bound; ends those under it once `over` is cancelled.
+fn bounded(incoming: Incoming, connections_max: usize, over: CancellationToken) -> Incoming {
+    let room = Arc::new(Semaphore::new(connections_max));
+    Box::pin(incoming.filter_map(move |accepted| {
+        let admitted = match accepted {
+            Err(error) => Some(Err(error)),
+            Ok(io) => match Arc::clone(&room).try_acquire_owned() {
+                Ok(permit) => Some(Ok(BoxedIo::new(Connection::new(io, permit, over.clone())))),
+                Err(_) => {
+                    warn!(connections_max, "too many connections: closed one");
+                    None
+                }
+            },
+        };
+        std::future::ready(admitted)
+    }))
 }

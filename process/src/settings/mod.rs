@@ -1,0 +1,188 @@
+//! Settings: defaults, then a TOML file, then `KVMESH_<PROGRAM>_…` variables, then flags.
+//! Read once; unknown keys and impossible values are refused before a socket opens.
+//!
+//! A variable's name is the key in capitals, with `__` where the key has a dot.
+//! The values of variables and flags are TOML, or else plain text.
+
+mod layer;
+pub mod possible;
+#[cfg(test)]
+mod settings_test;
+
+use std::{io, path::Path, path::PathBuf};
+
+use figment::{Figment, providers::Serialized};
+use serde::{Serialize, de::DeserializeOwned};
+
+use layer::Layer;
+
+/// Settings that could not be had; says which file, variable or flag, and which key.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("settings file {file} cannot be read")]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("settings file {file} is not TOML: {problem}")]
+    Syntax {
+        /// Which file.
+        file: PathBuf,
+        /// Where, and what is wrong.
+        problem: String,
+    },
+    /// A variable or flag does not name a key.
+    #[error("{origin} names no key: a key is words with single dots between them")]
+    NoKey {
+        /// Which variable or flag.
+        origin: String,
+    },
+    /// A key is unknown or missing, or its value has another type.
+    #[error("{origin}: key {key}: {problem}")]
+    Key {
+        /// File, variable or flag.
+        origin: String,
+        /// Dotted key.
+        key: String,
+        /// What is wrong, and what may be there.
+        problem: String,
+    },
+    /// A value that can be read and cannot be.
+    #[error("{origin}: {impossible}")]
+    Impossible {
+        /// File, variable or flag.
+        origin: String,
+        /// Key, value, and what is possible.
+        impossible: Impossible,
+    },
+}
+
+/// Settings know what is possible.
+pub trait Check {
+    /// Refuses impossible values.
+    ///
+    /// # Errors
+    /// The key, and what is possible.
+    fn check(&self) -> Result<(), Impossible>;
+}
+
+/// A value that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting {key} is {got}: {want}")]
+pub struct Impossible {
+    /// Dotted key.
+    pub key: String,
+    /// What was there.
+    pub got: String,
+    /// What may be there.
+    pub want: String,
+}
+
+impl Impossible {
+    /// A value that cannot be at a key.
+    pub fn new(key: impl Into<String>, got: impl ToString, want: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            got: got.to_string(),
+            want: want.into(),
+        }
+    }
+}
+
+/// Loads the settings of a program (`node`, `gateway`, `region-sync`). `flags` are dotted keys with values.
+///
+/// # Errors
+/// Names the file or variable and the key.
+pub fn load<T>(
+    program: &str,
+    file: Option<&Path>,
+    flags: &[(String, String)],
+) -> Result<T, SettingsError>
+where
+    T: Serialize + DeserializeOwned + Default + Check,
+{
+    load_from(file, layer::variables(program), flags)
+}
+
+/// As [`load`], with the variables given.
+fn load_from<T>(
+    file: Option<&Path>,
+    variables: Vec<layer::Variable>,
+    flags: &[(String, String)],
+) -> Result<T, SettingsError>
+where
+    T: Serialize + DeserializeOwned + Default + Check,
+{
+    let mut layers = Vec::new();
+    if let Some(file) = file {
+        layers.push(Layer::file(file)?);
+    }
+    for variable in variables {
+        layers.push(Layer::variable(&variable)?);
+    }
+    for (key, value) in flags {
+        layers.push(Layer::flag(key, value)?);
+    }
+    let defaults = Figment::from(Serialized::defaults(T::default()));
+    let merged = layers.iter().fold(defaults.clone(), Layer::over);
+    let settings: T = merged
+        .extract()
+        .map_err(|error| blame::<T>(defaults, &layers, &error))?;
+    settings
+        .check()
+        .map_err(|impossible| SettingsError::Impossible {
+            origin: origin_of(&layers, &impossible.key),
+            impossible,
+        })?;
+    Ok(settings)
+}
+
+/// Says which layer brought an error: the first with which it shows.
+fn blame<T: DeserializeOwned>(
+    defaults: Figment,
+    layers: &[Layer],
+    error: &figment::Error,
+) -> SettingsError {
+    let mut merged = defaults;
+    let mut origin = None;
+    for layer in layers {
+        merged = Layer::over(merged, layer);
+        if let Err(now) = merged.extract::<T>()
+            && (now.path == error.path && now.kind == error.kind)
+        {
+            origin = Some(layer.origin.clone());
+            break;
+        }
+    }
+    let mut key = error.path.join(".");
+    let named = match &error.kind {
+        figment::error::Kind::UnknownField(field, _) => Some(field.clone()),
+        figment::error::Kind::MissingField(field) => Some(field.to_string()),
+        _ => None,
+    };
+    if let Some(field) = named
+        && error.path.last() != Some(&field)
+    {
+        key = if key.is_empty() {
+            field
+        } else {
+            format!("{key}.{field}")
+        };
+    }
+    SettingsError::Key {
+        origin: origin.unwrap_or_else(|| "the settings".to_owned()),
+        key,
+        problem: error.kind.to_string(),
+    }
+}
+
+/// The last layer that has a key, or the part of the key before its first index.
+fn origin_of(layers: &[Layer], key: &str) -> String {
+    let stem = key.split('[').next().unwrap_or(key);
+    let from = layers.iter().rev().find(|layer| layer.has(stem));
+    from.map_or_else(|| "the defaults".to_owned(), |layer| layer.origin.clone())
+}

@@ -1,0 +1,212 @@
+use std::{collections::BTreeMap, io::Write, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Check, Impossible, layer::Variable, load_from, possible};
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Lamp {
+    region: String,
+    listen: SocketAddr,
+    wait_ms: u64,
+    bulbs: Vec<Bulb>,
+    templates: BTreeMap<String, Bulb>,
+    zone: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bulb {
+    watts: u32,
+}
+
+impl Default for Lamp {
+    fn default() -> Self {
+        Self {
+            region: "here".into(),
+            listen: ([127, 0, 0, 1], 7400).into(),
+            wait_ms: 50,
+            bulbs: Vec::new(),
+            templates: BTreeMap::from([("default".into(), Bulb { watts: 1 })]),
+            zone: None,
+        }
+    }
+}
+
+impl Check for Lamp {
+    fn check(&self) -> Result<(), Impossible> {
+        possible::region("region", &self.region)?;
+        possible::loopback("listen", self.listen)?;
+        possible::within("wait_ms", self.wait_ms, 1, 60_000)?;
+        for (index, bulb) in self.bulbs.iter().enumerate() {
+            possible::within(&format!("bulbs[{index}].watts"), bulb.watts, 1, 100)?;
+        }
+        Ok(())
+    }
+}
+
+/// Loads from a file's text, variables and flags, each `key=value`.
+fn lamp(file: &str, variables: &[&str], flags: &[&str]) -> Result<Lamp, String> {
+    let mut on_disk = tempfile::NamedTempFile::new().unwrap();
+    on_disk.write_all(file.as_bytes()).unwrap();
+    let split = |pair: &&str| {
+        let (key, value) = pair.split_once('=').unwrap();
+        (key.to_owned(), value.to_owned())
+    };
+    let variables = variables.iter().map(|pair| {
+        let (name, value) = split(pair);
+        let key = name["KVMESH_LAMP_".len()..].to_lowercase();
+        let key = key.replace("__", ".");
+        Variable { name, key, value }
+    });
+    let flags: Vec<_> = flags.iter().map(split).collect();
+    load_from(Some(on_disk.path()), variables.collect(), &flags).map_err(|error| {
+        let path = on_disk.path().display().to_string();
+        error.to_string().replace(&path, "FILE")
+    })
+}
+
+#[track_caller]
+fn refused(file: &str, variables: &[&str], flags: &[&str], parts: &[&str]) {
+    let error = lamp(file, variables, flags).unwrap_err();
+    for part in parts {
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn later_layers_win() {
+    assert_eq!(lamp("", &[], &[]).unwrap(), Lamp::default());
+    let file = "region = 'file'\nwait_ms = 2\nbulbs = [{ watts = 3 }]\nzone = 'z'";
+    let lamp = lamp(
+        file,
+        &["KVMESH_LAMP_WAIT_MS=5", "KVMESH_LAMP_REGION=variable"],
+        &[
+            "region=flag",
+            "listen=127.0.0.1:9",
+            "templates.fast.watts=60",
+        ],
+    )
+    .unwrap();
+    assert_eq!((lamp.wait_ms, lamp.region.as_str()), (5, "flag"));
+    assert_eq!(lamp.bulbs, [Bulb { watts: 3 }]);
+    assert_eq!((lamp.listen.port(), lamp.zone.as_deref()), (9, Some("z")));
+    let templates: Vec<_> = lamp
+        .templates
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.watts))
+        .collect();
+    assert_eq!(templates, [("default", 1), ("fast", 60)]);
+}
+
+#[test]
+fn lists_and_quoted_texts_can_be_set_by_flags_and_variables() {
+    let variables = ["KVMESH_LAMP_TEMPLATES__SLOW={ watts = 7 }"];
+    let lamp = lamp(
+        "",
+        &variables,
+        &["bulbs=[{watts=1},{watts=2}]", "zone=\"7\""],
+    )
+    .unwrap();
+    assert_eq!(lamp.bulbs.len(), 2);
+    assert_eq!(lamp.zone.as_deref(), Some("7"));
+    assert_eq!(lamp.templates["slow"].watts, 7);
+}
+
+#[test]
+fn unknown_keys_are_refused_wherever_they_stand() {
+    refused(
+        "colour = 'red'",
+        &[],
+        &[],
+        &["file FILE", "colour", "wait_ms"],
+    );
+    refused(
+        "[[bulbs]]\nwatts = 1\nvolts = 2",
+        &[],
+        &[],
+        &["file FILE", "volts"],
+    );
+    refused(
+        "",
+        &["KVMESH_LAMP_COLOUR=red"],
+        &[],
+        &["variable KVMESH_LAMP_COLOUR", "key colour"],
+    );
+    refused("", &[], &["colour=red"], &["flag --set colour"]);
+    refused("", &[], &["templates.default.volts=1"], &["volts"]);
+    refused("", &["KVMESH_LAMP___X=1"], &[], &["KVMESH_LAMP___X"]);
+    refused("", &[], &["=1"], &["names no key"]);
+}
+
+#[test]
+fn values_of_another_type_are_refused_with_their_origin() {
+    refused(
+        "wait_ms = 'soon'",
+        &[],
+        &[],
+        &["file FILE", "key wait_ms", "soon"],
+    );
+    refused(
+        "wait_ms = 1",
+        &["KVMESH_LAMP_WAIT_MS=-1"],
+        &[],
+        &["variable KVMESH_LAMP_WAIT_MS", "key wait_ms"],
+    );
+    refused(
+        "",
+        &[],
+        &["listen=nowhere"],
+        &["flag --set listen", "key listen"],
+    );
+    refused("[[bulbs]]", &[], &[], &["file FILE", "bulbs.0.watts"]);
+    refused("wait_ms 5", &[], &[], &["file FILE", "not TOML"]);
+}
+
+#[test]
+fn impossible_values_are_refused_with_their_origin() {
+    refused(
+        "wait_ms = 0",
+        &[],
+        &[],
+        &["file FILE", "wait_ms is 0", "1 to 60000"],
+    );
+    refused(
+        "",
+        &["KVMESH_LAMP_LISTEN=0.0.0.0:7400"],
+        &[],
+        &["variable KVMESH_LAMP_LISTEN", "TLS"],
+    );
+    refused(
+        "[[bulbs]]\nwatts = 101",
+        &[],
+        &[],
+        &["file FILE", "bulbs[0].watts is 101"],
+    );
+    refused(
+        "",
+        &[],
+        &["region=EU"],
+        &["flag --set region", "\"EU\"", "a-z"],
+    );
+}
+
+#[test]
+fn a_missing_file_is_refused() {
+    let error = super::load::<Lamp>("lamp", Some("/nowhere/lamp.toml".as_ref()), &[]).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/lamp.toml"));
+}
+
+#[test]
+fn addresses_are_host_and_port() {
+    for good in ["10.0.0.7:7410", "node-1.east:1", "[::1]:7400"] {
+        possible::address("a", good).unwrap();
+    }
+    for bad in ["", "node", ":1", "node:0", "node:x", "::1:7", "http://n:1"] {
+        possible::address("a", bad).unwrap_err();
+    }
+    let twice = ["n:1".to_owned(), "n:1".to_owned()];
+    let error = possible::addresses("nodes", &twice, "nodes").unwrap_err();
+    assert_eq!(error.key, "nodes[1]");
+}
