@@ -4,6 +4,7 @@
 pub mod block;
 pub mod channel;
 pub mod convert;
+pub mod follow;
 pub mod status;
 
 pub use block::{Block, BlockMeta};

@@ -1,0 +1,90 @@
+//! Keeps the mesh view of a gateway by the `FollowMesh` feed of its region-syncs.
+
+use std::time::Duration;
+
+use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
+use kvmesh_proto::v1::{self as wire, feed_client::FeedClient};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status, Streaming, transport::Channel};
+
+use super::{
+    FeedError, Link, SharedMeshView, Source,
+    mesh_tail::{Action, MeshTail},
+    session::{self, Session},
+};
+
+/// Tails the mesh view and writes its [`SharedMeshView`].
+pub struct MeshViewFollower {
+    source: Source,
+    state: Following,
+}
+
+struct Following {
+    tail: MeshTail,
+    view: SharedMeshView,
+}
+
+impl MeshViewFollower {
+    /// Follows the region-syncs of `source`; one that has none knows no other region.
+    #[must_use]
+    pub fn new(source: Source) -> (Self, SharedMeshView) {
+        let view = SharedMeshView::new();
+        let state = Following {
+            tail: MeshTail::default(),
+            view: view.clone(),
+        };
+        (Self { source, state }, view)
+    }
+
+    /// Follows until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        session::run(self.state, self.source, stop).await;
+    }
+}
+
+impl Session for Following {
+    const FEED: &'static str = "mesh_view";
+    type Frame = wire::MeshFrame;
+
+    async fn open(
+        &mut self,
+        channel: Channel,
+    ) -> Result<Response<Streaming<wire::MeshFrame>>, Status> {
+        self.tail.restart();
+        FeedClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .follow_mesh(wire::FollowMeshRequest {})
+            .await
+    }
+
+    async fn take(&mut self, frame: wire::MeshFrame) -> Result<(), FeedError> {
+        match self.tail.on_frame(frame)? {
+            Action::Heard => {}
+            Action::Replace(region, tags, position) => self.view.replace(&region, &tags, position),
+            Action::Step {
+                region,
+                appeared,
+                vanished,
+                position,
+            } => self.view.step(&region, &appeared, &vanished, position),
+            Action::Link(region, link) => self.view.set_link(region, read_link(link)),
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, _error: &FeedError) {}
+}
+
+fn read_link(raw: wire::LinkState) -> Link {
+    let now = Instant::now();
+    let age = Duration::from_millis(raw.age_ms);
+    Link {
+        reachable: raw.reachable,
+        rtt_ms: raw.rtt_ms,
+        bandwidth: raw.bandwidth,
+        gateways: raw.gateways,
+        heard: now.checked_sub(age).unwrap_or(now),
+    }
+}
