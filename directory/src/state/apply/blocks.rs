@@ -1,0 +1,174 @@
+//! Claims, evictions and retractions of copies.
+
+use crate::{
+    command::{BlockChange, ChangeKind, ChangeOutcome, Claim, Event, Outcome},
+    limits::REPLICAS_MAX,
+    state::{
+        DirectoryState,
+        row::{HOLDERS_MAX, Holders, Row},
+    },
+    words::{BlockName, Copy},
+};
+
+/// Why a copy goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// On purpose: the block wants one copy fewer.
+    Evicted,
+    /// Not on purpose: it is to be repaired.
+    Lost,
+}
+
+impl DirectoryState {
+    pub(super) fn change_blocks(
+        &mut self,
+        changes: &[BlockChange],
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        let outcomes = changes.iter().map(|change| match &change.kind {
+            ChangeKind::Claim(claim) => self.claim(change.name, claim, events),
+            ChangeKind::Evict(copy) => self.leave(change.name, copy, Leaving::Evicted, events),
+            ChangeKind::Retract(copy) => self.leave(change.name, copy, Leaving::Lost, events),
+        });
+        Outcome {
+            changes: outcomes.collect(),
+            ..Outcome::default()
+        }
+    }
+
+    fn claim(&mut self, name: BlockName, claim: &Claim, events: &mut Vec<Event>) -> ChangeOutcome {
+        self.see(claim.put_hlc);
+        let known = self.blocks.get(&name);
+        let refused = if self.namespace(name.namespace).is_none() {
+            Some(ChangeOutcome::UnknownNamespace)
+        } else if !self.visible(&name, claim.put_hlc) {
+            Some(ChangeOutcome::Deleted)
+        } else if !claim.copies.iter().any(|c| self.current(c).is_some()) {
+            Some(ChangeOutcome::Stale)
+        } else if known.is_some_and(|row| row.checksum != claim.checksum) {
+            Some(ChangeOutcome::Conflict)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            self.refuse_copies(name, &claim.copies, events);
+            return refused;
+        }
+        let appeared = known.is_none();
+        let mut row = known.cloned().unwrap_or_else(|| row_of(claim));
+        let (accepted, copies) = self.add_copies(name, &mut row, &claim.copies);
+        if accepted {
+            let wanted = u32::from(row.wanted).max(claim.replicas);
+            row.wanted = wanted.clamp(1, REPLICAS_MAX) as u8;
+            if appeared {
+                let bytes = row.bytes;
+                events.push(Event::Appeared { name, bytes });
+            }
+            if self.blocks.get(&name) != Some(&row) {
+                self.blocks.put(name, row);
+            }
+        }
+        events.extend(copies);
+        match accepted {
+            true => ChangeOutcome::Accepted,
+            false => ChangeOutcome::Stale,
+        }
+    }
+
+    /// Whether any of the copies is in the row now, and what happened to the copies.
+    fn add_copies(&self, name: BlockName, row: &mut Row, copies: &[Copy]) -> (bool, Vec<Event>) {
+        let mut events = Vec::new();
+        let mut accepted = false;
+        for &copy in copies {
+            let Some(slot) = self.current(&copy) else {
+                events.push(Event::Dropped { name, copy });
+                continue;
+            };
+            match row.holders.copy_of(slot) {
+                Some(number) if number == copy.copy => accepted = true,
+                Some(number) if number > copy.copy => events.push(Event::Dropped { name, copy }),
+                None if row.holders.len() >= HOLDERS_MAX => {
+                    events.push(Event::Dropped { name, copy });
+                }
+                older => {
+                    row.holders.set(slot, copy.copy);
+                    accepted = true;
+                    events.push(Event::Claimed { name, copy });
+                    events.extend(older.map(|number| Event::Dropped {
+                        name,
+                        copy: self.copy_at(slot, number),
+                    }));
+                }
+            }
+        }
+        (accepted, events)
+    }
+
+    /// Tells the holders to drop them; a copy that an earlier claim committed stays.
+    fn refuse_copies(&self, name: BlockName, copies: &[Copy], events: &mut Vec<Event>) {
+        let refused = copies.iter().filter(|copy| !self.holds(name, copy));
+        events.extend(refused.map(|copy| Event::Dropped { name, copy: *copy }));
+    }
+
+    fn holds(&self, name: BlockName, copy: &Copy) -> bool {
+        let held = self.current(copy).and_then(|slot| {
+            let row = self.blocks.get(&name)?;
+            row.holders.copy_of(slot)
+        });
+        held == Some(copy.copy)
+    }
+
+    fn leave(
+        &mut self,
+        name: BlockName,
+        copy: &Copy,
+        leaving: Leaving,
+        events: &mut Vec<Event>,
+    ) -> ChangeOutcome {
+        let (true, Some(slot)) = (self.holds(name, copy), self.slot(copy.node)) else {
+            return ChangeOutcome::Stale;
+        };
+        let Some(mut row) = self.blocks.get(&name).cloned() else {
+            return ChangeOutcome::Stale;
+        };
+        // A copy too many may go without anybody missing it.
+        if leaving == Leaving::Evicted && row.holders.len() <= usize::from(row.wanted) {
+            row.wanted -= 1;
+        }
+        row.holders.remove(slot);
+        self.put_or_vanish(name, row, events);
+        ChangeOutcome::Accepted
+    }
+
+    /// Keeps the row, or removes the block when its last copy went.
+    pub(super) fn put_or_vanish(&mut self, name: BlockName, row: Row, events: &mut Vec<Event>) {
+        if row.holders.len() > 0 {
+            self.blocks.put(name, row);
+        } else {
+            self.blocks.take(&name);
+            events.push(Event::Vanished { name });
+        }
+    }
+
+    /// Removes a block with all its copies, and tells their holders.
+    pub(super) fn remove_block(&mut self, name: BlockName, events: &mut Vec<Event>) {
+        if let Some(row) = self.blocks.take(&name) {
+            events.push(Event::Vanished { name });
+            events.extend(row.holders.iter().map(|(slot, copy)| Event::Dropped {
+                name,
+                copy: self.copy_at(slot, copy),
+            }));
+        }
+    }
+}
+
+fn row_of(claim: &Claim) -> Row {
+    Row {
+        put_hlc: claim.put_hlc,
+        checksum: claim.checksum,
+        bytes: claim.bytes,
+        depth: claim.depth,
+        wanted: 1,
+        holders: Holders::none(),
+    }
+}

@@ -1,0 +1,116 @@
+//! The table of blocks, with what is counted over it and the set of those that lack copies.
+//!
+//! Every change goes through [`BlockTable::put`] and [`BlockTable::take`], so that the
+//! counts cannot drift. A row without holders is never kept.
+
+use crate::{
+    state::{row::Row, shards::CowMap},
+    words::{BlockKey, BlockName, NamespaceId},
+};
+
+#[derive(Debug, Clone)]
+pub(super) struct BlockTable {
+    rows: CowMap<Row>,
+    /// Names with fewer copies than wanted.
+    lacking: CowMap<()>,
+    copies: u64,
+    bytes: u64,
+}
+
+impl BlockTable {
+    pub(super) fn new() -> Self {
+        Self {
+            rows: CowMap::new(),
+            lacking: CowMap::new(),
+            copies: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn get(&self, name: &BlockName) -> Option<&Row> {
+        self.rows.get(name)
+    }
+
+    pub(super) fn getter<'a>(
+        &'a self,
+        namespace: NamespaceId,
+    ) -> impl Fn(&BlockKey) -> Option<&'a Row> {
+        self.rows.getter(namespace)
+    }
+
+    /// Inserts or replaces a row that has holders.
+    pub(super) fn put(&mut self, name: BlockName, row: Row) {
+        debug_assert!(row.holders.len() > 0);
+        self.copies += row.holders.len() as u64;
+        self.bytes += u64::from(row.bytes);
+        let lacks = row.is_under_replicated();
+        let before = self.rows.insert(name, row);
+        let lacked = before.as_ref().is_some_and(Row::is_under_replicated);
+        self.uncount(before.as_ref());
+        if lacks && !lacked {
+            self.lacking.insert(name, ());
+        } else if lacked && !lacks {
+            self.lacking.remove(&name);
+        }
+    }
+
+    pub(super) fn take(&mut self, name: &BlockName) -> Option<Row> {
+        let row = self.rows.remove(name)?;
+        self.uncount(Some(&row));
+        self.lacking.remove(name);
+        Some(row)
+    }
+
+    fn uncount(&mut self, row: Option<&Row>) {
+        if let Some(row) = row {
+            self.copies -= row.holders.len() as u64;
+            self.bytes -= u64::from(row.bytes);
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (BlockName, &Row)> {
+        self.rows.iter()
+    }
+
+    /// In key order, from a name on (exclusive).
+    pub(super) fn lacking(&self, after: Option<BlockName>) -> impl Iterator<Item = BlockName> {
+        self.lacking.iter_after(after).map(|(name, ())| name)
+    }
+
+    /// In key order.
+    pub(super) fn names_where(&self, fits: impl Fn(&Row) -> bool) -> Vec<BlockName> {
+        self.rows.names_where(fits)
+    }
+
+    /// In key order.
+    pub(super) fn names_in(
+        &self,
+        namespace: NamespaceId,
+        fits: impl Fn(&Row) -> bool,
+    ) -> Vec<BlockName> {
+        self.rows.names_in(namespace, fits)
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.rows.len()
+    }
+
+    pub(super) fn copies(&self) -> u64 {
+        self.copies
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn lacking_len(&self) -> u64 {
+        self.lacking.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn shard_lens(&self) -> Vec<usize> {
+        let mut lens = self.rows.shard_lens();
+        lens.extend(self.lacking.shard_lens());
+        lens
+    }
+}

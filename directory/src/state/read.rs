@@ -1,0 +1,196 @@
+//! What can be asked of the directory. Nothing here changes it.
+
+use crate::{
+    namespace::Namespace,
+    state::{
+        DirectoryState,
+        model::{Entry, NodeRecord, Stats, Tombstone, TombstoneFloor},
+        row::{Row, Slot},
+    },
+    topology::Topology,
+    words::{
+        BlockHash, BlockKey, BlockName, Copy, CopyNumber, FeedPosition, Hlc, NamespaceId, NodeId,
+        Part, RegionId,
+    },
+};
+
+impl DirectoryState {
+    /// Last log index applied.
+    #[must_use]
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index
+    }
+
+    /// Where this state stands in its region's feed; none before the region is initialised.
+    #[must_use]
+    pub fn position(&self) -> Option<FeedPosition> {
+        Some(FeedPosition {
+            region: self.region()?.clone(),
+            log_incarnation: self.log_incarnation,
+            index: self.applied_index,
+        })
+    }
+
+    /// The region; none before it is initialised.
+    #[must_use]
+    pub fn region(&self) -> Option<&RegionId> {
+        self.topology.region.as_ref()
+    }
+
+    /// Members at the current epoch.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// A member's incarnation and whether it lives.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<&NodeRecord> {
+        self.slot(node).map(|slot| &self.nodes[usize::from(slot)])
+    }
+
+    /// All members' records, ascending by node.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeRecord> {
+        self.nodes.iter()
+    }
+
+    /// A namespace by id.
+    #[must_use]
+    pub fn namespace(&self, id: NamespaceId) -> Option<&Namespace> {
+        self.namespaces.get(id)
+    }
+
+    /// A namespace by alias.
+    #[must_use]
+    pub fn namespace_named(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.named(name)
+    }
+
+    /// All namespaces, ascending by id.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.iter()
+    }
+
+    /// A block that is present and visible.
+    #[must_use]
+    pub fn entry(&self, name: &BlockName) -> Option<Entry> {
+        self.blocks.get(name).map(|row| self.entry_of(row))
+    }
+
+    /// The one rule of liveness: `put_hlc > max(generation, tombstone)`, in a known namespace.
+    #[must_use]
+    pub fn visible(&self, name: &BlockName, put_hlc: Hlc) -> bool {
+        let deleted = self.tombstones.get(name).map_or(Hlc(0), |t| t.hlc);
+        self.namespace(name.namespace)
+            .is_some_and(|namespace| put_hlc > namespace.generation.max(deleted))
+    }
+
+    /// Length of the run of `hashes` from its start that is present in all of `parts`.
+    #[must_use]
+    pub fn run(&self, namespace: NamespaceId, hashes: &[BlockHash], parts: &[Part]) -> usize {
+        let get = self.blocks.getter(namespace);
+        let present = |hash: &BlockHash| {
+            parts.iter().all(|part| {
+                get(&BlockKey {
+                    hash: *hash,
+                    part: *part,
+                })
+                .is_some()
+            })
+        };
+        hashes.iter().take_while(|hash| present(hash)).count()
+    }
+
+    /// Names with fewer copies than wanted, in order, from `after` on (exclusive).
+    pub fn under_replicated(&self, after: Option<&BlockName>) -> impl Iterator<Item = BlockName> {
+        self.blocks.lacking(after.copied())
+    }
+
+    /// All blocks in key order.
+    pub fn entries(&self) -> impl Iterator<Item = (BlockName, Entry)> {
+        self.blocks
+            .iter()
+            .map(|(name, row)| (name, self.entry_of(row)))
+    }
+
+    /// All tombstones in key order.
+    pub fn tombstones(&self) -> impl Iterator<Item = (BlockName, Tombstone)> {
+        self.tombstones.iter()
+    }
+
+    /// The tombstone of a name.
+    #[must_use]
+    pub fn tombstone(&self, name: &BlockName) -> Option<Tombstone> {
+        self.tombstones.get(name)
+    }
+
+    /// See [`TombstoneFloor`].
+    #[must_use]
+    pub fn floor(&self) -> TombstoneFloor {
+        self.tombstones.floor()
+    }
+
+    /// Where this region stands in another one's feed.
+    #[must_use]
+    pub fn remote_position(&self, region: &RegionId) -> Option<&FeedPosition> {
+        self.remote_positions.get(region)
+    }
+
+    /// Newest clock that the log has shown.
+    #[must_use]
+    pub fn hlc_max(&self) -> Hlc {
+        self.hlc_max
+    }
+
+    /// Counts, kept up to date by `apply`.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            blocks: self.blocks.len(),
+            copies: self.blocks.copies(),
+            bytes: self.blocks.bytes(),
+            under_replicated: self.blocks.lacking_len(),
+            tombstones: self.tombstones.len(),
+            namespaces: self.namespaces.len() as u64,
+        }
+    }
+
+    /// Place of a member among the records.
+    pub(super) fn slot(&self, node: NodeId) -> Option<Slot> {
+        let at = self
+            .nodes
+            .binary_search_by_key(&node, |record| record.node)
+            .ok()?;
+        Slot::try_from(at).ok()
+    }
+
+    /// The holder of a copy, if the copy is of a living member's current incarnation.
+    pub(super) fn current(&self, copy: &Copy) -> Option<Slot> {
+        let slot = self.slot(copy.node)?;
+        let record = self.nodes[usize::from(slot)];
+        (record.alive && record.incarnation == copy.incarnation).then_some(slot)
+    }
+
+    pub(super) fn copy_at(&self, slot: Slot, copy: CopyNumber) -> Copy {
+        let record = self.nodes[usize::from(slot)];
+        Copy {
+            node: record.node,
+            incarnation: record.incarnation,
+            copy,
+        }
+    }
+
+    fn entry_of(&self, row: &Row) -> Entry {
+        let holders = row.holders.iter();
+        Entry {
+            put_hlc: row.put_hlc,
+            checksum: row.checksum,
+            bytes: row.bytes,
+            depth: row.depth,
+            wanted: u32::from(row.wanted),
+            holders: holders
+                .map(|(slot, copy)| self.copy_at(slot, copy))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A map from block names to values that is cheap to freeze.
+//!
+//! Shards are key ranges inside of one namespace, none over `MAX` entries. Cloning the
+//! map copies one pointer; a write then copies the one shard that it touches, and the
+//! pointers to the others. Iteration is in key order and sorts one shard at a time.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    limits::SHARD_ENTRIES_MAX,
+    state::table::{ROWS_MAX, Table},
+    words::{BlockKey, BlockName, NamespaceId},
+};
+
+const _: () = assert!(SHARD_ENTRIES_MAX < ROWS_MAX);
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct CowMap<V, const MAX: usize = SHARD_ENTRIES_MAX> {
+    spaces: Arc<BTreeMap<NamespaceId, Arc<Space<V>>>>,
+    len: u64,
+}
+
+/// The shards of one namespace, ascending; none is empty.
+#[derive(Debug, Clone)]
+struct Space<V> {
+    /// Lower bounds of the shards; the first shard also has whatever is below its own.
+    starts: Vec<BlockKey>,
+    shards: Vec<Arc<Table<V>>>,
+}
+
+impl<V> Default for Space<V> {
+    fn default() -> Self {
+        Self {
+            starts: Vec::new(),
+            shards: Vec::new(),
+        }
+    }
+}
+
+impl<V> Space<V> {
+    /// The shard that has a key if any has; none when there are no shards.
+    fn shard_of(&self, key: &BlockKey) -> Option<usize> {
+        let after = self.starts.partition_point(|start| start <= key);
+        (!self.shards.is_empty()).then(|| after.saturating_sub(1))
+    }
+
+    fn get(&self, key: &BlockKey) -> Option<&V> {
+        self.shards[self.shard_of(key)?].get(key)
+    }
+
+    fn drop_shard(&mut self, at: usize) -> Arc<Table<V>> {
+        self.starts.remove(at);
+        self.shards.remove(at)
+    }
+}
+
+impl<V: Clone> Space<V> {
+    fn insert<const MAX: usize>(&mut self, key: BlockKey, value: V) -> Option<V> {
+        let Some(mut at) = self.shard_of(&key) else {
+            self.starts.push(key);
+            self.shards
+                .push(Arc::new(Table::from_rows(vec![(key, value)])));
+            return None;
+        };
+        if self.shards[at].len() >= MAX && self.shards[at].get(&key).is_none() {
+            self.split(at);
+            at += usize::from(self.starts[at + 1] <= key);
+        }
+        Arc::make_mut(&mut self.shards[at]).insert(key, value)
+    }
+
+    /// At the median key.
+    fn split(&mut self, at: usize) {
+        let mut lower = self.shards[at].rows().to_vec();
+        lower.sort_unstable_by_key(|(key, _)| *key);
+        let upper = lower.split_off(lower.len() / 2);
+        lower.shrink_to_fit();
+        let start = upper[0].0;
+        self.shards[at] = Arc::new(Table::from_rows(lower));
+        self.starts.insert(at + 1, start);
+        self.shards
+            .insert(at + 1, Arc::new(Table::from_rows(upper)));
+    }
+
+    fn remove<const MAX: usize>(&mut self, key: &BlockKey) -> Option<V> {
+        let at = self.shard_of(key)?;
+        let removed = Arc::make_mut(&mut self.shards[at]).remove(key)?;
+        let len = self.shards[at].len();
+        if len == 0 {
+            self.drop_shard(at);
+        } else if len < MAX / 4 {
+            self.merge::<MAX>(at);
+        }
+        Some(removed)
+    }
+
+    /// Joins a shard with a neighbour if both together are at most half full.
+    fn merge<const MAX: usize>(&mut self, at: usize) {
+        let fits = |left: usize| {
+            left + 1 < self.shards.len()
+                && self.shards[left].len() + self.shards[left + 1].len() <= MAX / 2
+        };
+        let Some(left) = [Some(at), at.checked_sub(1)]
+            .into_iter()
+            .flatten()
+            .find(|left| fits(*left))
+        else {
+            return;
+        };
+        let right = Arc::unwrap_or_clone(self.drop_shard(left + 1));
+        let left = Arc::make_mut(&mut self.shards[left]);
+        for (key, value) in right.into_rows() {
+            left.insert(key, value);
+        }
+    }
+}
+
+impl<V, const MAX: usize> CowMap<V, MAX> {
+    pub(super) fn new() -> Self {
+        Self {
+            spaces: Arc::new(BTreeMap::new()),
+            len: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn get(&self, name: &BlockName) -> Option<&V> {
+        self.spaces.get(&name.namespace)?.get(&name.key())
+    }
+
+    /// Asks for many keys of one namespace.
+    pub(super) fn getter<'a>(
+        &'a self,
+        namespace: NamespaceId,
+    ) -> impl Fn(&BlockKey) -> Option<&'a V> {
+        let space = self.spaces.get(&namespace);
+        move |key| space?.get(key)
+    }
+
+    /// In key order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (BlockName, &V)> {
+        self.iter_after(None)
+    }
+
+    /// In key order, from a name on (exclusive).
+    pub(super) fn iter_after(
+        &self,
+        after: Option<BlockName>,
+    ) -> impl Iterator<Item = (BlockName, &V)> {
+        let lowest = after.map_or(NamespaceId([0; 16]), |name| name.namespace);
+        self.spaces
+            .range(lowest..)
+            .flat_map(move |(namespace, space)| {
+                let after = after.filter(|name| name.namespace == *namespace);
+                let after = after.map(|name| name.key());
+                let first = after.and_then(|key| space.shard_of(&key)).unwrap_or(0);
+                space.shards[first..].iter().flat_map(move |shard| {
+                    let mut rows: Vec<_> = shard.rows().iter().collect();
+                    rows.retain(|(key, _)| after.is_none_or(|after| *key > after));
+                    rows.sort_unstable_by_key(|(key, _)| *key);
+                    rows.into_iter()
+                        .map(|(key, value)| (BlockName::new(*namespace, *key), value))
+                })
+            })
+    }
+
+    /// Names whose value fits, in key order.
+    pub(super) fn names_where(&self, fits: impl Fn(&V) -> bool) -> Vec<BlockName> {
+        self.spaces
+            .keys()
+            .flat_map(|namespace| self.names_in(*namespace, &fits))
+            .collect()
+    }
+
+    /// Names of one namespace whose value fits, in key order.
+    pub(super) fn names_in(
+        &self,
+        namespace: NamespaceId,
+        fits: impl Fn(&V) -> bool,
+    ) -> Vec<BlockName> {
+        let mut names = Vec::new();
+        for shard in self
+            .spaces
+            .get(&namespace)
+            .iter()
+            .flat_map(|space| &space.shards)
+        {
+            let fitting = shard.rows().iter().filter(|(_, value)| fits(value));
+            let first = names.len();
+            names.extend(fitting.map(|(key, _)| BlockName::new(namespace, *key)));
+            names[first..].sort_unstable();
+        }
+        names
+    }
+
+    /// Values in no promised order: for sums only.
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        let shards = self.spaces.values().flat_map(|space| &space.shards);
+        shards.flat_map(|shard| shard.rows().iter().map(|(_, value)| value))
+    }
+
+    #[cfg(test)]
+    pub(super) fn shard_lens(&self) -> Vec<usize> {
+        let shards = self.spaces.values().flat_map(|space| &space.shards);
+        shards.map(|shard| shard.len()).collect()
+    }
+}
+
+impl<V: Clone, const MAX: usize> CowMap<V, MAX> {
+    /// The value that was there.
+    pub(super) fn insert(&mut self, name: BlockName, value: V) -> Option<V> {
+        let space = Arc::make_mut(&mut self.spaces)
+            .entry(name.namespace)
+            .or_default();
+        let before = Arc::make_mut(space).insert::<MAX>(name.key(), value);
+        self.len += u64::from(before.is_none());
+        before
+    }
+
+    /// The value that was there; a name that is absent copies nothing.
+    pub(super) fn remove(&mut self, name: &BlockName) -> Option<V> {
+        self.get(name)?;
+        let spaces = Arc::make_mut(&mut self.spaces);
+        let space = Arc::make_mut(spaces.get_mut(&name.namespace)?);
+        let removed = space.remove::<MAX>(&name.key());
+        if space.shards.is_empty() {
+            spaces.remove(&name.namespace);
+        }
+        self.len -= u64::from(removed.is_some());
+        removed
+    }
+}

@@ -1,0 +1,104 @@
+//! The directory as a snapshot, and back.
+
+use std::sync::Arc;
+
+use crate::{
+    limits::REPLICAS_MAX,
+    state::{
+        DirectoryState,
+        blocks::BlockTable,
+        model::{Entry, Head, Tombstone},
+        namespaces::Namespaces,
+        row::{Holders, Row},
+        tombstones::Tombstones,
+    },
+    words::BlockName,
+};
+
+impl DirectoryState {
+    /// The first part of a snapshot; [`Self::entries`] and [`Self::tombstones`] are the rest.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        Head {
+            applied_index: self.applied_index,
+            log_incarnation: self.log_incarnation,
+            feature_level: self.feature_level,
+            topology: self.topology.as_ref().clone(),
+            nodes: self.nodes.to_vec(),
+            namespaces: self.namespaces().cloned().collect(),
+            floor: self.floor(),
+            remote_positions: self.remote_positions.values().cloned().collect(),
+            hlc_max: self.hlc_max,
+        }
+    }
+
+    /// The state that a snapshot describes; `entries` and `tombstones` in any order.
+    /// What no state could hold (a copy that is not current, a block without copies) is left out.
+    #[must_use]
+    pub fn restore(
+        head: Head,
+        entries: impl IntoIterator<Item = (BlockName, Entry)>,
+        tombstones: impl IntoIterator<Item = (BlockName, Tombstone)>,
+    ) -> Self {
+        let mut topology = head.topology;
+        topology.members.sort_by_key(|member| member.node);
+        let mut nodes = head.nodes;
+        nodes.sort_by_key(|record| record.node);
+        let mut namespaces = Namespaces::default();
+        for namespace in head.namespaces {
+            namespaces.insert(namespace);
+        }
+        let positions = head.remote_positions.into_iter();
+        let mut state = Self {
+            applied_index: head.applied_index,
+            log_incarnation: head.log_incarnation,
+            feature_level: head.feature_level,
+            topology: Arc::new(topology),
+            nodes: Arc::new(nodes),
+            namespaces,
+            blocks: BlockTable::new(),
+            tombstones: Tombstones::new(head.floor),
+            remote_positions: positions
+                .map(|position| (position.region.clone(), position))
+                .collect(),
+            hlc_max: head.hlc_max,
+        };
+        for (name, tombstone) in tombstones {
+            state.tombstones.restore(name, tombstone);
+        }
+        for (name, entry) in entries {
+            state.restore_entry(name, &entry);
+        }
+        state
+    }
+
+    fn restore_entry(&mut self, name: BlockName, entry: &Entry) {
+        let mut holders = Holders::none();
+        for copy in &entry.holders {
+            if let Some(slot) = self.current(copy) {
+                holders.set(slot, copy.copy);
+            }
+        }
+        if holders.len() > 0 {
+            let row = Row {
+                put_hlc: entry.put_hlc,
+                checksum: entry.checksum,
+                bytes: entry.bytes,
+                depth: entry.depth,
+                wanted: entry.wanted.clamp(1, REPLICAS_MAX) as u8,
+                holders,
+            };
+            self.blocks.put(name, row);
+        }
+    }
+}
+
+/// Equal in every way that can be seen; how shards are cut does not matter.
+impl PartialEq for DirectoryState {
+    fn eq(&self, other: &Self) -> bool {
+        self.head() == other.head()
+            && self.stats() == other.stats()
+            && self.entries().eq(other.entries())
+            && self.tombstones().eq(other.tombstones())
+    }
+}
