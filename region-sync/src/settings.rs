@@ -1,0 +1,221 @@
+//! A region-sync's settings, their defaults, and what is possible.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use kvmesh_directory::{RegionId, limits::REGIONS_MAX};
+use kvmesh_process::{
+    program::ProgramSettings,
+    settings::{Check, Impossible, possible},
+    telemetry::LOG_FILTER,
+};
+use serde::{Deserialize, Serialize};
+
+/// Settings of one region-sync. Times are in milliseconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Region that it works for.
+    pub region: String,
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// Where Prometheus metrics are served.
+    pub metrics_listen: SocketAddr,
+    /// Log filter, as `tracing`'s `EnvFilter` reads it.
+    pub log: String,
+    /// `host:port` of nodes of its own region: what other regions did is committed there.
+    pub nodes: Vec<String>,
+    /// Every other region of the mesh.
+    pub peers: Vec<PeerSettings>,
+    /// Period of round-trip probes.
+    pub probe_interval_ms: u64,
+    /// How long a probe may take.
+    pub probe_timeout_ms: u64,
+    /// A region that does not answer for so long, and `offline_failures` probes, is unreachable.
+    pub offline_after_ms: u64,
+    /// Failed probes, one after the other, after which a region can be unreachable.
+    pub offline_failures: u32,
+    /// How long one attempt to commit effects at home may take.
+    pub commit_timeout_ms: u64,
+    /// How long calls in flight may go on at shutdown.
+    pub shutdown_grace_ms: u64,
+}
+
+/// Another region of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerSettings {
+    /// Its name.
+    pub region: String,
+    /// `host:port` of nodes there, whose feed is followed.
+    pub nodes: Vec<String>,
+    /// `host:port` of gateways there, of which blocks are asked.
+    pub gateways: Vec<String>,
+    /// Bits per second of the link, until it is measured.
+    #[serde(default = "gigabit")]
+    pub bandwidth_bits: u64,
+}
+
+fn gigabit() -> u64 {
+    1_000_000_000
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            region: String::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7421)),
+            log: LOG_FILTER.to_owned(),
+            nodes: Vec::new(),
+            peers: Vec::new(),
+            probe_interval_ms: 1_000,
+            probe_timeout_ms: 2_000,
+            offline_after_ms: 5_000,
+            offline_failures: 3,
+            commit_timeout_ms: 5_000,
+            shutdown_grace_ms: 5_000,
+        }
+    }
+}
+
+impl Settings {
+    pub(crate) fn probe_interval(&self) -> Duration {
+        Duration::from_millis(self.probe_interval_ms)
+    }
+
+    pub(crate) fn probe_timeout(&self) -> Duration {
+        Duration::from_millis(self.probe_timeout_ms)
+    }
+
+    pub(crate) fn offline_after(&self) -> Duration {
+        Duration::from_millis(self.offline_after_ms)
+    }
+
+    pub(crate) fn commit_timeout(&self) -> Duration {
+        Duration::from_millis(self.commit_timeout_ms)
+    }
+
+    pub(crate) fn shutdown_grace(&self) -> Duration {
+        Duration::from_millis(self.shutdown_grace_ms)
+    }
+
+    fn check_peers(&self, own: &RegionId) -> Result<(), Impossible> {
+        if self.peers.len() >= REGIONS_MAX {
+            let want = format!("a mesh has at most {REGIONS_MAX} regions, this one included");
+            return Err(Impossible::new("peers", self.peers.len(), want));
+        }
+        let mut seen = BTreeSet::new();
+        for (index, peer) in self.peers.iter().enumerate() {
+            let at = |field: &str| format!("peers[{index}].{field}");
+            let region = possible::region(&at("region"), &peer.region)?;
+            if region == *own {
+                let want = "list only the other regions: this is the region-sync's own";
+                return Err(Impossible::new(at("region"), region, want));
+            }
+            let name = region.to_string();
+            if !seen.insert(region) {
+                let want = "list each region once, with all of its addresses";
+                return Err(Impossible::new(at("region"), name, want));
+            }
+            let whose = format!("nodes of {name}, whose feed is followed");
+            possible::addresses(&at("nodes"), &peer.nodes, &whose)?;
+            let whose = format!("gateways of {name}, of which blocks are asked");
+            possible::addresses(&at("gateways"), &peer.gateways, &whose)?;
+            if peer.bandwidth_bits < 8 {
+                let want = "bits per second of the link, such as 1000000000";
+                let key = at("bandwidth_bits");
+                return Err(Impossible::new(key, peer.bandwidth_bits, want));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Check for Settings {
+    fn check(&self) -> Result<(), Impossible> {
+        let own = possible::region("region", &self.region)?;
+        possible::loopback("listen", self.listen)?;
+        possible::loopback("metrics_listen", self.metrics_listen)?;
+        possible::addresses("nodes", &self.nodes, "nodes of the own region")?;
+        self.check_peers(&own)?;
+        for (key, got) in [
+            ("probe_interval_ms", self.probe_interval_ms),
+            ("probe_timeout_ms", self.probe_timeout_ms),
+            ("offline_after_ms", self.offline_after_ms),
+            ("commit_timeout_ms", self.commit_timeout_ms),
+        ] {
+            possible::within(key, got, 10, 3_600_000)?;
+        }
+        possible::within("offline_failures", self.offline_failures, 1, 1_000)?;
+        possible::within("shutdown_grace_ms", self.shutdown_grace_ms, 0, 3_600_000)
+    }
+}
+
+impl ProgramSettings for Settings {
+    fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    fn metrics_listen(&self) -> Option<SocketAddr> {
+        Some(self.metrics_listen)
+    }
+
+    fn instance(&self) -> String {
+        format!("{}/region-sync", self.region)
+    }
+
+    fn log(&self) -> &str {
+        &self.log
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn possible() -> Settings {
+        let peer = |region: &str| PeerSettings {
+            region: region.to_owned(),
+            nodes: vec!["10.0.0.1:7410".to_owned()],
+            gateways: vec!["10.0.0.1:7400".to_owned()],
+            bandwidth_bits: gigabit(),
+        };
+        Settings {
+            region: "us-east".to_owned(),
+            nodes: vec!["127.0.0.1:7410".to_owned()],
+            peers: vec![peer("eu-west"), peer("ap-south")],
+            ..Settings::default()
+        }
+    }
+
+    #[track_caller]
+    fn refused(key: &str, change: impl FnOnce(&mut Settings)) {
+        let mut settings = possible();
+        change(&mut settings);
+        let error = settings.check().unwrap_err();
+        assert_eq!(error.key, key, "{error}");
+    }
+
+    #[test]
+    fn impossible_values_name_their_key() {
+        possible().check().unwrap();
+        refused("region", |s| s.region = "US".to_owned());
+        refused("nodes", |s| s.nodes.clear());
+        refused("nodes[0]", |s| s.nodes[0] = "here".to_owned());
+        refused("listen", |s| s.listen = ([0, 0, 0, 0], 7420).into());
+        refused("metrics_listen", |s| {
+            s.metrics_listen = ([0, 0, 0, 0], 1).into();
+        });
+        refused("peers[1].region", |s| {
+            s.peers[1].region = "us-east".to_owned();
+        });
+        refused("peers[1].region", |s| {
+            s.peers[1].region = "eu-west".to_owned();
+        });
+        refused("peers[0].nodes", |s| s.peers[0].nodes.clear());
+        refused("peers[1].gateways", |s| s.peers[1].gateways.clear());
+        refused("peers[0].bandwidth_bits", |s| s.peers[0].bandwidth_bits = 0);
+        refused("probe_timeout_ms", |s| s.probe_timeout_ms = 0);
+        refused("peers", |s| s.peers = vec![s.peers[0].clone(); REGIONS_MAX]);
+    }
+}
