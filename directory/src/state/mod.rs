@@ -18,7 +18,11 @@ mod tombstones;
 #[cfg(test)]
 mod apply_test;
 #[cfg(test)]
+mod objects_test;
+#[cfg(test)]
 mod property_test;
+#[cfg(test)]
+mod random;
 #[cfg(test)]
 mod shards_test;
 #[cfg(test)]

@@ -102,7 +102,10 @@ impl DirectoryState {
     }
 
     /// Names with fewer copies than wanted, in order, from `after` on (exclusive).
-    pub fn under_replicated(&self, after: Option<&BlockName>) -> impl Iterator<Item = BlockName> {
+    pub fn under_replicated<'a>(
+        &'a self,
+        after: Option<&BlockName>,
+    ) -> impl Iterator<Item = BlockName> + use<'a> {
         self.blocks.lacking(after.copied())
     }
 
