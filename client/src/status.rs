@@ -1,12 +1,19 @@
 //! The one file that turns domain errors into gRPC codes, and says what each code promises.
 //! `docs/protocol.md` lists the same.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{block::BlockError, convert::WireError};
+
+/// Of the reasons in error details.
+const DOMAIN: &str = "kvmesh";
+/// Before the fields of a description in error details.
+const DESCRIPTION: &str = "description.";
+/// When to try again, where nothing better is known.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What can go wrong in a call, as the caller should see it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +97,7 @@ impl Problem {
     pub fn unavailable(what: impl Into<String>) -> Self {
         Self::Unavailable {
             what: what.into(),
-            retry_after: Duration::from_millis(200),
+            retry_after: RETRY_AFTER,
         }
     }
 
@@ -114,20 +121,56 @@ impl Problem {
         }
     }
 
+    /// Names the problem for programs; see [`Self::from_status`].
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "INVALID",
+            Self::UnknownNamespace(_) => "UNKNOWN_NAMESPACE",
+            Self::DescriptionDiffers { .. } => "DESCRIPTION_DIFFERS",
+            Self::NotInitialised => "NOT_INITIALISED",
+            Self::Exists(_) => "EXISTS",
+            Self::StaleEpoch { .. } => "STALE_EPOCH",
+            Self::Unavailable { .. } => "UNAVAILABLE",
+            Self::Exhausted { .. } => "EXHAUSTED",
+            Self::Overtaken => "OVERTAKEN",
+            Self::Corrupt(_) => "CORRUPT",
+            Self::OutOfTime(_) => "OUT_OF_TIME",
+            Self::Unimplemented(_) => "UNIMPLEMENTED",
+            Self::Internal(_) => "INTERNAL",
+        }
+    }
+
+    /// At most one: more would travel in any order, and equal problems make equal bytes.
+    fn fact(&self) -> Option<(String, String)> {
+        let fact = |name: &str, value: &dyn ToString| Some((name.to_owned(), value.to_string()));
+        match self {
+            Self::UnknownNamespace(namespace) => fact("namespace", namespace),
+            Self::DescriptionDiffers { name, .. } => fact("name", name),
+            Self::StaleEpoch { current, .. } => fact("current_epoch", current),
+            Self::Exhausted { limit, .. } => fact("limit", limit),
+            Self::Unimplemented(what) => fact("what", what),
+            _ => None,
+        }
+    }
+
     fn details(&self) -> ErrorDetails {
         let mut details = ErrorDetails::new();
+        details.set_error_info(self.reason(), DOMAIN, HashMap::from_iter(self.fact()));
         match self {
             Self::Invalid { field, why } => {
                 details.add_bad_request_violation(field, why);
             }
             Self::DescriptionDiffers { fields, .. } => {
                 for field in fields {
-                    details.add_bad_request_violation(format!("description.{field}"), "differs");
+                    details.add_bad_request_violation(format!("{DESCRIPTION}{field}"), "differs");
                 }
             }
-            Self::StaleEpoch { current, .. } => {
-                let current = [("current_epoch".to_owned(), current.to_string())];
-                details.set_error_info("STALE_EPOCH", "kvmesh", current);
+            Self::StaleEpoch { named, .. } => {
+                details.add_precondition_failure_violation(
+                    "ring_epoch",
+                    named.to_string(),
+                    "ask again with the current one",
+                );
             }
             Self::Unavailable { retry_after, .. } => {
                 details.set_retry_info(Some(*retry_after));
@@ -140,6 +183,113 @@ impl Problem {
         }
         details
     }
+
+    /// The problem that a server of kvmesh meant. None: the status is not of such a server,
+    /// or its details do not suffice; then pass the status itself on.
+    #[must_use]
+    pub fn from_status(status: &Status) -> Option<Self> {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN)?;
+        let fact = |name: &str| info.metadata.get(name).cloned();
+        let message = status.message().to_owned();
+        let retry_after = retry_after(status).unwrap_or(RETRY_AFTER);
+        Some(match info.reason.as_str() {
+            "INVALID" => {
+                let wrong = details.bad_request()?.field_violations.first()?;
+                Self::invalid(&wrong.field, &wrong.description)
+            }
+            "UNKNOWN_NAMESPACE" => Self::UnknownNamespace(fact("namespace")?),
+            "DESCRIPTION_DIFFERS" => Self::DescriptionDiffers {
+                name: fact("name")?,
+                fields: differing(&details),
+            },
+            "NOT_INITIALISED" => Self::NotInitialised,
+            "EXISTS" => Self::Exists(message),
+            "STALE_EPOCH" => Self::StaleEpoch {
+                current: fact("current_epoch")?.parse().ok()?,
+                named: named_epoch(&details)?,
+            },
+            "UNAVAILABLE" => Self::Unavailable {
+                what: message,
+                retry_after,
+            },
+            "EXHAUSTED" => Self::Exhausted {
+                limit: fact("limit")?,
+                retry_after,
+            },
+            "OVERTAKEN" => Self::Overtaken,
+            "UNIMPLEMENTED" => Self::Unimplemented(fact("what")?),
+            "INTERNAL" => Self::Internal(message),
+            _ => return None,
+        })
+    }
+}
+
+fn named_epoch(details: &ErrorDetails) -> Option<u64> {
+    let violation = details.precondition_failure()?.violations.first()?;
+    violation.subject.parse().ok()
+}
+
+fn differing(details: &ErrorDetails) -> Vec<String> {
+    let violations = details.bad_request().map(|wrong| &wrong.field_violations);
+    let fields = violations.into_iter().flatten();
+    fields
+        .filter_map(|violation| violation.field.strip_prefix(DESCRIPTION))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// When a server asks to be tried again; none: it does not say.
+#[must_use]
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
+}
+
+/// The connection broke, or could not be made: no server of kvmesh said this. What was asked
+/// for may have been done.
+#[must_use]
+pub fn is_broken(status: &Status) -> bool {
+    // A status that a server sent has no source on this side.
+    std::error::Error::source(status).is_some()
+}
+
+/// Whether the same call may succeed after a moment, here or at another server. A call that
+/// changes something must be one that is safe to repeat: every call of kvmesh is.
+#[must_use]
+pub fn is_retryable(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Aborted => true,
+        Code::ResourceExhausted => retry_after(status).is_some(),
+        Code::DeadlineExceeded | Code::InvalidArgument | Code::Unimplemented => false,
+        _ => is_broken(status),
+    }
+}
+
+/// The status with the address that it came from, or that could not be reached.
+#[must_use]
+pub fn at_address(status: Status, address: &str) -> Status {
+    if status.message().contains(address) {
+        return status;
+    }
+    let what = match status.message() {
+        "" => status.code().description().to_owned(),
+        message => message.to_owned(),
+    };
+    let cause = root_cause(&status);
+    let message = match cause {
+        Some(cause) if !what.contains(&cause) => format!("{address}: {what}: {cause}"),
+        _ => format!("{address}: {what}"),
+    };
+    let details = status.details().to_vec().into();
+    Status::with_details_and_metadata(status.code(), message, details, status.metadata().clone())
+}
+
+fn root_cause(status: &Status) -> Option<String> {
+    let mut cause = std::error::Error::source(status)?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause.to_string())
 }
 
 impl From<Problem> for Status {
@@ -157,3 +307,7 @@ impl From<WireError> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "status_test.rs"]
+mod status_test;
