@@ -2,24 +2,18 @@
 //!
 //! What others did for good (namespaces, deletes, raises) is committed at home together with
 //! the position that it came from; which blocks they have is kept in memory, and is a hint.
+//! Any number of region-syncs may run: what one has committed, another does not propose.
 
+mod backlog;
+mod effects;
+mod home;
+mod link;
+mod mesh;
+mod meters;
+mod peer;
+mod rpc;
+mod serve;
 mod settings;
 
-use kvmesh_client::channel::Incoming;
-use kvmesh_process::{Environment, server::ServeError};
-use tokio_util::sync::CancellationToken;
-
+pub use serve::{ServeError, serve};
 pub use settings::{PeerSettings, Settings};
-
-/// Runs a region-sync until `stop`.
-///
-/// # Errors
-/// When its server fails.
-pub async fn serve(
-    _settings: Settings,
-    _environment: Environment,
-    _incoming: Incoming,
-    _stop: CancellationToken,
-) -> Result<(), ServeError> {
-    todo!()
-}

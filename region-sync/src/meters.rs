@@ -1,0 +1,94 @@
+//! Metrics about one peer.
+
+use std::sync::Arc;
+
+use kvmesh_directory::{Command, FeedPosition, RegionId};
+
+use crate::mesh::{Link, Mesh};
+
+/// Writes the metrics of one peer. Labels: `instance`, `peer`.
+#[derive(Clone)]
+pub(crate) struct Meters {
+    instance: Arc<str>,
+    peer: RegionId,
+}
+
+impl Meters {
+    pub(crate) fn new(instance: Arc<str>, peer: RegionId) -> Self {
+        Self { instance, peer }
+    }
+
+    pub(crate) fn peer(&self) -> &str {
+        self.peer.as_str()
+    }
+
+    fn labels(&self) -> [(&'static str, String); 2] {
+        [
+            ("instance", self.instance.to_string()),
+            ("peer", self.peer.to_string()),
+        ]
+    }
+
+    /// How far the shown view is behind the last position heard, and how much it has.
+    pub(crate) fn standing(&self, mesh: &Mesh, heard: Option<&FeedPosition>) {
+        let (shown, tags) = mesh.standing(&self.peer);
+        let lag = match (heard, &shown) {
+            (Some(heard), Some(shown)) if heard.log_incarnation == shown.log_incarnation => {
+                heard.index.saturating_sub(shown.index)
+            }
+            (Some(heard), _) => heard.index,
+            (None, _) => 0,
+        };
+        let age = mesh
+            .link(&self.peer)
+            .map_or(0.0, |link| link.heard.elapsed().as_secs_f64());
+        metrics::gauge!("kvmesh_region_sync_lag_entries", &self.labels()).set(lag as f64);
+        metrics::gauge!("kvmesh_region_sync_age_seconds", &self.labels()).set(age);
+        metrics::gauge!("kvmesh_region_sync_tags", &self.labels()).set(tags as f64);
+    }
+
+    /// A snapshot of the peer began.
+    pub(crate) fn snapshot(&self) {
+        metrics::counter!("kvmesh_region_sync_snapshots_total", &self.labels()).increment(1);
+    }
+
+    /// An attempt to commit at home failed.
+    pub(crate) fn commit_failed(&self) {
+        metrics::counter!("kvmesh_region_sync_commit_failures_total", &self.labels()).increment(1);
+    }
+
+    /// A command is proposed at home.
+    pub(crate) fn carried(&self, command: &Command) {
+        let names = |deletes: &[kvmesh_directory::command::Deletion]| {
+            deletes.iter().map(|deletion| deletion.keys.len()).sum()
+        };
+        let counts = match command {
+            Command::OpenNamespace(_) => [1, 0, 0],
+            Command::Delete(deletion) => [0, deletion.keys.len(), 0],
+            Command::RemoteEffects {
+                namespaces,
+                deletes,
+                raises,
+                ..
+            } => [namespaces.len(), names(deletes), raises.len()],
+            _ => [0, 0, 0],
+        };
+        for (kind, count) in ["namespace", "delete", "raise"].into_iter().zip(counts) {
+            let [instance, peer] = self.labels();
+            let labels = [instance, peer, ("kind", kind.to_owned())];
+            metrics::counter!("kvmesh_region_sync_effects_total", &labels).increment(count as u64);
+        }
+    }
+
+    /// A probe ended.
+    pub(crate) fn probed(&self, link: &Link, failed: bool) {
+        let reachable = f64::from(u8::from(link.reachable));
+        metrics::gauge!("kvmesh_region_sync_reachable", &self.labels()).set(reachable);
+        if let Some(rtt) = link.rtt {
+            metrics::gauge!("kvmesh_region_sync_rtt_seconds", &self.labels())
+                .set(rtt.as_secs_f64());
+        }
+        let failures = metrics::counter!("kvmesh_region_sync_probe_failures_total", &self.labels());
+        failures.increment(u64::from(failed));
+    }
+}

@@ -1,0 +1,8 @@
+//! The edge: what this process serves, and what it asks of others. Generated types stop here.
+
+mod feed;
+pub(crate) mod home;
+pub(crate) mod probe;
+mod subscriber;
+
+pub(crate) use feed::service;

@@ -1,0 +1,177 @@
+//! One gateway that follows the mesh view.
+//!
+//! It gets each region's tags as a snapshot and then its steps. When it lags further behind
+//! than the queue of news reaches, it gets the snapshots again.
+
+use std::{sync::Arc, time::Duration};
+
+use kvmesh_client::{
+    ToWire,
+    convert::mesh::{pack_appeared, pack_vanished},
+};
+use kvmesh_directory::{FeedPosition, RegionId, Tag};
+use kvmesh_proto::v1::{self as wire, mesh_frame::Kind};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::mesh::{Link, Mesh, News};
+
+/// Frames between a subscriber's task and its connection.
+pub(super) const FRAMES_MAX: usize = 16;
+/// Tags of one frame: 768 KiB.
+const FRAME_TAGS_MAX: usize = 65_536;
+/// Links are told this often; followers give a stream up after 3 s of silence.
+const LINKS_INTERVAL: Duration = Duration::from_millis(500);
+/// A subscriber that takes nothing for so long is given up.
+const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+
+type Frame = Result<wire::MeshFrame, Status>;
+
+/// The subscriber is gone, or takes nothing.
+struct Gone;
+
+/// See the module.
+pub(super) struct Subscriber {
+    mesh: Arc<Mesh>,
+    instance: Arc<str>,
+    frames: mpsc::Sender<Frame>,
+}
+
+impl Subscriber {
+    pub(super) fn new(mesh: Arc<Mesh>, instance: Arc<str>, frames: mpsc::Sender<Frame>) -> Self {
+        Self {
+            mesh,
+            instance,
+            frames,
+        }
+    }
+
+    /// Until `stop`, or until the subscriber is gone.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        self.count(1.0);
+        // Frames that were sent stay whole: what is dropped is only the wait for more.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            Gone = self.feed() => {}
+        }
+        self.count(-1.0);
+    }
+
+    async fn feed(&self) -> Gone {
+        match self.feed_on().await {
+            Err(gone) => gone,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn feed_on(&self) -> Result<std::convert::Infallible, Gone> {
+        // News before tags: what happens in between is repeated, and so harmless.
+        let mut news = self.mesh.subscribe();
+        self.everything().await?;
+        let mut links = interval(LINKS_INTERVAL);
+        links.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                heard = news.recv() => match heard {
+                    Ok(news) => self.pass_on(&news).await?,
+                    Err(RecvError::Lagged(_)) => {
+                        metrics::counter!(
+                            "kvmesh_region_sync_subscriber_resets_total",
+                            "instance" => self.instance.to_string()
+                        )
+                        .increment(1);
+                        self.everything().await?;
+                    }
+                    Err(RecvError::Closed) => return Err(Gone),
+                },
+                _ = links.tick() => self.links().await?,
+                () = self.frames.closed() => return Err(Gone),
+            }
+        }
+    }
+
+    async fn everything(&self) -> Result<(), Gone> {
+        self.links().await?;
+        for (region, _) in self.mesh.links() {
+            self.snapshot(&region).await?;
+        }
+        Ok(())
+    }
+
+    async fn links(&self) -> Result<(), Gone> {
+        for (region, link) in self.mesh.links() {
+            self.send(&region, Kind::Link(link_state(link))).await?;
+        }
+        Ok(())
+    }
+
+    async fn pass_on(&self, news: &News) -> Result<(), Gone> {
+        match news {
+            News::Replaced(region) => self.snapshot(region).await,
+            News::Step {
+                region,
+                appeared,
+                vanished,
+                position,
+            } => {
+                let frame = tags(appeared, vanished, position, false);
+                self.send(region, frame).await
+            }
+            News::Link(region) => match self.mesh.link(region) {
+                Some(link) => self.send(region, Kind::Link(link_state(link))).await,
+                None => Ok(()),
+            },
+        }
+    }
+
+    async fn snapshot(&self, region: &RegionId) -> Result<(), Gone> {
+        let Some((all, position)) = self.mesh.tags(region) else {
+            return Ok(());
+        };
+        self.send(region, Kind::Reset(wire::MeshReset {})).await?;
+        let (parts, last) = all.split_at(all.len() - all.len() % FRAME_TAGS_MAX);
+        for part in parts.chunks(FRAME_TAGS_MAX) {
+            self.send(region, tags(part, &[], &position, true)).await?;
+        }
+        self.send(region, tags(last, &[], &position, false)).await
+    }
+
+    async fn send(&self, region: &RegionId, kind: Kind) -> Result<(), Gone> {
+        let frame = wire::MeshFrame {
+            region: region.to_string(),
+            kind: Some(kind),
+        };
+        let sent = self.frames.send_timeout(Ok(frame), SEND_TIME_MAX).await;
+        sent.map_err(|_| Gone)
+    }
+
+    fn count(&self, change: f64) {
+        metrics::gauge!(
+            "kvmesh_region_sync_subscribers", "instance" => self.instance.to_string()
+        )
+        .increment(change);
+    }
+}
+
+fn tags(appeared: &[(Tag, u32)], vanished: &[Tag], position: &FeedPosition, more: bool) -> Kind {
+    Kind::Tags(wire::MeshTags {
+        position: Some(position.to_wire()),
+        appeared: pack_appeared(appeared),
+        vanished: pack_vanished(vanished),
+        snapshot_more: more,
+    })
+}
+
+fn link_state(link: Link) -> wire::LinkState {
+    wire::LinkState {
+        reachable: link.reachable,
+        rtt_ms: link.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e3),
+        bandwidth: link.bandwidth,
+        age_ms: u64::try_from(link.heard.elapsed().as_millis()).unwrap_or(u64::MAX),
+        gateways: link.gateways,
+    }
+}

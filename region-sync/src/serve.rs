@@ -1,0 +1,155 @@
+//! Puts a region-sync together, and runs it until it is told to stop.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kvmesh_client::{
+    channel::Incoming,
+    follow::{RegionFollower, Source},
+};
+use kvmesh_directory::RegionId;
+use kvmesh_process::{
+    Environment, server,
+    settings::{Check, Impossible, possible},
+};
+use tokio::time::{Instant, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+use tracing::warn;
+
+use crate::{
+    Settings,
+    home::Home,
+    link::{Patience, Probing},
+    mesh::{Link, Mesh},
+    meters::Meters,
+    peer::Peer,
+    rpc::{self, home::Nodes, probe::Prober},
+};
+
+/// Why a region-sync ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A setting cannot be.
+    #[error("the settings cannot be")]
+    Settings(#[from] Impossible),
+    /// Its server failed.
+    #[error(transparent)]
+    Server(#[from] server::ServeError),
+}
+
+/// Runs a region-sync until `stop`.
+///
+/// # Errors
+/// When a setting is impossible, or its server fails.
+pub async fn serve(
+    settings: Settings,
+    environment: Environment,
+    incoming: Incoming,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    settings.check()?;
+    let own = possible::region("region", &settings.region)?;
+    let peers = peers(&settings)?;
+    let mesh = Arc::new(Mesh::new(links(&settings, &peers)));
+
+    let (tasks, stop) = (TaskTracker::new(), stop.child_token());
+    let _stop_at_return = stop.clone().drop_guard();
+    start(
+        &settings,
+        &environment,
+        (&own, &peers),
+        &mesh,
+        &tasks,
+        &stop,
+    );
+    let instance = Arc::clone(&environment.instance);
+    let feed = rpc::service(mesh, instance, tasks.clone(), stop.clone());
+    let served = server::serve(
+        Routes::new(feed),
+        incoming,
+        stop.clone(),
+        settings.shutdown_grace(),
+    )
+    .await;
+
+    stop.cancel();
+    tasks.close();
+    if timeout(settings.shutdown_grace(), tasks.wait())
+        .await
+        .is_err()
+    {
+        warn!(left = tasks.len(), "grace period over");
+    }
+    Ok(served?)
+}
+
+fn peers(settings: &Settings) -> Result<Vec<RegionId>, Impossible> {
+    let peers = settings.peers.iter();
+    peers
+        .map(|peer| possible::region("peers.region", &peer.region))
+        .collect()
+}
+
+fn links(settings: &Settings, peers: &[RegionId]) -> BTreeMap<RegionId, Link> {
+    let now = Instant::now();
+    let link = |(region, peer): (&RegionId, &crate::PeerSettings)| {
+        let link = Link {
+            reachable: false,
+            rtt: None,
+            bandwidth: peer.bandwidth_bits as f64 / 8.0,
+            gateways: peer.gateways.clone(),
+            heard: now,
+        };
+        (region.clone(), link)
+    };
+    peers.iter().zip(&settings.peers).map(link).collect()
+}
+
+/// Starts the tasks: one follows the own region, two care for each peer.
+fn start(
+    settings: &Settings,
+    environment: &Environment,
+    (own, peers): (&RegionId, &[RegionId]),
+    mesh: &Arc<Mesh>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let channels = &environment.channels;
+    let source = |addresses: &[String]| Source {
+        channels: channels.clone(),
+        addresses: addresses.to_vec(),
+        instance: Arc::clone(&environment.instance),
+    };
+    let (follower, view) = RegionFollower::new(source(&settings.nodes), own.clone());
+    tasks.spawn(follower.run(stop.child_token()));
+    let nodes = Nodes::new(channels.clone(), &settings.nodes, settings.commit_timeout());
+    let home = Home::new(view, nodes);
+    for (region, peer) in peers.iter().zip(&settings.peers) {
+        let meters = Meters::new(Arc::clone(&environment.instance), region.clone());
+        let following = Peer {
+            own: own.clone(),
+            region: region.clone(),
+            source: source(&peer.nodes),
+            home: home.clone(),
+            mesh: Arc::clone(mesh),
+            meters: meters.clone(),
+        };
+        tasks.spawn(following.run(stop.child_token()));
+        let probing = Probing {
+            region: region.clone(),
+            gateways: peer.gateways.clone(),
+            prober: Prober {
+                channels: channels.clone(),
+                timeout: settings.probe_timeout(),
+            },
+            interval: settings.probe_interval(),
+            patience: Patience {
+                offline_after: settings.offline_after(),
+                failures: settings.offline_failures,
+            },
+            mesh: Arc::clone(mesh),
+            meters,
+        };
+        tasks.spawn(probing.run(stop.child_token()));
+    }
+}
