@@ -99,6 +99,14 @@ impl BlockTable {
     }
 
     /// In key order, from a name on (exclusive).
+    pub(super) fn iter_after(
+        &self,
+        after: Option<BlockName>,
+    ) -> impl Iterator<Item = (BlockName, &Row)> {
+        self.rows.iter_after(after)
+    }
+
+    /// In key order, from a name on (exclusive).
     pub(super) fn lacking(&self, after: Option<BlockName>) -> impl Iterator<Item = BlockName> {
         self.lacking.iter_after(after).map(|(name, ())| name)
     }

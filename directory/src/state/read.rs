@@ -116,6 +116,23 @@ impl DirectoryState {
             .map(|(name, row)| (name, self.entry_of(row)))
     }
 
+    /// Blocks in key order, from a name on (exclusive).
+    pub fn entries_after(
+        &self,
+        after: Option<BlockName>,
+    ) -> impl Iterator<Item = (BlockName, Entry)> {
+        let rows = self.blocks.iter_after(after);
+        rows.map(|(name, row)| (name, self.entry_of(row)))
+    }
+
+    /// Tombstones in key order, from a name on (exclusive).
+    pub fn tombstones_after(
+        &self,
+        after: Option<BlockName>,
+    ) -> impl Iterator<Item = (BlockName, Tombstone)> {
+        self.tombstones.iter_after(after)
+    }
+
     /// All tombstones in key order.
     pub fn tombstones(&self) -> impl Iterator<Item = (BlockName, Tombstone)> {
         self.tombstones.iter()
