@@ -358,6 +358,7 @@ fn everything(state: &DirectoryState) -> impl PartialEq + std::fmt::Debug {
 /// Lets both followers hear everything, then compares.
 fn settle(region: &Region, inside: &mut Inside, afar: &mut Afar) {
     let end = region.log.len() as u64;
+    inside.next = inside.view.state().applied_index() + 1;
     while inside.view.state().applied_index() < end {
         inside.deliver(region);
     }
