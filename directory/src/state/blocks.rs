@@ -34,11 +34,13 @@ impl BlockTable {
         self.rows.get(name)
     }
 
-    pub(super) fn getter<'a>(
-        &'a self,
+    /// How many keys are present before the first that is not.
+    pub(super) fn run(
+        &self,
         namespace: NamespaceId,
-    ) -> impl Fn(&BlockKey) -> Option<&'a Row> {
-        self.rows.getter(namespace)
+        keys: impl Iterator<Item = BlockKey>,
+    ) -> usize {
+        self.rows.run(namespace, keys)
     }
 
     /// Inserts or replaces a row that has holders.

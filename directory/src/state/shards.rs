@@ -15,6 +15,8 @@ use crate::{
 /// Entries at which a shard splits. Under the limit, since each of the 256 changes of a
 /// log entry may have to copy a shard of its own after a freeze.
 const SPLIT_AT: usize = 1_024;
+/// Keys of a run that are looked up together.
+const RUN_BATCH: usize = 16;
 const _: () = assert!(SPLIT_AT <= SHARD_ENTRIES_MAX && SPLIT_AT <= ROWS_MAX);
 
 /// See the module.
@@ -152,13 +154,32 @@ impl<V, const MAX: usize> CowMap<V, MAX> {
         self.spaces.get(&name.namespace)?.get(&name.key())
     }
 
-    /// Asks for many keys of one namespace.
-    pub(super) fn getter<'a>(
-        &'a self,
+    /// How many keys of one namespace are present before the first that is not.
+    pub(super) fn run(
+        &self,
         namespace: NamespaceId,
-    ) -> impl Fn(&BlockKey) -> Option<&'a V> {
-        let space = self.spaces.get(&namespace);
-        move |key| space?.get(key)
+        mut keys: impl Iterator<Item = BlockKey>,
+    ) -> usize {
+        let Some(space) = self.spaces.get(&namespace) else {
+            return 0;
+        };
+        let mut present = 0;
+        loop {
+            let batch: [Option<BlockKey>; RUN_BATCH] = std::array::from_fn(|_| keys.next());
+            // First where each might be, then whether it is there: reads of memory that
+            // do not wait for one another are what makes a long run fast.
+            let probes = batch.map(|key| {
+                let key = key?;
+                let shard = &space.shards[space.shard_of(&key)?];
+                Some((shard, shard.probe(&key), key))
+            });
+            for probe in probes {
+                match probe {
+                    Some((shard, probe, key)) if shard.has(probe, &key) => present += 1,
+                    _ => return present,
+                }
+            }
+        }
     }
 
     /// In key order.

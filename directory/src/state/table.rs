@@ -18,6 +18,13 @@ pub(super) const ROWS_MAX: usize = ROW_MASK as usize;
 const FREE: u16 = u16::MAX;
 const PLACES_MIN: usize = 8;
 
+/// What [`Table::probe`] found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probe {
+    found: u16,
+    upper: u16,
+}
+
 /// A map from keys of one namespace to values.
 #[derive(Debug, Clone)]
 pub(super) struct Table<V> {
@@ -52,6 +59,22 @@ impl<V> Table<V> {
     pub(super) fn get(&self, key: &BlockKey) -> Option<&V> {
         self.place_of(key)
             .map(|place| &self.rows[self.row_at(place)].1)
+    }
+
+    /// The first place where a key may be.
+    pub(super) fn probe(&self, key: &BlockKey) -> Probe {
+        let hash = hash(key);
+        Probe {
+            found: self.places[hash as usize & (self.places.len() - 1)],
+            upper: upper(hash),
+        }
+    }
+
+    /// Whether a probed key is present.
+    pub(super) fn has(&self, probe: Probe, key: &BlockKey) -> bool {
+        let Probe { found, upper } = probe;
+        let first = found != FREE && found & !ROW_MASK == upper;
+        (first && self.rows[usize::from(found & ROW_MASK)].0 == *key) || self.get(key).is_some()
     }
 
     /// The value that was there.
