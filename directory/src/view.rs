@@ -3,8 +3,6 @@
 //! Followers inside of the region replay its commands ([`RegionView`]); other regions
 //! are told what commands meant ([`MeshStep`]) and keep tags ([`MeshView`]).
 
-#[cfg(test)]
-mod follow_test;
 mod mesh;
 mod projection;
 mod region;

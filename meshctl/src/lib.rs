@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The operator's command line: single calls, a whole mesh in one process (`dev`), and
+//! real requests through a mesh (`replay`).
+//!
+//! Only `rpc` knows generated types; only `dev` knows the servers.
+
+pub mod args;
+pub mod chain;
+pub mod dev;
+pub mod exit;
+pub mod logs;
+pub mod output;
+pub mod replay;
+pub mod rpc;
+pub mod sizes;
+pub mod verbs;

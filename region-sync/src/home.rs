@@ -39,14 +39,14 @@ impl Home {
             .map(|position| position.log_incarnation)
     }
 
-    /// Tries until the effects are committed, or were already; says in which log. May be
-    /// dropped at any await: what was committed by then is not proposed again.
-    pub(crate) async fn commit(&self, batch: &Batch, meters: &Meters) -> LogIncarnation {
+    /// Tries until the effects are committed, or were already. May be dropped at any await:
+    /// what was committed by then is not proposed again.
+    pub(crate) async fn commit(&self, batch: &Batch, meters: &Meters) {
         let mut waits = backoff();
         let mut failures = 0_u32;
         loop {
             match self.attempt(batch, meters).await {
-                Ok(log) => return log,
+                Ok(()) => return,
                 Err(error) => {
                     failures += 1;
                     meters.commit_failed();
@@ -61,10 +61,12 @@ impl Home {
         }
     }
 
-    async fn attempt(&self, batch: &Batch, meters: &Meters) -> Result<LogIncarnation, HomeError> {
+    async fn attempt(&self, batch: &Batch, meters: &Meters) -> Result<(), HomeError> {
+        if self.view.position().is_none() {
+            return Err(HomeError::Unknown);
+        }
         // A copy, so that planning does not hold the feed up.
         let state = self.view.with(Clone::clone);
-        let at = state.position().ok_or(HomeError::Unknown)?;
         let mut last: Option<FeedPosition> = None;
         for command in plan(&batch.effects, &batch.position, &state) {
             meters.carried(&command);
@@ -79,7 +81,7 @@ impl Home {
                 );
             }
         }
-        Ok(at.log_incarnation)
+        Ok(())
     }
 }
 

@@ -45,16 +45,8 @@ impl Tombstones {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (BlockName, Tombstone)> {
-        self.iter_after(None)
-    }
-
-    /// In key order, from a name on (exclusive).
-    pub(super) fn iter_after(
-        &self,
-        after: Option<BlockName>,
-    ) -> impl Iterator<Item = (BlockName, Tombstone)> {
         self.names
-            .iter_after(after)
+            .iter()
             .map(|(name, tombstone)| (name, *tombstone))
     }
 

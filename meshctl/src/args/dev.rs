@@ -1,0 +1,79 @@
+//! Flags of `meshctl dev`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::{dev::rtt::REGIONS_BUILT_IN, sizes::Size};
+
+/// Runs regions of nodes, a gateway and a region-sync each, in this process, on loopback.
+///
+/// Between the regions stands a link that delays bytes by the round trips that a public
+/// cloud publishes (us-east to eu-west 78.5 ms). Endpoints are printed; the mesh ends with
+/// SIGINT or SIGTERM. Needs no network and no terminal.
+///
+/// Example: meshctl dev --first-port 7400 --data-dir ./mesh
+#[derive(Debug, Clone, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct DevArgs {
+    /// Run the tour and exit: 0 when every promise held, 1 when one broke, 2 when the mesh
+    /// could not be set up.
+    #[arg(long)]
+    pub demo: bool,
+    /// Size and links of the mesh.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+    /// The first region's gateway listens on this port, the next ones on the following;
+    /// 0 takes free ones. Nodes and region-syncs always take free ones.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub first_port: u16,
+    /// Raft logs and snapshots are kept here; without it they are gone with the process.
+    /// Blocks live in memory either way.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where all processes' metrics are served, told apart by the label `instance`.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub metrics_listen: SocketAddr,
+    /// Write the log here; `--demo` writes to a file of its own if none is named.
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+}
+
+/// Size and links of a dev mesh.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MeshArgs {
+    /// Regions: us-east, eu-west, ap-south, then seven more.
+    #[arg(
+        long,
+        default_value_t = 3,
+        value_name = "N",
+        value_parser = clap::value_parser!(u8).range(1..=REGIONS_BUILT_IN as i64)
+    )]
+    pub regions: u8,
+    /// Nodes of each region, all of which vote: 1, 3 or 5.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = voters)]
+    pub nodes: u8,
+    /// Multiplies the round trips between regions; 0 means no delay. At most 2: beyond, the
+    /// farthest regions cannot be reached within the connect timeout of 500 ms.
+    #[arg(long, default_value_t = 1.0, value_name = "X", value_parser = scale)]
+    pub link_scale: f64,
+    /// Memory for blocks of the whole mesh, divided by its number of nodes.
+    #[arg(long, default_value = "2GiB", value_name = "SIZE")]
+    pub memory: Size,
+}
+
+fn voters(text: &str) -> Result<u8, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("1, 3 or 5 is possible".to_owned()),
+    }
+}
+
+fn scale(text: &str) -> Result<f64, String> {
+    let scale: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=2.0).contains(&scale) {
+        Ok(scale)
+    } else {
+        Err("0 to 2 is possible".to_owned())
+    }
+}

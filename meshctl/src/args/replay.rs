@@ -1,0 +1,67 @@
+//! Flags of `meshctl replay`.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::dev::MeshArgs;
+use crate::sizes::Size;
+
+/// How soon the next request follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pace {
+    /// When every gateway's views show what the last request did; counts can be foretold.
+    Settled,
+    /// At once; counts depend on how fast views follow.
+    AtOnce,
+}
+
+/// Sends the requests of a block-hash trace through real gateways over gRPC, one after the
+/// other. Each looks its chain up in its region, gets what is there, and puts the rest;
+/// every byte is verified.
+///
+/// A trace has one JSON object a line, with `hash_ids` (ids that name a prefix) and, if it
+/// has sessions, `session_id`. An id becomes a hash by BLAKE3 over its decimal text; a
+/// block's bytes are BLAKE3's output stream over its hash. A request's home region is a
+/// hash of its session (without one: of the first block that at most one request in twenty
+/// shares); it goes there with probability `--sticky`, else to another region.
+///
+/// Without --gateway it starts a mesh of its own and ends it.
+///
+/// Example: meshctl replay trace.jsonl --requests 2000 --pace settled --link-scale 0 -o json
+#[derive(Debug, Clone, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct ReplayArgs {
+    /// Trace: JSON lines with `hash_ids`.
+    pub trace: PathBuf,
+    /// The mesh to start when no gateway is named.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+    /// Probability that a request goes to its home region.
+    #[arg(long, default_value_t = 0.9, value_name = "P", value_parser = probability)]
+    pub sticky: f64,
+    /// Bytes of every block.
+    #[arg(long, default_value = "16KiB", value_name = "SIZE")]
+    pub bytes_per_block: Size,
+    /// Requests from the start of the trace; 0 means all.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub requests: usize,
+    /// Decides which requests leave their home region.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// How soon the next request follows.
+    #[arg(long, value_enum, default_value = "settled")]
+    pub pace: Pace,
+    /// Write each request's region here, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub assignment_out: Option<PathBuf>,
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err("0 to 1 is possible".to_owned())
+    }
+}

@@ -1,0 +1,128 @@
+//! Flags of the verbs that are one call or a few.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::sizes::Size;
+
+/// Verbs about regions.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum RegionVerb {
+    /// Commit the members that a node's settings list, once. Example: meshctl region init --node 127.0.0.1:7410
+    Init,
+    /// The regions that a gateway sees, with reach and round trip. Example: meshctl region list
+    List,
+}
+
+/// Verbs about namespaces.
+#[derive(Debug, Subcommand)]
+pub enum NamespaceVerb {
+    /// Make a namespace known; repeating it is harmless.
+    /// Example: meshctl namespace open notes --model my-model --block-tokens 16
+    Open(NamespaceOpenArgs),
+    /// The namespaces of a region. Example: meshctl namespace list
+    List,
+}
+
+/// What makes a namespace.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NamespaceOpenArgs {
+    /// Alias for people, unique in a region.
+    pub name: String,
+    /// Model and revision, as the engine names it.
+    #[arg(long)]
+    pub model: String,
+    /// Element type.
+    #[arg(long, default_value = "bf16")]
+    pub dtype: String,
+    /// Memory layout of a block, as the engine names it.
+    #[arg(long, default_value = "opaque")]
+    pub layout: String,
+    /// Tokens of one block.
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    pub block_tokens: u32,
+    /// Bytes of one block hash, 8 to 64.
+    #[arg(long, default_value_t = 32, value_name = "BYTES")]
+    pub hash_width: u32,
+    /// Allow hashes under 16 bytes.
+    #[arg(long)]
+    pub short_hashes: bool,
+    /// Tensor-parallel ranks.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub shards: u32,
+    /// Attention groups.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub groups: u32,
+    /// Who may see the blocks.
+    #[arg(long, default_value = "")]
+    pub tenant: String,
+    /// Keeps otherwise equal namespaces apart.
+    #[arg(long, default_value = "")]
+    pub salt: String,
+    /// Policy template of the gateway, such as `default` or `always`.
+    #[arg(long, default_value = "default")]
+    pub template: String,
+}
+
+/// Which chain of which namespace.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ChainArgs {
+    /// Alias or id (32 hexadecimal digits) of the namespace.
+    #[arg(long, value_name = "NAME")]
+    pub namespace: String,
+    /// Chain file: one hexadecimal hash a line, as `put --chain-out` writes it.
+    #[arg(long, value_name = "FILE")]
+    pub chain: PathBuf,
+    /// First block that is meant, counted from 0.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub start: u32,
+}
+
+/// A file to store.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PutArgs {
+    /// File to store.
+    pub file: PathBuf,
+    /// Alias or id (32 hexadecimal digits) of the namespace; open it first.
+    #[arg(long, value_name = "NAME")]
+    pub namespace: String,
+    /// Bytes of one block; the last one may be shorter.
+    #[arg(long, default_value = "256KiB", value_name = "SIZE")]
+    pub block_bytes: Size,
+    /// Write the chain here instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub chain_out: Option<PathBuf>,
+}
+
+/// A file to fetch.
+#[derive(Debug, Clone, clap::Args)]
+pub struct GetArgs {
+    /// Which chain.
+    #[command(flatten)]
+    pub chain: ChainArgs,
+    /// Write the blocks' bytes here, in chain order.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Keep what there is when the chain is not whole in the mesh.
+    #[arg(long)]
+    pub partial: bool,
+    /// The hashes were not made by `put`: check the blocks' checksums only, not that the
+    /// bytes make the hashes.
+    #[arg(long)]
+    pub opaque: bool,
+    /// Wait until blocks from another region are kept in this one.
+    #[arg(long)]
+    pub await_fill: bool,
+}
+
+/// Blocks to delete.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DeleteArgs {
+    /// Which chain.
+    #[command(flatten)]
+    pub chain: ChainArgs,
+    /// Blocks from `--start` on; 0 means to the end.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub count: u32,
+}

@@ -1,0 +1,231 @@
+//! Chains of block hashes: made from a file's bytes, and kept as text, one hash a line.
+//!
+//! A block's hash is BLAKE3 over (previous hash ‖ block bytes), cut to the namespace's
+//! width; the first block has no previous hash.
+
+use std::{fmt::Write, fs, path::Path};
+
+use kvmesh_directory::limits::{CHAIN_BLOCKS_MAX, HASH_WIDTH_MAX, HASH_WIDTH_MIN};
+
+use crate::exit;
+
+/// Engine hashes of one sequence, in order, all of one width.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chain {
+    hashes: Vec<Vec<u8>>,
+}
+
+/// A text that is not a chain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// A line is not hexadecimal.
+    #[error("line {line} is not a hash: write 16 to 128 hexadecimal digits, one hash a line")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// Hashes of one chain have one width.
+    #[error("line {line} has a hash of {got} bytes, the lines before have {want}")]
+    Width {
+        /// Counted from 1.
+        line: usize,
+        /// Its bytes.
+        got: usize,
+        /// Bytes of the others.
+        want: usize,
+    },
+    /// No hash at all.
+    #[error("there is no hash in it: write one hash a line")]
+    Empty,
+    /// More than a chain may have.
+    #[error("it has more than {CHAIN_BLOCKS_MAX} hashes: cut the sequence into larger blocks")]
+    Long,
+}
+
+impl Chain {
+    /// Of hashes of one width.
+    #[must_use]
+    pub fn new(hashes: Vec<Vec<u8>>) -> Self {
+        Self { hashes }
+    }
+
+    /// From text: one hexadecimal hash a line; empty lines and lines that begin with `#` are skipped.
+    ///
+    /// # Errors
+    /// The first line that is not as it must be.
+    pub fn parse(text: &str) -> Result<Self, ChainError> {
+        let mut hashes: Vec<Vec<u8>> = Vec::new();
+        for (at, raw) in text.lines().enumerate() {
+            let (line, raw) = (at + 1, raw.trim());
+            if raw.is_empty() || raw.starts_with('#') {
+                continue;
+            }
+            let hash = from_hex(raw).ok_or(ChainError::Line { line })?;
+            if let Some(first) = hashes.first()
+                && first.len() != hash.len()
+            {
+                let (got, want) = (hash.len(), first.len());
+                return Err(ChainError::Width { line, got, want });
+            }
+            if hashes.len() == CHAIN_BLOCKS_MAX {
+                return Err(ChainError::Long);
+            }
+            hashes.push(hash);
+        }
+        if hashes.is_empty() {
+            return Err(ChainError::Empty);
+        }
+        Ok(Self { hashes })
+    }
+
+    /// From a chain file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a chain.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            exit::set_up(format!(
+                "chain file {} cannot be read: {error}",
+                path.display()
+            ))
+        })?;
+        Self::parse(&text)
+            .map_err(|error| exit::set_up(format!("chain file {}: {error}", path.display())))
+    }
+
+    /// As [`Chain::parse`] reads it.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        self.hashes.iter().fold(String::new(), |mut text, hash| {
+            text.push_str(&hex(hash));
+            text.push('\n');
+            text
+        })
+    }
+
+    /// Number of blocks.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Whether there is no block.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Bytes of one hash; 0 for an empty chain.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.hashes.first().map_or(0, Vec::len)
+    }
+
+    /// The hashes, in order.
+    #[must_use]
+    pub fn hashes(&self) -> &[Vec<u8>] {
+        &self.hashes
+    }
+
+    /// All hashes behind one another, as the wire carries them.
+    #[must_use]
+    pub fn packed(&self) -> Vec<u8> {
+        self.hashes.concat()
+    }
+}
+
+/// Chains the blocks of one sequence by their bytes.
+#[derive(Debug)]
+pub struct Chainer {
+    previous: Vec<u8>,
+    width: usize,
+}
+
+impl Chainer {
+    /// Before the first block; hashes get `width` bytes.
+    #[must_use]
+    pub fn new(width: usize) -> Self {
+        Self {
+            previous: Vec::new(),
+            width,
+        }
+    }
+
+    /// The hash of the next block.
+    pub fn next(&mut self, block: &[u8]) -> Vec<u8> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.previous).update(block);
+        let mut hash = vec![0; self.width];
+        hasher.finalize_xof().fill(&mut hash);
+        self.previous.clone_from(&hash);
+        hash
+    }
+}
+
+/// Lowercase hexadecimal.
+#[must_use]
+pub fn hex(raw: &[u8]) -> String {
+    raw.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Bytes of a hash in hexadecimal; none when it is no hash.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let bytes = text.len() / 2;
+    let fits = text.len().is_multiple_of(2) && (HASH_WIDTH_MIN..=HASH_WIDTH_MAX).contains(&bytes);
+    if !fits || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..bytes)
+        .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_names_everything_before_it() {
+        let chain = |blocks: [&[u8]; 3]| {
+            let mut chainer = Chainer::new(32);
+            Chain::new(blocks.iter().map(|block| chainer.next(block)).collect())
+        };
+        let (one, other) = (chain([b"a", b"b", b"c"]), chain([b"a", b"x", b"c"]));
+        assert_eq!(one.hashes()[0], other.hashes()[0]);
+        assert_ne!(one.hashes()[1], other.hashes()[1]);
+        assert_ne!(
+            one.hashes()[2],
+            other.hashes()[2],
+            "same block, other prefix"
+        );
+        assert_eq!(one.hashes()[0], blake3::hash(b"a").as_bytes());
+    }
+
+    #[test]
+    fn text_round_trips() {
+        for width in [8, 32, 64] {
+            let mut chainer = Chainer::new(width);
+            let chain = Chain::new((0..5_u8).map(|n| chainer.next(&[n])).collect());
+            assert_eq!(chain.width(), width);
+            assert_eq!(Chain::parse(&chain.to_text()), Ok(chain));
+        }
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let good = "00112233445566778899aabbccddeeff";
+        let text = format!("# a comment\n\n{good}\nzz");
+        assert_eq!(Chain::parse(&text), Err(ChainError::Line { line: 4 }));
+        let text = format!("{good}\n{good}00");
+        let (got, want) = (17, 16);
+        assert_eq!(
+            Chain::parse(&text),
+            Err(ChainError::Width { line: 2, got, want })
+        );
+        assert_eq!(Chain::parse("# nothing\n"), Err(ChainError::Empty));
+    }
+}

@@ -1,0 +1,376 @@
+//! The steps of the tour, and the promises that each one checks.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kvmesh_directory::{Description, FeedPosition, NamespaceId};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{
+    chain::{Chain, Chainer},
+    dev::mesh::Mesh,
+    replay::{content, settle},
+    rpc::{
+        Peer,
+        get::{Arrived, Summary, Wanted},
+        put::PutBlock,
+    },
+    sizes::human,
+};
+
+const BLOCKS: usize = 16;
+const BLOCK_BYTES: usize = 128 << 10;
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where the chain is put, and where it is read, by their place among the regions.
+const HOME: usize = 0;
+const READER: usize = 1;
+
+/// One row of the tour.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Row {
+    pub(super) row: usize,
+    pub(super) action: String,
+    pub(super) answered_by: String,
+    /// Round trip between regions that the action had to take; none: it left no region.
+    pub(super) rtt_ms: Option<f64>,
+    pub(super) time_ms: f64,
+    pub(super) bytes: u64,
+    /// None: no block's bytes came.
+    pub(super) verified: Option<bool>,
+    pub(super) says: String,
+}
+
+/// A promise that did not hold.
+#[derive(Debug, Clone, Serialize, thiserror::Error)]
+#[error("{what}: expected {expected}, seen {seen}")]
+pub(super) struct Broken {
+    pub(super) what: String,
+    pub(super) expected: String,
+    pub(super) seen: String,
+}
+
+fn promise<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, seen: T) -> Result<(), Broken> {
+    promise_that(what, expected == seen, format!("{expected:?}"), &seen)
+}
+
+fn promise_that(
+    what: &str,
+    holds: bool,
+    expected: impl ToString,
+    seen: &impl std::fmt::Debug,
+) -> Result<(), Broken> {
+    if holds {
+        return Ok(());
+    }
+    Err(Broken {
+        what: what.to_owned(),
+        expected: expected.to_string(),
+        seen: format!("{seen:?}"),
+    })
+}
+
+/// What the steps share.
+pub(super) struct Tour<'a> {
+    mesh: &'a Mesh,
+    home: Peer,
+    reader: Peer,
+    names: [String; 2],
+    namespace: NamespaceId,
+    chain: Chain,
+    blocks: Vec<PutBlock>,
+    /// What the next read must show.
+    after: Vec<FeedPosition>,
+}
+
+/// A verified get.
+struct Read {
+    summary: Summary,
+    bytes: u64,
+    /// Until the last block was whole.
+    took: Duration,
+}
+
+impl<'a> Tour<'a> {
+    pub(super) fn new(mesh: &'a Mesh) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            mesh.regions().len() > READER,
+            crate::exit::SetUp("the tour needs two regions: raise --regions".to_owned())
+        );
+        let mut chainer = Chainer::new(32);
+        let block = |depth: usize| {
+            let bytes: Bytes = content::bytes(&depth.to_le_bytes(), BLOCK_BYTES);
+            PutBlock {
+                hash: chainer.next(&bytes),
+                depth: depth as u32,
+                bytes,
+            }
+        };
+        let blocks: Vec<PutBlock> = (0..BLOCKS).map(block).collect();
+        Ok(Self {
+            mesh,
+            home: mesh.gateway(HOME, CALL_TIMEOUT)?,
+            reader: mesh.gateway(READER, CALL_TIMEOUT)?,
+            names: [HOME, READER].map(|at| mesh.regions()[at].id.to_string()),
+            namespace: description().id(),
+            chain: Chain::new(blocks.iter().map(|block| block.hash.clone()).collect()),
+            blocks,
+            after: Vec::new(),
+        })
+    }
+
+    /// Takes every step in turn.
+    pub(super) async fn take(
+        &mut self,
+        mut row: impl FnMut(Row) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
+        row(self.put().await?)?;
+        row(self.look_up().await?)?;
+        row(self.get_from_afar().await?)?;
+        row(self.get_again().await?)?;
+        row(self.kill_a_node().await?)?;
+        row(self.cut_off_home().await?)?;
+        Ok(())
+    }
+
+    fn rtt_ms(&self) -> f64 {
+        self.mesh.links().rtt(HOME, READER).as_secs_f64() * 1e3
+    }
+
+    async fn put(&mut self) -> anyhow::Result<Row> {
+        let opened = self.home.open(&description(), "demo", "default").await?;
+        let started = Instant::now();
+        let acked = self.home.put(self.namespace, &self.blocks).await?;
+        let took = started.elapsed();
+        let copies = acked.iter().map(|ack| ack.copies).min().unwrap_or(0);
+        let wanted = opened.namespace.policy.replicas;
+        let wanted = wanted.min(self.mesh.regions()[HOME].nodes.len() as u32);
+        let what = "every block is acknowledged once all its copies are made";
+        promise_that(what, copies >= wanted, format!("{wanted} copies"), &copies)?;
+        self.after.extend(opened.position);
+        self.after
+            .extend(acked.into_iter().filter_map(|ack| ack.position));
+        Ok(Row {
+            row: 1,
+            action: format!("put a chain in {}", self.names[0]),
+            answered_by: self.names[0].clone(),
+            rtt_ms: None,
+            time_ms: millis(took),
+            bytes: self.bytes(),
+            verified: Some(true),
+            says: format!(
+                "{BLOCKS} blocks of {} went to their owners; each was acknowledged when {copies} \
+                 nodes had it.",
+                human(BLOCK_BYTES as u64)
+            ),
+        })
+    }
+
+    async fn look_up(&mut self) -> anyhow::Result<Row> {
+        // Until the reader's views have heard of the put: seconds at most, WAN latency mostly.
+        let reader = std::slice::from_ref(&self.reader);
+        settle::settle(reader, self.namespace, &self.chain, &self.after).await?;
+        let started = Instant::now();
+        let found = self
+            .reader
+            .lookup(self.namespace, &self.chain, 0, &[])
+            .await?;
+        let took = started.elapsed();
+        promise("nothing is local yet", 0, found.local_blocks)?;
+        promise(
+            "the mesh has the whole chain",
+            BLOCKS as u32,
+            found.mesh_blocks,
+        )?;
+        let runs = found
+            .remote
+            .iter()
+            .map(|run| (run.region.as_str(), run.blocks, run.fetch_bytes));
+        let runs: Vec<_> = runs.collect();
+        let want = vec![(self.names[0].as_str(), BLOCKS as u32, self.bytes())];
+        promise("the lookup says where it is", want, runs)?;
+        let estimate = found.remote[0].estimated_fetch_ms;
+        Ok(Row {
+            row: 2,
+            action: format!("look it up in {}", self.names[1]),
+            answered_by: format!("{}, its own view", self.names[1]),
+            rtt_ms: None,
+            time_ms: millis(took),
+            bytes: 0,
+            verified: None,
+            says: format!(
+                "Its gateway knew without asking anybody: {BLOCKS} blocks, {}, are in {}; \
+                 fetching them should take {estimate:.0} ms on a 1 Gbit/s link.",
+                human(self.bytes()),
+                self.names[0],
+            ),
+        })
+    }
+
+    async fn get_from_afar(&mut self) -> anyhow::Result<Row> {
+        let read = self.get(true).await?;
+        self.promise_from("a far hit comes from where the lookup said", HOME, &read)?;
+        let (rtt, took) = (self.rtt_ms(), millis(read.took));
+        let bounds = (0.9 * rtt, (2.0 * rtt).max(rtt + 250.0));
+        let what = "a far hit takes about one WAN round trip";
+        let want = format!("{:.0} to {:.0} ms", bounds.0, bounds.1);
+        promise_that(what, (bounds.0..=bounds.1).contains(&took), want, &took)?;
+        promise("what was fetched is kept", 0, read.summary.fill_failures)?;
+        self.after = read.summary.fill_position.into_iter().collect();
+        Ok(Row {
+            row: 3,
+            action: format!("get it in {}", self.names[1]),
+            answered_by: self.names[0].clone(),
+            rtt_ms: Some(rtt),
+            time_ms: took,
+            bytes: read.bytes,
+            verified: Some(true),
+            says: match rtt {
+                0.0 => "One call to the other region; without link delay it costs nearly nothing."
+                    .to_owned(),
+                rtt => format!(
+                    "One call to the other region, {:.1} round trips long; the blocks are kept here from now on.",
+                    took / rtt
+                ),
+            },
+        })
+    }
+
+    async fn get_again(&mut self) -> anyhow::Result<Row> {
+        let read = self.get(false).await?;
+        self.promise_from("the second get is local", READER, &read)?;
+        Ok(self.local_row(
+            4,
+            "get it again".to_owned(),
+            self.names[1].clone(),
+            &read,
+            "Now its own nodes answered; nothing crossed a region's border.".to_owned(),
+        ))
+    }
+
+    async fn kill_a_node(&mut self) -> anyhow::Result<Row> {
+        let located = self.reader.locate(self.namespace, &self.chain).await?;
+        let held = |node: u64| {
+            located
+                .iter()
+                .filter(|block| block.holders.contains(&node))
+                .count()
+        };
+        let nodes = &self.mesh.regions()[READER].nodes;
+        let victim = (0..nodes.len())
+            .max_by_key(|&at| held(nodes[at].node))
+            .unwrap_or(0);
+        let (node, lost) = (nodes[victim].node, held(nodes[victim].node));
+        self.mesh.kill_node(READER, victim).await;
+        let read = self.get(false).await?;
+        self.promise_from("a replica answers for a lost node", READER, &read)?;
+        Ok(self.local_row(
+            5,
+            format!("kill node {node} there, get it again"),
+            format!("{}, replicas", self.names[1]),
+            &read,
+            format!(
+                "Node {node} held copies of {lost} of the {BLOCKS} blocks; the other copies of \
+                 these answered at once."
+            ),
+        ))
+    }
+
+    async fn cut_off_home(&mut self) -> anyhow::Result<Row> {
+        self.mesh.links().cut(HOME);
+        let read = self.get(false).await?;
+        self.promise_from(
+            "a region that is away takes only its own blocks along",
+            READER,
+            &read,
+        )?;
+        Ok(self.local_row(
+            6,
+            format!("take {} away, get it again", self.names[0]),
+            self.names[1].clone(),
+            &read,
+            format!(
+                "The region that made the chain cannot be reached; {} does not need it any more.",
+                self.names[1]
+            ),
+        ))
+    }
+
+    fn local_row(&self, row: usize, action: String, by: String, read: &Read, says: String) -> Row {
+        Row {
+            row,
+            action,
+            answered_by: by,
+            rtt_ms: None,
+            time_ms: millis(read.took),
+            bytes: read.bytes,
+            verified: Some(true),
+            says,
+        }
+    }
+
+    /// Gets the whole chain in the reader's region; every byte is compared with what was put.
+    async fn get(&self, await_fill: bool) -> anyhow::Result<Read> {
+        let wanted = Wanted {
+            namespace: self.namespace,
+            chain: &self.chain,
+            start: 0,
+            count: 0,
+            at_least: &self.after,
+            await_fill,
+        };
+        let started = Instant::now();
+        let (mut bytes, mut took) = (0, Duration::ZERO);
+        let on_block = |block: Arrived| {
+            took = started.elapsed();
+            bytes += block.bytes();
+            let put = &self.blocks[block.index as usize].bytes;
+            let same = block.pieces.concat() == put[..];
+            Ok(promise("every byte is as it was put", true, same)?)
+        };
+        let summary = self.reader.get(wanted, on_block).await?;
+        promise(
+            "the get brings the whole chain",
+            "complete",
+            summary.outcome,
+        )?;
+        promise("all bytes come", self.bytes(), bytes)?;
+        Ok(Read {
+            summary,
+            bytes,
+            took,
+        })
+    }
+
+    /// One region alone served a read.
+    fn promise_from(&self, what: &str, region: usize, read: &Read) -> Result<(), Broken> {
+        let seen = read.summary.sources.iter();
+        let seen = seen.map(|source| (source.region.as_str(), source.blocks));
+        let want = vec![(self.names[region].as_str(), BLOCKS as u32)];
+        promise(what, want, seen.collect())
+    }
+
+    fn bytes(&self) -> u64 {
+        (BLOCKS * BLOCK_BYTES) as u64
+    }
+}
+
+fn description() -> Description {
+    Description {
+        model: "demo".to_owned(),
+        dtype: "bytes".to_owned(),
+        layout: "opaque".to_owned(),
+        block_tokens: 16,
+        hash_width: 32,
+        short_hashes: false,
+        shard_count: 1,
+        group_count: 1,
+        tenant: String::new(),
+        salt: Vec::new(),
+        residency: Vec::new(),
+    }
+}
+
+fn millis(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
+}

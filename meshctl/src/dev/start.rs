@@ -1,0 +1,265 @@
+//! Binds every listener of a dev mesh, so that all addresses are known, and then starts its
+//! processes with settings that name them.
+
+use std::{error::Error, fmt::Display, future::Future, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use kvmesh_client::channel::Incoming;
+use kvmesh_directory::RegionId;
+use kvmesh_process::{Environment, SystemClock, server};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::{
+    link::{Links, mortal},
+    mesh::{Life, Node, Region, Running, Settings},
+    ports::Ports,
+    rtt,
+};
+
+/// Calls in flight when the mesh ends may go on for so long.
+const GRACE_MS: u64 = 1_000;
+
+/// A listener of one process, and how it ends.
+struct Door {
+    address: SocketAddr,
+    incoming: Incoming,
+    life: Life,
+}
+
+/// The listeners of one region.
+struct Doors {
+    id: RegionId,
+    nodes: Vec<Door>,
+    gateway: Door,
+    region_sync: Door,
+}
+
+/// Starts all processes; they run until `running` stops.
+pub(super) async fn processes(
+    settings: &Settings,
+    running: &Running,
+) -> anyhow::Result<(Vec<Region>, Links)> {
+    let doors = doors(settings, running).await?;
+    let regions: Vec<Region> = doors.iter().map(region).collect();
+    let ids = regions.iter().map(|region| region.id.clone()).collect();
+    let links = Links::new(
+        ids,
+        settings.link_scale,
+        running.tasks.clone(),
+        running.stop.clone(),
+    );
+    for (at, region) in regions.iter().enumerate() {
+        let nodes = region.nodes.iter().map(|node| &node.address);
+        for address in nodes.chain([&region.gateway, &region.region_sync]) {
+            links.settle(address, at);
+        }
+    }
+    let starting = Starting {
+        settings,
+        running,
+        links: &links,
+        regions: &regions,
+    };
+    for (at, doors) in doors.into_iter().enumerate() {
+        for (node, door) in doors.nodes.into_iter().enumerate() {
+            starting.node(at, node, door);
+        }
+        starting.gateway(at, doors.gateway);
+        starting.region_sync(at, doors.region_sync);
+    }
+    Ok((regions, links))
+}
+
+async fn doors(settings: &Settings, running: &Running) -> anyhow::Result<Vec<Doors>> {
+    let ports = Ports::load(settings)?;
+    let mut all = Vec::new();
+    for (at, name) in rtt::REGIONS.iter().take(settings.regions).enumerate() {
+        let mut nodes = Vec::new();
+        for node in 0..settings.nodes {
+            nodes.push(door(ports.node(at, node), running).await?);
+        }
+        all.push(Doors {
+            id: name.parse()?,
+            nodes,
+            gateway: door(ports.gateway(at), running).await?,
+            region_sync: door(ports.region_sync(at), running).await?,
+        });
+    }
+    let taken = all.iter().map(|doors| {
+        let nodes = doors.nodes.iter().map(|door| door.address.port());
+        let others = [&doors.gateway, &doors.region_sync].map(|door| door.address.port());
+        nodes.chain(others).collect()
+    });
+    Ports::keep(settings, taken.collect())?;
+    Ok(all)
+}
+
+async fn door(port: u16, running: &Running) -> anyhow::Result<Door> {
+    let wanted = SocketAddr::from(([127, 0, 0, 1], port));
+    let (address, incoming) = server::listen(wanted)
+        .await
+        .with_context(|| format!("{wanted} cannot be listened on: name a free port"))?;
+    let killed = CancellationToken::new();
+    Ok(Door {
+        address,
+        incoming: mortal(incoming, killed.clone()),
+        life: Life {
+            stop: running.stop.child_token(),
+            killed,
+            ended: CancellationToken::new(),
+        },
+    })
+}
+
+fn region(doors: &Doors) -> Region {
+    let node = |(at, door): (usize, &Door)| Node {
+        node: at as u64 + 1,
+        address: door.address.to_string(),
+        life: door.life.clone(),
+    };
+    Region {
+        id: doors.id.clone(),
+        gateway: doors.gateway.address.to_string(),
+        region_sync: doors.region_sync.address.to_string(),
+        nodes: doors.nodes.iter().enumerate().map(node).collect(),
+    }
+}
+
+struct Starting<'a> {
+    settings: &'a Settings,
+    running: &'a Running,
+    links: &'a Links,
+    regions: &'a [Region],
+}
+
+impl Starting<'_> {
+    fn node(&self, at: usize, node: usize, door: Door) {
+        let region = &self.regions[at];
+        let number = region.nodes[node].node;
+        let member = |(at, node): (usize, &Node)| kvmesh_node::MemberSetting {
+            node: node.node,
+            address: node.address.clone(),
+            zone: zone(at),
+            weight: 1,
+            voter: true,
+        };
+        let nodes = self.settings.regions * self.settings.nodes;
+        let settings = kvmesh_node::Settings {
+            region: region.id.to_string(),
+            node: number,
+            zone: zone(node),
+            listen: door.address,
+            memory_bytes: self.settings.memory_bytes / nodes as u64,
+            raft_dir: self.raft_dir(&region.id, number),
+            members: region.nodes.iter().enumerate().map(member).collect(),
+            shutdown_grace_ms: GRACE_MS,
+            ..Default::default()
+        };
+        let instance = format!("{}/node-{number}", region.id);
+        let environment = self.environment(at, &instance);
+        let stop = door.life.stop.clone();
+        let serving = kvmesh_node::serve(settings, environment, door.incoming, stop);
+        self.run(instance, door.life, serving);
+    }
+
+    fn gateway(&self, at: usize, door: Door) {
+        let region = &self.regions[at];
+        let settings = kvmesh_gateway::Settings {
+            region: region.id.to_string(),
+            listen: door.address,
+            nodes: addresses(region),
+            region_syncs: vec![region.region_sync.clone()],
+            shutdown_grace_ms: GRACE_MS,
+            ..Default::default()
+        };
+        let instance = format!("{}/gateway-1", region.id);
+        let environment = self.environment(at, &instance);
+        let stop = door.life.stop.clone();
+        let serving = kvmesh_gateway::serve(settings, environment, door.incoming, stop);
+        self.run(instance, door.life, serving);
+    }
+
+    fn region_sync(&self, at: usize, door: Door) {
+        let region = &self.regions[at];
+        let others = self.regions.iter().filter(|other| other.id != region.id);
+        let peer = |other: &Region| kvmesh_region_sync::PeerSettings {
+            region: other.id.to_string(),
+            nodes: addresses(other),
+            gateways: vec![other.gateway.clone()],
+            bandwidth_bits: 1_000_000_000,
+        };
+        let settings = kvmesh_region_sync::Settings {
+            region: region.id.to_string(),
+            listen: door.address,
+            nodes: addresses(region),
+            peers: others.map(peer).collect(),
+            shutdown_grace_ms: GRACE_MS,
+            ..Default::default()
+        };
+        let instance = format!("{}/region-sync-1", region.id);
+        let environment = self.environment(at, &instance);
+        let stop = door.life.stop.clone();
+        let serving = kvmesh_region_sync::serve(settings, environment, door.incoming, stop);
+        self.run(instance, door.life, serving);
+    }
+
+    fn environment(&self, at: usize, instance: &str) -> Environment {
+        Environment::new(self.links.connector(at), Arc::new(SystemClock), instance)
+    }
+
+    fn raft_dir(&self, region: &RegionId, node: u64) -> PathBuf {
+        match &self.settings.data_dir {
+            Some(dir) => dir.join(region.as_str()).join(format!("node-{node}")),
+            None => PathBuf::new(),
+        }
+    }
+
+    /// A process that fails while the mesh runs ends the mesh's start, and is logged.
+    fn run<E>(
+        &self,
+        instance: String,
+        life: Life,
+        serving: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) where
+        E: Error + Send + 'static,
+    {
+        let failed = self.running.failed.clone();
+        self.running.tasks.spawn(async move {
+            if let Err(failure) = serving.await {
+                let why = format!("{instance} failed: {}", Chain(&failure));
+                error!("{why}");
+                failed.send_if_modified(|first| {
+                    let is_first = first.is_none();
+                    first.get_or_insert(why);
+                    is_first
+                });
+            }
+            life.ended.cancel();
+        });
+    }
+}
+
+fn addresses(region: &Region) -> Vec<String> {
+    let nodes = region.nodes.iter();
+    nodes.map(|node| node.address.clone()).collect()
+}
+
+fn zone(node: usize) -> String {
+    format!("zone-{}", node + 1)
+}
+
+/// An error with its causes.
+struct Chain<'a>(&'a dyn Error);
+
+impl Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}

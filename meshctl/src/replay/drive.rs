@@ -1,0 +1,242 @@
+//! Sends one request after the other: look up, get what is there, put the rest.
+
+use std::{collections::BTreeMap, collections::HashSet};
+
+use anyhow::Context;
+use kvmesh_directory::{FeedPosition, NamespaceId};
+use tokio::time::Instant;
+
+use super::{bound::Split, content, latency::Times, settle::settle, trace::Trace};
+use crate::{
+    args::Pace,
+    chain::Chain,
+    rpc::{
+        Peer,
+        get::{Arrived, Summary, Wanted},
+        put::PutBlock,
+    },
+};
+
+/// Through which gateways, as what, and how.
+pub struct Driver<'a> {
+    /// One gateway per region.
+    pub gateways: Vec<Peer>,
+    /// Their regions' names.
+    pub regions: Vec<String>,
+    /// Namespace of the replay; new in every run.
+    pub namespace: NamespaceId,
+    /// The requests.
+    pub trace: &'a Trace,
+    /// Hash of each block.
+    pub hashes: Vec<[u8; 32]>,
+    /// Bytes of each block.
+    pub block_bytes: usize,
+    /// How soon the next request follows.
+    pub pace: Pace,
+    /// What was seen so far.
+    pub seen: Seen,
+}
+
+/// What a replay has seen.
+pub struct Seen {
+    /// As served.
+    pub split: Split,
+    /// Requests whose split was not the expected one, and the first of them in words.
+    pub surprises: u64,
+    /// The first surprise.
+    pub first_surprise: Option<String>,
+    /// Blocks with a wrong byte.
+    pub wrong_blocks: u64,
+    /// Blocks put, and those of them that were there already.
+    pub put_blocks: u64,
+    /// Of the put blocks.
+    pub put_existed: u64,
+    /// Fetched blocks that could not be kept.
+    pub fill_failures: u64,
+    /// Blocks and bytes served, by (from region, to region).
+    pub links: BTreeMap<(String, String), (u64, u64)>,
+    /// Lookups.
+    pub lookup: Times,
+    /// Gets that one region served alone.
+    pub get_local: Times,
+    /// Gets that another region took part in.
+    pub get_far: Times,
+    /// Puts.
+    pub put: Times,
+    /// Waits for views.
+    pub settle: Times,
+}
+
+impl Seen {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Never: see [`Times::new`].
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            split: Split::default(),
+            surprises: 0,
+            first_surprise: None,
+            wrong_blocks: 0,
+            put_blocks: 0,
+            put_existed: 0,
+            fill_failures: 0,
+            links: BTreeMap::new(),
+            lookup: Times::new()?,
+            get_local: Times::new()?,
+            get_far: Times::new()?,
+            put: Times::new()?,
+            settle: Times::new()?,
+        })
+    }
+}
+
+impl Driver<'_> {
+    /// Sends request `at` through the gateway of `region`.
+    ///
+    /// # Errors
+    /// When a gateway refuses, or views do not settle.
+    pub async fn request(&mut self, at: usize, region: usize, want: Split) -> anyhow::Result<()> {
+        let blocks = &self.trace.requests[at].chain;
+        let hash = |&block: &u32| self.hashes[block as usize].to_vec();
+        let chain = Chain::new(blocks.iter().map(hash).collect());
+        let mut positions = Vec::new();
+        let run = self.look_up(region, &chain).await?;
+        let mut split = Split::default();
+        let mut got = 0;
+        if run > 0 {
+            let summary = self.get(region, &chain, run, &mut split).await?;
+            got = summary.blocks;
+            positions.extend(summary.fill_position);
+        }
+        split.misses = chain.len() as u64 - u64::from(got);
+        positions.extend(self.put(region, &chain, got).await?);
+        self.seen.split.add(split);
+        if split != want {
+            self.seen.surprises += 1;
+            self.seen.first_surprise.get_or_insert_with(|| {
+                format!(
+                    "request {at} in {}: expected {want:?}, seen {split:?}",
+                    self.regions[region]
+                )
+            });
+        }
+        if self.pace == Pace::Settled {
+            let probe = Chain::new(chain.hashes()[..1].to_vec());
+            let newest = newest(positions);
+            let took = settle(&self.gateways, self.namespace, &probe, &newest).await?;
+            self.seen.settle.record(took);
+        }
+        Ok(())
+    }
+
+    async fn look_up(&mut self, region: usize, chain: &Chain) -> anyhow::Result<u32> {
+        let started = Instant::now();
+        let gateway = &self.gateways[region];
+        let found = gateway.lookup(self.namespace, chain, 0, &[]).await?;
+        self.seen.lookup.record(started.elapsed());
+        Ok(found.mesh_blocks)
+    }
+
+    /// Gets the first `run` blocks, verifies each byte, and counts by source.
+    async fn get(
+        &mut self,
+        region: usize,
+        chain: &Chain,
+        run: u32,
+        split: &mut Split,
+    ) -> anyhow::Result<Summary> {
+        let started = Instant::now();
+        let here = &self.regions[region];
+        let (seen, block_bytes) = (&mut self.seen, self.block_bytes);
+        let mut next = 0;
+        let mut on_block = |block: Arrived| {
+            anyhow::ensure!(
+                block.index == next,
+                "block {} came before {next}",
+                block.index
+            );
+            next += 1;
+            let hash = &chain.hashes()[block.index as usize];
+            if !content::is_exact(hash, block_bytes, &block.pieces) {
+                seen.wrong_blocks += 1;
+            }
+            if block.region == *here {
+                split.local += 1;
+            } else {
+                split.remote += 1;
+            }
+            let bytes = block.bytes();
+            let link = seen.links.entry((block.region, here.clone())).or_default();
+            link.0 += 1;
+            link.1 += bytes;
+            Ok(())
+        };
+        let wanted = Wanted {
+            namespace: self.namespace,
+            chain,
+            start: 0,
+            count: run,
+            at_least: &[],
+            await_fill: self.pace == Pace::Settled,
+        };
+        let summary = self.gateways[region].get(wanted, &mut on_block).await?;
+        anyhow::ensure!(
+            summary.blocks == next,
+            "a get said {} blocks and sent {next}",
+            summary.blocks
+        );
+        self.seen.fill_failures += u64::from(summary.fill_failures);
+        let times = match split.remote {
+            0 => &mut self.seen.get_local,
+            _ => &mut self.seen.get_far,
+        };
+        times.record(started.elapsed());
+        Ok(summary)
+    }
+
+    /// Puts the blocks from `from` on, each name once; gives the positions that show them.
+    async fn put(
+        &mut self,
+        region: usize,
+        chain: &Chain,
+        from: u32,
+    ) -> anyhow::Result<Vec<FeedPosition>> {
+        let mut names = HashSet::new();
+        let rest = chain.hashes().iter().enumerate().skip(from as usize);
+        let blocks: Vec<PutBlock> = rest
+            .filter(|(_, hash)| names.insert(*hash))
+            .map(|(depth, hash)| PutBlock {
+                hash: hash.clone(),
+                depth: depth as u32,
+                bytes: content::bytes(hash, self.block_bytes),
+            })
+            .collect();
+        if blocks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let started = Instant::now();
+        let gateway = &self.gateways[region];
+        let acked = gateway.put(self.namespace, &blocks).await;
+        let acked = acked.with_context(|| format!("putting {} blocks", blocks.len()))?;
+        self.seen.put.record(started.elapsed());
+        self.seen.put_blocks += acked.len() as u64;
+        self.seen.put_existed += acked.iter().filter(|ack| ack.existed).count() as u64;
+        Ok(acked.into_iter().filter_map(|ack| ack.position).collect())
+    }
+}
+
+/// The newest position of each region's log.
+fn newest(positions: Vec<FeedPosition>) -> Vec<FeedPosition> {
+    let mut newest: Vec<FeedPosition> = Vec::new();
+    for position in positions {
+        let same = |known: &&mut FeedPosition| {
+            (&known.region, known.log_incarnation) == (&position.region, position.log_incarnation)
+        };
+        match newest.iter_mut().find(same) {
+            Some(known) => known.index = known.index.max(position.index),
+            None => newest.push(position),
+        }
+    }
+    newest
+}

@@ -1,0 +1,88 @@
+//! One file per family of verbs; here: which verb runs, and what all of them need.
+
+use std::sync::Arc;
+
+use kvmesh_client::channel::{Channels, TcpConnect};
+use kvmesh_directory::{Namespace, NamespaceId};
+
+use crate::{
+    args::{Args, Global, NamespaceVerb, NodeVerb, RegionVerb, TopologyVerb, Verb},
+    chain, dev, exit, logs, replay,
+    rpc::Peer,
+};
+
+mod delete;
+mod get;
+mod lookup;
+mod namespace;
+mod node;
+mod put;
+mod region;
+mod stats;
+mod topology;
+
+/// Runs the verb that the flags name.
+///
+/// # Errors
+/// [`exit::code`] turns them into the exit code.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let global = &args.global;
+    if !matches!(args.verb, Verb::Dev(_)) {
+        logs::start(&global.log, None)?;
+    }
+    match args.verb {
+        Verb::Region(RegionVerb::Init) => region::init(global).await,
+        Verb::Region(RegionVerb::List) => region::list(global).await,
+        Verb::Topology(TopologyVerb::Show) => topology::show(global).await,
+        Verb::Node(NodeVerb::List) => node::list(global).await,
+        Verb::Namespace(NamespaceVerb::Open(open)) => namespace::open(global, open).await,
+        Verb::Namespace(NamespaceVerb::List) => namespace::list(global).await,
+        Verb::Lookup(lookup) => lookup::run(global, &lookup).await,
+        Verb::Put(put) => put::run(global, &put).await,
+        Verb::Get(get) => get::run(global, &get).await,
+        Verb::Delete(delete) => delete::run(global, &delete).await,
+        Verb::Stats => stats::run(global).await,
+        Verb::Dev(dev) => dev::run(global, dev).await,
+        Verb::Replay(replay) => replay::run(global, replay).await,
+    }
+}
+
+/// The process that the flags name.
+fn peer(global: &Global) -> anyhow::Result<Peer> {
+    at(global, global.address())
+}
+
+/// The process at an address.
+fn at(global: &Global, address: &str) -> anyhow::Result<Peer> {
+    let channels = Channels::new(Arc::new(TcpConnect));
+    Peer::new(&channels, address, global.call_timeout())
+}
+
+/// The namespace with this alias or id.
+async fn named(peer: &Peer, name: &str) -> anyhow::Result<Namespace> {
+    let id = chain::from_hex(name).and_then(|raw| NamespaceId::try_from(&raw[..]).ok());
+    let namespaces = peer.namespaces().await?;
+    let known = namespaces.len();
+    namespaces
+        .into_iter()
+        .find(|namespace| namespace.name == name || Some(namespace.id) == id)
+        .ok_or_else(|| {
+            anyhow::anyhow!(
+                "namespace {name:?} is not among the {known} that {} knows: make it known with \
+                 `meshctl namespace open {name} --model MODEL`",
+                peer.address()
+            )
+        })
+}
+
+/// Refuses a chain whose hashes have another width than the namespace's.
+fn check_width(chain: &chain::Chain, namespace: &Namespace) -> anyhow::Result<()> {
+    let (got, want) = (chain.width(), namespace.description.hash_width as usize);
+    if got == want {
+        return Ok(());
+    }
+    Err(exit::set_up(format!(
+        "the chain's hashes have {got} bytes, those of namespace {:?} have {want}: name the chain's own namespace",
+        namespace.name
+    )))
+}

@@ -1,0 +1,164 @@
+//! `meshctl get`: fetches a chain's blocks and puts the file together again.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{
+    args::{GetArgs, Global},
+    chain::{Chain, Chainer},
+    exit,
+    output::{self, emit, ms},
+    rpc::{
+        Peer,
+        get::{Arrived, Summary, Wanted},
+    },
+    sizes::human,
+};
+
+#[derive(Serialize)]
+struct Done {
+    out: String,
+    wanted_blocks: usize,
+    blocks: u32,
+    bytes: u64,
+    /// The blocks' bytes make their hashes, beyond having their checksums.
+    hashes_verified: bool,
+    took_ms: f64,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+pub(super) async fn run(global: &Global, args: &GetArgs) -> anyhow::Result<()> {
+    let chain = Chain::read(&args.chain.chain)?;
+    let start = args.chain.start as usize;
+    if start >= chain.len() {
+        return Err(exit::set_up(format!(
+            "--start is {start}, the chain has {} blocks",
+            chain.len()
+        )));
+    }
+    let peer = super::peer(global)?;
+    let namespace = super::named(&peer, &args.chain.namespace).await?;
+    super::check_width(&chain, &namespace)?;
+    // Only a whole chain can be chained again: the first wanted block needs the one before it.
+    let hashes = !args.opaque && start == 0;
+    let part = part_of(&args.out);
+    let started = Instant::now();
+    let wanted = Wanted {
+        namespace: namespace.id,
+        chain: &chain,
+        start: args.chain.start,
+        count: 0,
+        at_least: &[],
+        await_fill: args.await_fill,
+    };
+    let fetched = fetch(&peer, wanted, &part, hashes).await;
+    let done = fetched.and_then(|(bytes, summary)| {
+        let done = Done {
+            out: args.out.display().to_string(),
+            wanted_blocks: chain.len() - start,
+            blocks: summary.blocks,
+            bytes,
+            hashes_verified: hashes,
+            took_ms: started.elapsed().as_secs_f64() * 1e3,
+            summary,
+        };
+        whole_enough(args, &done)?;
+        Ok(done)
+    });
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => {
+            // What is left is not the file; the error says so already.
+            let _ = fs::remove_file(&part);
+            return Err(error);
+        }
+    };
+    fs::rename(&part, &args.out)
+        .map_err(|error| exit::set_up(format!("file {} cannot be made: {error}", done.out)))?;
+    emit(global.output, &done, || table(&done))
+}
+
+/// Writes beside the wanted file first, so that it is whole once it is there.
+fn part_of(out: &Path) -> PathBuf {
+    let mut name = OsString::from(out);
+    name.push(".part");
+    name.into()
+}
+
+async fn fetch(
+    peer: &Peer,
+    wanted: Wanted<'_>,
+    part: &Path,
+    hashes: bool,
+) -> anyhow::Result<(u64, Summary)> {
+    let file = File::create(part).map_err(|error| {
+        exit::set_up(format!("file {} cannot be made: {error}", part.display()))
+    })?;
+    let mut out = BufWriter::new(file);
+    let mut chainer = Chainer::new(wanted.chain.width());
+    let mut bytes = 0;
+    let summary = peer
+        .get(wanted, |block| {
+            bytes += block.bytes();
+            if hashes {
+                check_hash(wanted.chain, &mut chainer, &block)?;
+            }
+            for piece in &block.pieces {
+                out.write_all(piece).context("writing the file")?;
+            }
+            Ok(())
+        })
+        .await?;
+    out.flush().context("writing the file")?;
+    Ok((bytes, summary))
+}
+
+fn check_hash(chain: &Chain, chainer: &mut Chainer, block: &Arrived) -> anyhow::Result<()> {
+    let hash = chainer.next(&block.pieces.concat());
+    anyhow::ensure!(
+        chain.hashes().get(block.index as usize) == Some(&hash),
+        "block {} has its checksum, but its bytes do not make its hash: it was not stored by \
+         `meshctl put`; add --opaque to take it as it is",
+        block.index
+    );
+    Ok(())
+}
+
+fn whole_enough(args: &GetArgs, done: &Done) -> anyhow::Result<()> {
+    let (blocks, wanted) = (done.blocks as usize, done.wanted_blocks);
+    if blocks == wanted || args.partial && blocks > 0 {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "{blocks} of {wanted} blocks could be had ({}): add --partial to keep these",
+        done.summary.outcome.replace('_', " ")
+    )
+}
+
+fn table(done: &Done) -> String {
+    let mut table = output::table(&["from", "blocks", "bytes"], &[1, 2]);
+    for source in &done.summary.sources {
+        table.add_row(vec![
+            source.region.clone(),
+            source.blocks.to_string(),
+            human(source.bytes),
+        ]);
+    }
+    format!(
+        "{} of {} blocks, {}, verified, in {}; {}\n{table}",
+        done.blocks,
+        done.wanted_blocks,
+        human(done.bytes),
+        done.out,
+        ms(done.took_ms)
+    )
+}

@@ -1,0 +1,53 @@
+//! `meshctl region`: initialise one, list all.
+
+use crate::{
+    args::Global,
+    output::{self, emit, ms},
+};
+
+pub(super) async fn init(global: &Global) -> anyhow::Result<()> {
+    let done = super::at(global, global.node_address())?
+        .init_region()
+        .await?;
+    emit(global.output, &done, || {
+        let mut table = output::table(&["node", "address"], &[0]);
+        for (node, address) in &done.members {
+            table.add_row(vec![node.to_string(), address.clone()]);
+        }
+        format!(
+            "region {} is initialised at ring epoch {} with {} members\n{table}",
+            done.region,
+            done.ring_epoch,
+            done.members.len()
+        )
+    })
+}
+
+pub(super) async fn list(global: &Global) -> anyhow::Result<()> {
+    let regions = super::peer(global)?.regions().await?;
+    emit(global.output, &regions, || {
+        let heads = ["region", "reach", "rtt", "blocks", "position", "heard"];
+        let mut table = output::table(&heads, &[2, 3, 4, 5]);
+        for region in &regions {
+            let reach = match (region.local, region.reachable) {
+                (true, _) => "local",
+                (false, true) => "reachable",
+                (false, false) => "away",
+            };
+            let rtt = match region.rtt_ms {
+                _ if region.local => "-".to_owned(),
+                0.0 => "unknown".to_owned(),
+                rtt => ms(rtt),
+            };
+            table.add_row(vec![
+                region.region.clone(),
+                reach.to_owned(),
+                rtt,
+                region.blocks.to_string(),
+                super::topology::index(region.position.as_ref()),
+                format!("{} ms ago", region.age_ms),
+            ]);
+        }
+        table.to_string()
+    })
+}
