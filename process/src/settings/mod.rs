@@ -176,7 +176,13 @@ fn blame<T: DeserializeOwned>(
     SettingsError::Key {
         origin: origin.unwrap_or_else(|| "the settings".to_owned()),
         key,
-        problem: error.kind.to_string(),
+        problem: match &error.kind {
+            figment::error::Kind::UnknownField(_, possible) => {
+                format!("it is unknown; possible are {}", possible.join(", "))
+            }
+            figment::error::Kind::MissingField(_) => "it is missing".to_owned(),
+            kind => kind.to_string(),
+        },
     }
 }
 
