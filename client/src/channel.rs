@@ -146,6 +146,13 @@ impl Channels {
         }
     }
 
+    /// Connections of its own by the same connector, so that what is small and urgent does
+    /// not queue behind blocks.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self::new(Arc::clone(&self.connector))
+    }
+
     /// The channel to an address, connected when it is first used and again whenever it broke.
     ///
     /// # Errors

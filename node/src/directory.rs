@@ -19,7 +19,7 @@ pub struct Step {
     /// Its log index.
     pub index: u64,
     /// None: an entry of Raft's own.
-    pub command: Option<Command>,
+    pub command: Option<Arc<Command>>,
     /// What came of it.
     pub events: Vec<Event>,
 }
@@ -76,7 +76,7 @@ impl SharedDirectory {
     }
 
     /// Applies the entry at an index. For `consensus` only.
-    pub fn apply(&self, index: u64, command: Option<Command>) -> Outcome {
+    pub fn apply(&self, index: u64, command: Option<Arc<Command>>) -> Outcome {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let (outcome, events) = match &command {
             Some(command) => inner.state.apply(index, command),

@@ -1,0 +1,118 @@
+//! The leader gives up nodes that are silent, and sees to it that every member follows the log.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use kvmesh_directory::{Command, Incarnation, NodeId};
+use kvmesh_process::Environment;
+use metrics::{counter, gauge};
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{desk::Desk, group::Group, raft::Peer};
+
+/// How long one declaration may take.
+const DECLARE_MAX: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub(super) struct Liveness {
+    pub(super) group: Group,
+    pub(super) desk: Arc<Desk>,
+    pub(super) environment: Environment,
+    pub(super) interval: Duration,
+    pub(super) suspect_after: Duration,
+    pub(super) dead_after: Duration,
+}
+
+impl Liveness {
+    /// Looks after the members while this node leads, until `stop`.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let look = async {
+            let mut tick = time::interval(self.interval);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                let since = self.desk.leadership.since();
+                self.report(since);
+                if let Some(since) = since {
+                    self.declare_dead(since).await;
+                    self.add_learner().await;
+                }
+            }
+        };
+        stop.run_until_cancelled(look).await;
+    }
+
+    fn alive(&self) -> Vec<(NodeId, Incarnation)> {
+        self.desk.directory.with(|state| {
+            let alive = state.nodes().filter(|record| record.alive);
+            alive
+                .map(|record| (record.node, record.incarnation))
+                .collect()
+        })
+    }
+
+    fn report(&self, since: Option<Instant>) {
+        let now = Instant::now();
+        let suspect = since.map_or(0, |since| {
+            let silent = |(node, _): &(NodeId, Incarnation)| {
+                self.desk.attendance.silence(now, *node, since) > self.suspect_after
+            };
+            self.alive().iter().filter(|node| silent(node)).count()
+        });
+        let instance = self.environment.instance.to_string();
+        let leads = if since.is_some() { 1.0 } else { 0.0 };
+        gauge!("kvmesh_node_raft_leads", "instance" => instance.clone()).set(leads);
+        gauge!("kvmesh_node_members_suspect", "instance" => instance.clone()).set(suspect as f64);
+        let applied = self.desk.directory.with(|state| state.applied_index());
+        gauge!("kvmesh_node_raft_applied_index", "instance" => instance).set(applied as f64);
+    }
+
+    async fn declare_dead(&self, since: Instant) {
+        let attendance = &self.desk.attendance;
+        for (node, incarnation) in self.alive() {
+            let now = Instant::now();
+            if !attendance.condemn(now, node, since, self.dead_after) {
+                continue;
+            }
+            warn!(%node, "giving up a silent node");
+            let command = Command::MarkDead { node, incarnation };
+            let declared = self.group.propose_here(command, now + DECLARE_MAX).await;
+            // After a failure it may still be committed: the node stays condemned, and the
+            // next look declares again.
+            match declared {
+                Ok(_) => {
+                    attendance.pardon(node);
+                    let instance = self.environment.instance.to_string();
+                    counter!("kvmesh_node_members_died_total", "instance" => instance).increment(1);
+                }
+                Err(error) => warn!(%node, %error, "could not give up a silent node"),
+            }
+        }
+    }
+
+    /// Members that do not vote follow the log as Raft's learners; one is added at a time.
+    async fn add_learner(&self) {
+        let known: BTreeSet<u64> = {
+            let metrics = self.group.raft.metrics();
+            let metrics = metrics.borrow();
+            let members = metrics.membership_config.nodes();
+            members.map(|(node, _)| *node).collect()
+        };
+        let missing = self.desk.directory.with(|state| {
+            let members = state.topology().members.iter();
+            let mut missing = members.filter(|member| !known.contains(&member.node.0));
+            missing.next().cloned()
+        });
+        let Some(member) = missing else { return };
+        let peer = Peer {
+            address: member.address,
+        };
+        let adding = self.group.raft.add_learner(member.node.0, peer, false);
+        match time::timeout(DECLARE_MAX, adding).await {
+            Ok(Ok(_)) => info!(node = %member.node, "a member follows the log"),
+            Ok(Err(error)) => warn!(node = %member.node, %error, "a member does not follow yet"),
+            Err(_) => warn!(node = %member.node, "a member does not follow yet"),
+        }
+    }
+}

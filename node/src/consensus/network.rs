@@ -1,0 +1,151 @@
+//! How Raft reaches the other members.
+
+use std::{future::Future, time::Duration};
+
+use kvmesh_client::{WireError, channel::Channels};
+use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
+use kvmesh_proto::v1::consensus_client::ConsensusClient;
+use openraft::{
+    RPCTypes,
+    error::{
+        InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout, Unreachable,
+    },
+    network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest,
+        InstallSnapshotResponse, VoteRequest, VoteResponse,
+    },
+};
+use tokio::time;
+use tonic::{Response, Status, transport::Channel};
+
+use super::{
+    convert,
+    raft::{Peer, TypeConfig},
+};
+
+/// Before a member that could not be reached is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+type Failure<E> = RPCError<u64, Peer, RaftError<u64, E>>;
+
+/// A client of the `Consensus` service with the limits that all of them share.
+pub(super) fn client(channel: Channel) -> ConsensusClient<Channel> {
+    ConsensusClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// Makes a [`Link`] for each member.
+pub(super) struct Links {
+    /// This node.
+    pub(super) node: u64,
+    /// Connections of Raft's own.
+    pub(super) channels: Channels,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, peer: &Peer) -> Link {
+        Link {
+            node: self.node,
+            target,
+            address: peer.address.clone(),
+            channels: self.channels.clone(),
+        }
+    }
+}
+
+/// The way to one member.
+pub(super) struct Link {
+    node: u64,
+    target: u64,
+    address: String,
+    channels: Channels,
+}
+
+impl Link {
+    async fn call<T, E, F>(
+        &self,
+        action: RPCTypes,
+        option: &RPCOption,
+        call: impl FnOnce(ConsensusClient<Channel>) -> F,
+    ) -> Result<T, Failure<E>>
+    where
+        E: std::error::Error,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let channel = self.channels.to(&self.address);
+        let channel = channel.map_err(|error| Unreachable::new(&error))?;
+        let ttl = option.soft_ttl();
+        match time::timeout(ttl, call(client(channel))).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Unreachable::new(&status).into()),
+            Err(_) => Err(RPCError::Timeout(Timeout {
+                action,
+                id: self.node,
+                target: self.target,
+                timeout: ttl,
+            })),
+        }
+    }
+}
+
+fn unreadable<E: std::error::Error>(error: WireError) -> Failure<E> {
+    NetworkError::new(&error).into()
+}
+
+impl RaftNetwork<TypeConfig> for Link {
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, Failure<openraft::error::Infallible>> {
+        let request = convert::append_to_wire(&request);
+        let response = self
+            .call(RPCTypes::AppendEntries, &option, |mut client| async move {
+                client.append_entries(request).await
+            })
+            .await?;
+        convert::appended_from_wire(response).map_err(unreadable)
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        request: InstallSnapshotRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<u64>, Failure<InstallSnapshotError>> {
+        let got = convert::segment(&request);
+        let request = convert::install_to_wire(request);
+        let response = self
+            .call(
+                RPCTypes::InstallSnapshot,
+                &option,
+                |mut client| async move { client.install_snapshot(request).await },
+            )
+            .await?;
+        let installed = convert::installed_from_wire(response, got).map_err(unreadable)?;
+        installed.map_err(|mismatch| {
+            RPCError::RemoteError(RemoteError::new(self.target, RaftError::APIError(mismatch)))
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, Failure<openraft::error::Infallible>> {
+        let request = convert::vote_request_to_wire(&request);
+        let response = self
+            .call(RPCTypes::Vote, &option, |mut client| async move {
+                client.vote(request).await
+            })
+            .await?;
+        convert::vote_response_from_wire(response).map_err(unreadable)
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(RETRY_AFTER))
+    }
+}

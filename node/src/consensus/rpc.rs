@@ -1,0 +1,143 @@
+//! The `Consensus` service: between the nodes of one region.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::Stream;
+use kvmesh_client::{FromWire, Problem, ToWire, WireError};
+use kvmesh_directory::{Command, limits::MESSAGE_BYTES_MAX};
+use kvmesh_proto::v1::{self as wire, consensus_server};
+use openraft::error::{Fatal, RaftError};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
+use tracing::debug;
+
+use super::{
+    PROPOSAL_MAX,
+    attend_words::{Notice, Report, STREAM_MAX},
+    convert,
+    desk::Desk,
+    error::ProposeError,
+    group::Group,
+};
+use crate::directory::SharedDirectory;
+
+/// See the module.
+pub(super) struct ConsensusService {
+    pub(super) group: Group,
+    pub(super) desk: Arc<Desk>,
+    pub(super) directory: SharedDirectory,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+fn unreadable(error: WireError) -> Status {
+    Problem::from(error).into()
+}
+
+fn refused(error: ProposeError) -> Status {
+    Problem::from(error).into()
+}
+
+fn ended(error: &Fatal<u64>) -> Status {
+    Problem::unavailable(format!("raft has ended on this node: {error}")).into()
+}
+
+fn raft_status(error: RaftError<u64>) -> Status {
+    match error {
+        RaftError::Fatal(fatal) => ended(&fatal),
+        RaftError::APIError(never) => match never {},
+    }
+}
+
+#[tonic::async_trait]
+impl consensus_server::Consensus for ConsensusService {
+    async fn append_entries(
+        &self,
+        request: Request<wire::AppendEntriesRequest>,
+    ) -> Result<Response<wire::AppendEntriesResponse>, Status> {
+        let request = convert::append_from_wire(request.into_inner()).map_err(unreadable)?;
+        let appended = self.group.raft.append_entries(request).await;
+        let appended = appended.map_err(raft_status)?;
+        Ok(Response::new(convert::appended_to_wire(&appended)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        let request = convert::vote_request_from_wire(request.into_inner()).map_err(unreadable)?;
+        let voted = self.group.raft.vote(request).await.map_err(raft_status)?;
+        Ok(Response::new(convert::vote_response_to_wire(&voted)))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<wire::InstallSnapshotRequest>,
+    ) -> Result<Response<wire::InstallSnapshotResponse>, Status> {
+        let request = convert::install_from_wire(request.into_inner()).map_err(unreadable)?;
+        let installed = match self.group.raft.install_snapshot(request).await {
+            Ok(installed) => Ok(installed),
+            Err(RaftError::APIError(mismatch)) => Err(mismatch),
+            Err(RaftError::Fatal(fatal)) => return Err(ended(&fatal)),
+        };
+        Ok(Response::new(convert::installed_to_wire(&installed)))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<wire::ProposeRequest>,
+    ) -> Result<Response<wire::ProposeResponse>, Status> {
+        let request = request.into_inner();
+        let command = request.command.ok_or(WireError::Missing("command"));
+        let command = command.and_then(Command::from_wire).map_err(unreadable)?;
+        let deadline = Instant::now() + PROPOSAL_MAX;
+        let proposed = if request.forwarded {
+            self.group.propose_here(command, deadline).await
+        } else {
+            self.group.propose(command, deadline).await
+        };
+        let (index, outcome) = proposed.map_err(refused)?;
+        super::applied_here(&self.directory, index, deadline)
+            .await
+            .map_err(refused)?;
+        let position = super::position_at(&self.directory, index);
+        Ok(Response::new(wire::ProposeResponse {
+            position: position.map(|position| position.to_wire()),
+            outcome: Some(outcome.to_wire()),
+        }))
+    }
+
+    type AttendStream = Pin<Box<dyn Stream<Item = Result<wire::LeaderNotice, Status>> + Send>>;
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<wire::NodeReport>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        if self.desk.leadership.since().is_none() {
+            return Err(refused(ProposeError::NotLeader));
+        }
+        let reports = request.into_inner().map_while(|report| {
+            let report = report.map(Report::from_wire).ok()?;
+            report
+                .inspect_err(|error| debug!(%error, "a report cannot be read"))
+                .ok()
+        });
+        let (notices, received) = mpsc::channel::<Notice>(STREAM_MAX);
+        let desk = Arc::clone(&self.desk);
+        let reports = Box::pin(reports);
+        self.tasks
+            .spawn(desk.serve(reports, notices, self.stop.clone()));
+        let notices = ReceiverStream::new(received).map(|notice| Ok(notice.to_wire()));
+        Ok(Response::new(Box::pin(notices)))
+    }
+}
+
+/// The service with the limits that all of them share.
+pub(super) fn routes(service: ConsensusService) -> Routes {
+    let server = consensus_server::ConsensusServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Routes::new(server)
+}

@@ -1,0 +1,100 @@
+//! Opens what a node keeps, and builds Raft over it.
+
+use std::{fs, io, path::PathBuf, sync::Arc};
+
+use kvmesh_client::channel::Channels;
+use openraft::{Config, SnapshotPolicy};
+
+use super::{
+    error::StartError,
+    log_disk::LogDisk,
+    log_disk_sled::SledDisk,
+    log_store::LogStore,
+    network::Links,
+    raft::Raft,
+    settings::{Settings, Storage},
+    snapshot_files::SnapshotFiles,
+    snapshot_store::SnapshotStore,
+    state_machine::StateMachine,
+};
+use crate::directory::SharedDirectory;
+
+/// Entries of one replication message; their bytes are bounded as well.
+const REPLICATE_ENTRIES_MAX: u64 = 256;
+/// Bytes of one segment of a snapshot.
+const SEGMENT_BYTES: u64 = 1 << 20;
+/// Entries that are purged at once.
+const PURGE_ENTRIES: u64 = 1_000;
+/// How long the installation of a snapshot's segment may take; the last one loads it.
+const INSTALL_MAX_MS: u64 = 10_000;
+
+/// Opens the store, rebuilds the directory and starts Raft.
+pub(super) async fn open(
+    settings: &Settings,
+    channels: Channels,
+    directory: SharedDirectory,
+) -> Result<Raft, StartError> {
+    let (disk, snapshots, path) = disks(settings).await?;
+    let unreadable = |source: io::Error| StartError::Store {
+        path: path.clone(),
+        source: source.into(),
+    };
+    let log = LogStore::open(disk).await.map_err(unreadable)?;
+    let machine = StateMachine::open(directory, snapshots).await;
+    let machine = machine.map_err(unreadable)?;
+    if log.purged() > machine.applied() {
+        let missing = "the snapshot that the log builds on is missing or damaged: \
+                       remove the node and let it join anew";
+        return Err(unreadable(io::Error::other(missing)));
+    }
+    let links = Links {
+        node: settings.node.0,
+        channels,
+    };
+    let raft = Raft::new(settings.node.0, config(settings)?, links, log, machine).await;
+    raft.map_err(|error| StartError::Raft(error.to_string()))
+}
+
+type Disks = (Arc<dyn LogDisk>, Arc<dyn SnapshotStore>, PathBuf);
+
+async fn disks(settings: &Settings) -> Result<Disks, StartError> {
+    match &settings.storage {
+        Storage::Memory(memory) => Ok((
+            Arc::new(memory.log.clone()),
+            Arc::new(memory.snapshots.clone()),
+            PathBuf::from("memory"),
+        )),
+        Storage::Directory(path) => {
+            let unreadable = |source: io::Error| StartError::Store {
+                path: path.clone(),
+                source: source.into(),
+            };
+            fs::create_dir_all(path).map_err(unreadable)?;
+            let disk = SledDisk::open(path, &settings.region, settings.node).await?;
+            let snapshots = SnapshotFiles::open(path).map_err(unreadable)?;
+            Ok((Arc::new(disk), Arc::new(snapshots), path.clone()))
+        }
+    }
+}
+
+fn config(settings: &Settings) -> Result<Arc<Config>, StartError> {
+    let millis =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: settings.region.to_string(),
+        heartbeat_interval: millis(settings.heartbeat),
+        election_timeout_min: millis(settings.election_min),
+        election_timeout_max: millis(settings.election_max),
+        install_snapshot_timeout: INSTALL_MAX_MS,
+        max_payload_entries: REPLICATE_ENTRIES_MAX,
+        replication_lag_threshold: settings.snapshot_entries + settings.kept_entries,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_entries),
+        snapshot_max_chunk_size: SEGMENT_BYTES,
+        max_in_snapshot_log_to_keep: settings.kept_entries,
+        purge_batch_size: PURGE_ENTRIES.min(settings.kept_entries.max(1)),
+        ..Config::default()
+    };
+    let config = config.validate();
+    let config = config.map_err(|error| StartError::Settings(error.to_string()))?;
+    Ok(Arc::new(config))
+}
