@@ -3,10 +3,13 @@
 
 pub mod block;
 pub mod channel;
+pub mod client;
 pub mod convert;
 pub mod follow;
+mod rpc;
 pub mod status;
 
 pub use block::{Block, BlockMeta};
+pub use client::Client;
 pub use convert::{FromWire, ToWire, WireError};
 pub use status::Problem;

@@ -3,6 +3,8 @@
 //! Followers inside of the region replay its commands ([`RegionView`]); other regions
 //! are told what commands meant ([`MeshStep`]) and keep tags ([`MeshView`]).
 
+#[cfg(test)]
+mod follow_test;
 mod mesh;
 mod projection;
 mod region;

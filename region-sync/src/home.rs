@@ -39,14 +39,14 @@ impl Home {
             .map(|position| position.log_incarnation)
     }
 
-    /// Tries until the effects are committed, or were already. May be dropped at any await:
-    /// what was committed by then is not proposed again.
-    pub(crate) async fn commit(&self, batch: &Batch, meters: &Meters) {
+    /// Tries until the effects are committed, or were already; says in which log. May be
+    /// dropped at any await: what was committed by then is not proposed again.
+    pub(crate) async fn commit(&self, batch: &Batch, meters: &Meters) -> LogIncarnation {
         let mut waits = backoff();
         let mut failures = 0_u32;
         loop {
             match self.attempt(batch, meters).await {
-                Ok(()) => return,
+                Ok(log) => return log,
                 Err(error) => {
                     failures += 1;
                     meters.commit_failed();
@@ -61,12 +61,10 @@ impl Home {
         }
     }
 
-    async fn attempt(&self, batch: &Batch, meters: &Meters) -> Result<(), HomeError> {
-        if self.view.position().is_none() {
-            return Err(HomeError::Unknown);
-        }
+    async fn attempt(&self, batch: &Batch, meters: &Meters) -> Result<LogIncarnation, HomeError> {
         // A copy, so that planning does not hold the feed up.
         let state = self.view.with(Clone::clone);
+        let at = state.position().ok_or(HomeError::Unknown)?;
         let mut last: Option<FeedPosition> = None;
         for command in plan(&batch.effects, &batch.position, &state) {
             meters.carried(&command);
@@ -81,7 +79,7 @@ impl Home {
                 );
             }
         }
-        Ok(())
+        Ok(at.log_incarnation)
     }
 }
 

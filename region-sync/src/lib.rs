@@ -5,7 +5,11 @@
 //! Any number of region-syncs may run: what one has committed, another does not propose.
 
 mod backlog;
+#[cfg(test)]
+mod backlog_test;
 mod effects;
+#[cfg(test)]
+mod effects_test;
 mod home;
 mod link;
 mod mesh;
@@ -13,7 +17,11 @@ mod meters;
 mod peer;
 mod rpc;
 mod serve;
+#[cfg(test)]
+mod serve_test;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use serve::{ServeError, serve};
 pub use settings::{PeerSettings, Settings};

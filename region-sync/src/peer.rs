@@ -20,7 +20,7 @@ const EVENTS_MAX: usize = 64;
 /// How often metrics are renewed and the own region is looked at.
 const TICK: Duration = Duration::from_millis(500);
 
-type Commit = Pin<Box<dyn Future<Output = Batch> + Send>>;
+type Commit = Pin<Box<dyn Future<Output = (Batch, LogIncarnation)> + Send>>;
 
 /// See the module.
 pub(crate) struct Peer {
@@ -85,18 +85,19 @@ impl<'a> Carrying<'a> {
                     // The follower is over, and so is the process.
                     None => return,
                 },
-                batch = committed(&mut self.commit), if committing => {
+                (batch, log) = committed(&mut self.commit), if committing => {
                     self.commit = None;
+                    self.home_log.get_or_insert(log);
                     for change in self.backlog.committed(&batch) {
                         self.peer.mesh.show(&self.peer.region, change);
                     }
                 }
                 _ = tick.tick() => {
                     self.peer.meters.standing(&self.peer.mesh, self.heard.as_ref());
-                    if self.home_changed() {
-                        return;
-                    }
                 }
+            }
+            if self.home_changed() {
+                return;
             }
         }
     }
@@ -112,8 +113,8 @@ impl<'a> Carrying<'a> {
         if let Some(batch) = self.backlog.next_batch() {
             let (home, meters) = (self.peer.home.clone(), self.peer.meters.clone());
             self.commit = Some(Box::pin(async move {
-                home.commit(&batch, &meters).await;
-                batch
+                let log = home.commit(&batch, &meters).await;
+                (batch, log)
             }));
         }
     }
@@ -139,7 +140,7 @@ impl<'a> Carrying<'a> {
 }
 
 /// Waits for the commit under way. Dropping this does not drop the commit.
-async fn committed(commit: &mut Option<Commit>) -> Batch {
+async fn committed(commit: &mut Option<Commit>) -> (Batch, LogIncarnation) {
     match commit {
         Some(commit) => commit.await,
         None => std::future::pending().await,

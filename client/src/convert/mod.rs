@@ -13,6 +13,11 @@ mod outcome;
 pub mod snapshot;
 mod words;
 
+#[cfg(test)]
+pub(crate) mod arbitrary_test;
+#[cfg(test)]
+mod convert_test;
+
 pub use command::remote_effects;
 pub use enums::{ack_level, ack_level_or_policy};
 pub use words::{chain, chain_of, parts, parts_of, region};

@@ -16,7 +16,7 @@ use super::{FORMAT, FromWire, ToWire, WireError, all, check_version, each, regio
 /// Entries, or tombstones, of one chunk.
 pub const CHUNK_RECORDS_MAX: usize = 2_048;
 
-impl ToWire for (BlockName, &Entry) {
+impl ToWire for (BlockName, Entry) {
     type Wire = wire::EntryRecord;
     fn to_wire(&self) -> wire::EntryRecord {
         let (name, entry) = self;
@@ -29,13 +29,6 @@ impl ToWire for (BlockName, &Entry) {
             wanted: entry.wanted,
             holders: each(&entry.holders),
         }
-    }
-}
-
-impl ToWire for (BlockName, Entry) {
-    type Wire = wire::EntryRecord;
-    fn to_wire(&self) -> wire::EntryRecord {
-        (self.0, &self.1).to_wire()
     }
 }
 
@@ -158,23 +151,20 @@ impl FromWire for Head {
 pub fn chunks(state: DirectoryState) -> impl Iterator<Item = wire::SnapshotChunk> + Send {
     Chunks {
         state,
-        entries: 0,
-        tombstones: 0,
         next: Some(Stage::Head),
     }
 }
 
+/// What the next chunk carries, and the name after which it starts.
 #[derive(Clone, Copy)]
 enum Stage {
     Head,
-    Entries,
-    Tombstones,
+    Entries(Option<BlockName>),
+    Tombstones(Option<BlockName>),
 }
 
 struct Chunks {
     state: DirectoryState,
-    entries: usize,
-    tombstones: usize,
     next: Option<Stage>,
 }
 
@@ -182,42 +172,48 @@ impl Iterator for Chunks {
     type Item = wire::SnapshotChunk;
 
     fn next(&mut self) -> Option<wire::SnapshotChunk> {
-        let stage = self.next?;
         let mut chunk = wire::SnapshotChunk {
             version: FORMAT,
             ..Default::default()
         };
-        match stage {
+        self.next = match self.next? {
             Stage::Head => {
                 chunk.head = Some(self.state.head().to_wire());
-                self.next = Some(Stage::Entries);
+                Some(Stage::Entries(None))
             }
-            Stage::Entries => {
-                let rest = self.state.entries().skip(self.entries);
-                chunk.entries = rest
-                    .take(CHUNK_RECORDS_MAX)
-                    .map(|entry| entry.to_wire())
-                    .collect();
-                self.entries += chunk.entries.len();
-                if chunk.entries.len() < CHUNK_RECORDS_MAX {
-                    self.next = Some(Stage::Tombstones);
-                }
+            Stage::Entries(after) => {
+                let (records, last) = take(self.state.entries_after(after));
+                chunk.entries = records;
+                Some(last.map_or(Stage::Tombstones(None), |last| Stage::Entries(Some(last))))
             }
-            Stage::Tombstones => {
-                let rest = self.state.tombstones().skip(self.tombstones);
-                chunk.tombstones = rest
-                    .take(CHUNK_RECORDS_MAX)
-                    .map(|tombstone| tombstone.to_wire())
-                    .collect();
-                self.tombstones += chunk.tombstones.len();
-                if chunk.tombstones.len() < CHUNK_RECORDS_MAX {
-                    self.next = None;
-                }
+            Stage::Tombstones(after) => {
+                let (records, last) = take(self.state.tombstones_after(after));
+                chunk.tombstones = records;
+                last.map(|last| Stage::Tombstones(Some(last)))
             }
-        }
+        };
         chunk.last = self.next.is_none();
         Some(chunk)
     }
+}
+
+/// The records of one chunk, and the last name of a chunk that is full.
+fn take<T>(
+    records: impl Iterator<Item = (BlockName, T)>,
+) -> (Vec<<(BlockName, T) as ToWire>::Wire>, Option<BlockName>)
+where
+    (BlockName, T): ToWire,
+{
+    let mut last = None;
+    let taken: Vec<_> = records
+        .take(CHUNK_RECORDS_MAX)
+        .map(|record| {
+            last = Some(record.0);
+            record.to_wire()
+        })
+        .collect();
+    let full = taken.len() == CHUNK_RECORDS_MAX;
+    (taken, last.filter(|_| full))
 }
 
 /// Puts a snapshot's chunks together again.
@@ -270,3 +266,7 @@ impl Assembler {
         )))
     }
 }
+
+#[cfg(test)]
+#[path = "snapshot_test.rs"]
+mod snapshot_test;

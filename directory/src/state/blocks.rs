@@ -4,7 +4,10 @@
 //! counts cannot drift. A row without holders is never kept.
 
 use crate::{
-    state::{row::Row, shards::CowMap},
+    state::{
+        row::{Row, Slot},
+        shards::CowMap,
+    },
     words::{BlockKey, BlockName, NamespaceId},
 };
 
@@ -31,11 +34,13 @@ impl BlockTable {
         self.rows.get(name)
     }
 
-    pub(super) fn getter<'a>(
-        &'a self,
+    /// How many keys are present before the first that is not.
+    pub(super) fn run(
+        &self,
         namespace: NamespaceId,
-    ) -> impl Fn(&BlockKey) -> Option<&'a Row> {
-        self.rows.getter(namespace)
+        keys: impl Iterator<Item = BlockKey>,
+    ) -> usize {
+        self.rows.run(namespace, keys)
     }
 
     /// Inserts or replaces a row that has holders.
@@ -61,6 +66,29 @@ impl BlockTable {
         Some(row)
     }
 
+    /// Removes a node's copies. Blocks that had no other are removed: their names, in key order.
+    pub(super) fn lose(&mut self, slot: Slot) -> Vec<BlockName> {
+        let (mut gone, mut lacking) = (Vec::new(), Vec::new());
+        let copies = &mut self.copies;
+        let held = |row: &Row| row.holders.copy_of(slot).is_some();
+        self.rows.change_where(held, |name, row| {
+            row.holders.remove(slot);
+            *copies -= 1;
+            if row.holders.len() == 0 {
+                gone.push(name);
+            } else if row.is_under_replicated() {
+                lacking.push(name);
+            }
+        });
+        for name in lacking {
+            self.lacking.insert(name, ());
+        }
+        for name in &gone {
+            self.take(name);
+        }
+        gone
+    }
+
     fn uncount(&mut self, row: Option<&Row>) {
         if let Some(row) = row {
             self.copies -= row.holders.len() as u64;
@@ -73,13 +101,16 @@ impl BlockTable {
     }
 
     /// In key order, from a name on (exclusive).
-    pub(super) fn lacking(&self, after: Option<BlockName>) -> impl Iterator<Item = BlockName> {
-        self.lacking.iter_after(after).map(|(name, ())| name)
+    pub(super) fn iter_after(
+        &self,
+        after: Option<BlockName>,
+    ) -> impl Iterator<Item = (BlockName, &Row)> {
+        self.rows.iter_after(after)
     }
 
-    /// In key order.
-    pub(super) fn names_where(&self, fits: impl Fn(&Row) -> bool) -> Vec<BlockName> {
-        self.rows.names_where(fits)
+    /// In key order, from a name on (exclusive).
+    pub(super) fn lacking(&self, after: Option<BlockName>) -> impl Iterator<Item = BlockName> {
+        self.lacking.iter_after(after).map(|(name, ())| name)
     }
 
     /// In key order.

@@ -88,17 +88,15 @@ impl DirectoryState {
     /// Length of the run of `hashes` from its start that is present in all of `parts`.
     #[must_use]
     pub fn run(&self, namespace: NamespaceId, hashes: &[BlockHash], parts: &[Part]) -> usize {
-        let get = self.blocks.getter(namespace);
-        let present = |hash: &BlockHash| {
-            parts.iter().all(|part| {
-                get(&BlockKey {
-                    hash: *hash,
-                    part: *part,
-                })
-                .is_some()
+        let keys = hashes.iter().flat_map(|hash| {
+            parts.iter().map(|part| BlockKey {
+                hash: *hash,
+                part: *part,
             })
-        };
-        hashes.iter().take_while(|hash| present(hash)).count()
+        });
+        let present = self.blocks.run(namespace, keys);
+        // No parts: nothing is missing.
+        present.checked_div(parts.len()).unwrap_or(hashes.len())
     }
 
     /// Names with fewer copies than wanted, in order, from `after` on (exclusive).
@@ -114,6 +112,23 @@ impl DirectoryState {
         self.blocks
             .iter()
             .map(|(name, row)| (name, self.entry_of(row)))
+    }
+
+    /// Blocks in key order, from a name on (exclusive).
+    pub fn entries_after(
+        &self,
+        after: Option<BlockName>,
+    ) -> impl Iterator<Item = (BlockName, Entry)> {
+        let rows = self.blocks.iter_after(after);
+        rows.map(|(name, row)| (name, self.entry_of(row)))
+    }
+
+    /// Tombstones in key order, from a name on (exclusive).
+    pub fn tombstones_after(
+        &self,
+        after: Option<BlockName>,
+    ) -> impl Iterator<Item = (BlockName, Tombstone)> {
+        self.tombstones.iter_after(after)
     }
 
     /// All tombstones in key order.

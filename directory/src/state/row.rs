@@ -96,6 +96,17 @@ impl Holders {
 
     /// Removes whatever copy a node has.
     pub(super) fn remove(&mut self, slot: Slot) {
+        if let Self::Few { len, slots, copies } = self {
+            let held = usize::from(*len);
+            if let Some(at) = slots[..held].iter().position(|holder| *holder == slot) {
+                slots.copy_within(at + 1.., at);
+                copies.copy_within(at + 1.., at);
+                // Equal holders are equal bytes.
+                (slots[held - 1], copies[held - 1]) = (0, CopyNumber(0));
+                *len -= 1;
+            }
+            return;
+        }
         let held: Vec<_> = self.iter().filter(|(holder, _)| *holder != slot).collect();
         *self = Self::from_sorted(&held);
     }

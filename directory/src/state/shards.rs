@@ -12,11 +12,16 @@ use crate::{
     words::{BlockKey, BlockName, NamespaceId},
 };
 
-const _: () = assert!(SHARD_ENTRIES_MAX < ROWS_MAX);
+/// Entries at which a shard splits. Under the limit, since each of the 256 changes of a
+/// log entry may have to copy a shard of its own after a freeze.
+const SPLIT_AT: usize = 1_024;
+/// Keys of a run that are looked up together.
+const RUN_BATCH: usize = 16;
+const _: () = assert!(SPLIT_AT <= SHARD_ENTRIES_MAX && SPLIT_AT <= ROWS_MAX);
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub(super) struct CowMap<V, const MAX: usize = SHARD_ENTRIES_MAX> {
+pub(super) struct CowMap<V, const MAX: usize = SPLIT_AT> {
     spaces: Arc<BTreeMap<NamespaceId, Arc<Space<V>>>>,
     len: u64,
 }
@@ -26,6 +31,8 @@ pub(super) struct CowMap<V, const MAX: usize = SHARD_ENTRIES_MAX> {
 struct Space<V> {
     /// Lower bounds of the shards; the first shard also has whatever is below its own.
     starts: Vec<BlockKey>,
+    /// The first 8 bytes of `starts`, which decide nearly every search.
+    heads: Vec<u64>,
     shards: Vec<Arc<Table<V>>>,
 }
 
@@ -33,6 +40,7 @@ impl<V> Default for Space<V> {
     fn default() -> Self {
         Self {
             starts: Vec::new(),
+            heads: Vec::new(),
             shards: Vec::new(),
         }
     }
@@ -41,7 +49,12 @@ impl<V> Default for Space<V> {
 impl<V> Space<V> {
     /// The shard that has a key if any has; none when there are no shards.
     fn shard_of(&self, key: &BlockKey) -> Option<usize> {
-        let after = self.starts.partition_point(|start| start <= key);
+        let wanted = head(key);
+        let mut after = self.heads.partition_point(|head| *head <= wanted);
+        if after > 0 && self.heads[after - 1] == wanted {
+            let first = self.heads.partition_point(|head| *head < wanted);
+            after = first + self.starts[first..after].partition_point(|start| start <= key);
+        }
         (!self.shards.is_empty()).then(|| after.saturating_sub(1))
     }
 
@@ -51,16 +64,21 @@ impl<V> Space<V> {
 
     fn drop_shard(&mut self, at: usize) -> Arc<Table<V>> {
         self.starts.remove(at);
+        self.heads.remove(at);
         self.shards.remove(at)
+    }
+
+    fn add_shard(&mut self, at: usize, start: BlockKey, shard: Table<V>) {
+        self.starts.insert(at, start);
+        self.heads.insert(at, head(&start));
+        self.shards.insert(at, Arc::new(shard));
     }
 }
 
 impl<V: Clone> Space<V> {
     fn insert<const MAX: usize>(&mut self, key: BlockKey, value: V) -> Option<V> {
         let Some(mut at) = self.shard_of(&key) else {
-            self.starts.push(key);
-            self.shards
-                .push(Arc::new(Table::from_rows(vec![(key, value)])));
+            self.add_shard(0, key, Table::from_rows(vec![(key, value)]));
             return None;
         };
         if self.shards[at].len() >= MAX && self.shards[at].get(&key).is_none() {
@@ -78,9 +96,7 @@ impl<V: Clone> Space<V> {
         lower.shrink_to_fit();
         let start = upper[0].0;
         self.shards[at] = Arc::new(Table::from_rows(lower));
-        self.starts.insert(at + 1, start);
-        self.shards
-            .insert(at + 1, Arc::new(Table::from_rows(upper)));
+        self.add_shard(at + 1, start, Table::from_rows(upper));
     }
 
     fn remove<const MAX: usize>(&mut self, key: &BlockKey) -> Option<V> {
@@ -116,6 +132,12 @@ impl<V: Clone> Space<V> {
     }
 }
 
+fn head(key: &BlockKey) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&key.hash.0[..8]);
+    u64::from_be_bytes(first)
+}
+
 impl<V, const MAX: usize> CowMap<V, MAX> {
     pub(super) fn new() -> Self {
         Self {
@@ -132,13 +154,32 @@ impl<V, const MAX: usize> CowMap<V, MAX> {
         self.spaces.get(&name.namespace)?.get(&name.key())
     }
 
-    /// Asks for many keys of one namespace.
-    pub(super) fn getter<'a>(
-        &'a self,
+    /// How many keys of one namespace are present before the first that is not.
+    pub(super) fn run(
+        &self,
         namespace: NamespaceId,
-    ) -> impl Fn(&BlockKey) -> Option<&'a V> {
-        let space = self.spaces.get(&namespace);
-        move |key| space?.get(key)
+        mut keys: impl Iterator<Item = BlockKey>,
+    ) -> usize {
+        let Some(space) = self.spaces.get(&namespace) else {
+            return 0;
+        };
+        let mut present = 0;
+        loop {
+            let batch: [Option<BlockKey>; RUN_BATCH] = std::array::from_fn(|_| keys.next());
+            // First where each might be, then whether it is there: reads of memory that
+            // do not wait for one another are what makes a long run fast.
+            let probes = batch.map(|key| {
+                let key = key?;
+                let shard = &space.shards[space.shard_of(&key)?];
+                Some((shard, shard.probe(&key), key))
+            });
+            for probe in probes {
+                match probe {
+                    Some((shard, probe, key)) if shard.has(probe, &key) => present += 1,
+                    _ => return present,
+                }
+            }
+        }
     }
 
     /// In key order.
@@ -219,6 +260,26 @@ impl<V: Clone, const MAX: usize> CowMap<V, MAX> {
         let before = Arc::make_mut(space).insert::<MAX>(name.key(), value);
         self.len += u64::from(before.is_none());
         before
+    }
+
+    /// Changes values that fit, in key order; copies only shards that have any.
+    pub(super) fn change_where(
+        &mut self,
+        fits: impl Fn(&V) -> bool,
+        mut change: impl FnMut(BlockName, &mut V),
+    ) {
+        let any = |shard: &Arc<Table<V>>| shard.rows().iter().any(|(_, value)| fits(value));
+        for (namespace, space) in Arc::make_mut(&mut self.spaces) {
+            if !space.shards.iter().any(any) {
+                continue;
+            }
+            let space = Arc::make_mut(space);
+            for shard in space.shards.iter_mut().filter(|shard| any(shard)) {
+                Arc::make_mut(shard).change_where(&fits, &mut |key, value| {
+                    change(BlockName::new(*namespace, *key), value);
+                });
+            }
+        }
     }
 
     /// The value that was there; a name that is absent copies nothing.

@@ -1,19 +1,29 @@
 //! One shard: a hash table in two arrays, made to be cloned.
 //!
-//! `rows` holds the entries without gaps, in no promised order; `places` holds a
-//! row's number for every occupied place of an open-addressed table with linear
-//! probing. Cloning is two memory copies, and an entry costs its own size and
-//! about 3 bytes. Nothing depends on the order of rows: iteration sorts.
+//! `rows` holds the entries without gaps, in no promised order. `places` is an
+//! open-addressed table with linear probing: an occupied place has a row's number and,
+//! in its upper bits, 4 bits of the key's hash, which spare most looks at wrong rows.
+//! Cloning is two memory copies, and an entry costs its own size and about 3 bytes.
+//! Nothing depends on the order of rows: iteration sorts.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::words::BlockKey;
 
+const ROW_BITS: u32 = 12;
+const ROW_MASK: u16 = (1 << ROW_BITS) - 1;
+/// Rows of one table, at most. The last number is not used, so that no place looks free.
+pub(super) const ROWS_MAX: usize = ROW_MASK as usize;
 /// A place without a row.
 const FREE: u16 = u16::MAX;
-/// Rows of one table, at most: a row's number fits 16 bits.
-pub(super) const ROWS_MAX: usize = FREE as usize;
 const PLACES_MIN: usize = 8;
+
+/// What [`Table::probe`] found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probe {
+    found: u16,
+    upper: u16,
+}
 
 /// A map from keys of one namespace to values.
 #[derive(Debug, Clone)]
@@ -48,16 +58,32 @@ impl<V> Table<V> {
 
     pub(super) fn get(&self, key: &BlockKey) -> Option<&V> {
         self.place_of(key)
-            .map(|place| &self.rows[self.places[place] as usize].1)
+            .map(|place| &self.rows[self.row_at(place)].1)
+    }
+
+    /// The first place where a key may be.
+    pub(super) fn probe(&self, key: &BlockKey) -> Probe {
+        let hash = hash(key);
+        Probe {
+            found: self.places[hash as usize & (self.places.len() - 1)],
+            upper: upper(hash),
+        }
+    }
+
+    /// Whether a probed key is present.
+    pub(super) fn has(&self, probe: Probe, key: &BlockKey) -> bool {
+        let Probe { found, upper } = probe;
+        let first = found != FREE && found & !ROW_MASK == upper;
+        (first && self.rows[usize::from(found & ROW_MASK)].0 == *key) || self.get(key).is_some()
     }
 
     /// The value that was there.
     pub(super) fn insert(&mut self, key: BlockKey, value: V) -> Option<V> {
         if let Some(place) = self.place_of(&key) {
-            let row = self.places[place] as usize;
+            let row = self.row_at(place);
             return Some(std::mem::replace(&mut self.rows[row].1, value));
         }
-        debug_assert!(self.rows.len() < ROWS_MAX, "shards split long before");
+        debug_assert!(self.rows.len() < ROWS_MAX, "shards split before");
         if self.rows.len() == self.rows.capacity() {
             // Grows by an eighth, not by doubling: most of memory is in rows.
             self.rows.reserve_exact((self.rows.len() / 8).max(4));
@@ -73,30 +99,25 @@ impl<V> Table<V> {
 
     pub(super) fn remove(&mut self, key: &BlockKey) -> Option<V> {
         let place = self.place_of(key)?;
-        let row = self.places[place];
-        let last = (self.rows.len() - 1) as u16;
-        if row != last {
-            let key_of_last = self.rows[last as usize].0;
-            if let Some(place_of_last) = self.place_of(&key_of_last) {
-                self.places[place_of_last] = row;
-            }
+        let row = self.row_at(place);
+        let last = self.rows.len() - 1;
+        self.vacate(place);
+        // The last row moves into the gap.
+        if let Some(place_of_last) = self.place_of(&self.rows[last].0) {
+            self.places[place_of_last] = self.places[place_of_last] & !ROW_MASK | row as u16;
         }
-        self.vacate(place, row, last);
-        Some(self.rows.swap_remove(row as usize).1)
+        Some(self.rows.swap_remove(row).1)
     }
 
     /// Empties a place and moves later ones of its run up, so that probes find them.
-    /// The row `last` is about to be renumbered `row`, and its place says so already.
-    fn vacate(&mut self, place: usize, row: u16, last: u16) {
+    fn vacate(&mut self, place: usize) {
         let mask = self.places.len() - 1;
         let (mut hole, mut next) = (place, (place + 1) & mask);
         while self.places[next] != FREE {
-            let numbered = self.places[next];
-            let stored = if numbered == row { last } else { numbered };
-            let home = self.home(&self.rows[stored as usize].0);
-            // Cyclic distances from home: the row may sit in the hole if that is not before its home.
+            let home = hash(&self.rows[self.row_at(next)].0) as usize & mask;
+            // Cyclic distances: what sits at `next` may move unless its home is after the hole.
             if (next.wrapping_sub(home) & mask) >= (next.wrapping_sub(hole) & mask) {
-                self.places[hole] = numbered;
+                self.places[hole] = self.places[next];
                 hole = next;
             }
             next = (next + 1) & mask;
@@ -104,30 +125,49 @@ impl<V> Table<V> {
         self.places[hole] = FREE;
     }
 
-    fn home(&self, key: &BlockKey) -> usize {
-        xxh3_64(&canonical(key)) as usize & (self.places.len() - 1)
+    /// Changes values that fit, in key order.
+    pub(super) fn change_where(
+        &mut self,
+        fits: impl Fn(&V) -> bool,
+        change: &mut impl FnMut(&BlockKey, &mut V),
+    ) {
+        let mut fitting: Vec<_> = self.rows.iter_mut().filter(|(_, v)| fits(v)).collect();
+        fitting.sort_unstable_by_key(|(key, _)| *key);
+        for (key, value) in fitting {
+            change(key, value);
+        }
+    }
+
+    fn row_at(&self, place: usize) -> usize {
+        usize::from(self.places[place] & ROW_MASK)
     }
 
     fn place_of(&self, key: &BlockKey) -> Option<usize> {
         let mask = self.places.len() - 1;
-        let mut place = self.home(key);
+        let hash = hash(key);
+        let upper = upper(hash);
+        let mut place = hash as usize & mask;
         loop {
-            match self.places[place] {
-                FREE => return None,
-                row if self.rows[row as usize].0 == *key => return Some(place),
-                _ => place = (place + 1) & mask,
+            let found = self.places[place];
+            if found == FREE {
+                return None;
             }
+            if found & !ROW_MASK == upper && self.rows[usize::from(found & ROW_MASK)].0 == *key {
+                return Some(place);
+            }
+            place = (place + 1) & mask;
         }
     }
 
     /// Finds a free place for a row that has none.
     fn occupy(&mut self, row: usize) {
         let mask = self.places.len() - 1;
-        let mut place = self.home(&self.rows[row].0);
+        let hash = hash(&self.rows[row].0);
+        let mut place = hash as usize & mask;
         while self.places[place] != FREE {
             place = (place + 1) & mask;
         }
-        self.places[place] = row as u16;
+        self.places[place] = upper(hash) | row as u16;
     }
 
     fn rebuild(&mut self) {
@@ -139,11 +179,16 @@ impl<V> Table<V> {
     }
 }
 
-/// 36 bytes: hash, shard, group (big endian).
-fn canonical(key: &BlockKey) -> [u8; 36] {
+/// The bits of a hash that a place keeps; the lower ones say where it is.
+fn upper(hash: u64) -> u16 {
+    (hash >> 48) as u16 & !ROW_MASK
+}
+
+/// Over 36 bytes: hash, shard, group (big endian).
+fn hash(key: &BlockKey) -> u64 {
     let mut raw = [0; 36];
     raw[..32].copy_from_slice(&key.hash.0);
     raw[32..34].copy_from_slice(&key.part.shard.to_be_bytes());
     raw[34..].copy_from_slice(&key.part.group.to_be_bytes());
-    raw
+    xxh3_64(&raw)
 }

@@ -45,8 +45,16 @@ impl Tombstones {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (BlockName, Tombstone)> {
+        self.iter_after(None)
+    }
+
+    /// In key order, from a name on (exclusive).
+    pub(super) fn iter_after(
+        &self,
+        after: Option<BlockName>,
+    ) -> impl Iterator<Item = (BlockName, Tombstone)> {
         self.names
-            .iter()
+            .iter_after(after)
             .map(|(name, tombstone)| (name, *tombstone))
     }
 

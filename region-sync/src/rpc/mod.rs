@@ -4,5 +4,7 @@ mod feed;
 pub(crate) mod home;
 pub(crate) mod probe;
 mod subscriber;
+#[cfg(test)]
+mod subscriber_test;
 
 pub(crate) use feed::service;

@@ -141,7 +141,7 @@ impl DirectoryState {
     }
 
     /// Keeps the row, or removes the block when its last copy went.
-    pub(super) fn put_or_vanish(&mut self, name: BlockName, row: Row, events: &mut Vec<Event>) {
+    fn put_or_vanish(&mut self, name: BlockName, row: Row, events: &mut Vec<Event>) {
         if row.holders.len() > 0 {
             self.blocks.put(name, row);
         } else {

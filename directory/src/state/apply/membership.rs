@@ -89,13 +89,8 @@ impl DirectoryState {
 
     /// A node's copies are gone, and not on purpose: what is wanted stays, so the rest is repaired.
     fn lose_copies(&mut self, slot: Slot, events: &mut Vec<Event>) {
-        let held = |row: &crate::state::row::Row| row.holders.copy_of(slot).is_some();
-        for name in self.blocks.names_where(held) {
-            if let Some(mut row) = self.blocks.get(&name).cloned() {
-                row.holders.remove(slot);
-                self.put_or_vanish(name, row, events);
-            }
-        }
+        let gone = self.blocks.lose(slot);
+        events.extend(gone.into_iter().map(|name| Event::Vanished { name }));
     }
 }
 

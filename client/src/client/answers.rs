@@ -1,0 +1,158 @@
+//! What gateways answer, in words.
+
+use std::time::Duration;
+
+use kvmesh_directory::{FeedPosition, Namespace, NodeId, Part, RegionId, RingEpoch};
+
+use super::Chain;
+
+/// A chain that a lookup asks about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainQuery {
+    /// From the root on.
+    pub chain: Chain,
+    /// First block that is asked about.
+    pub start: u32,
+    /// A block counts only when all of these parts of it do; none named: (0, 0).
+    pub parts: Vec<Part>,
+}
+
+impl From<Chain> for ChainQuery {
+    fn from(chain: Chain) -> Self {
+        Self {
+            chain,
+            start: 0,
+            parts: Vec::new(),
+        }
+    }
+}
+
+/// A namespace as a gateway opened it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenAnswer {
+    /// As it stands now.
+    pub namespace: Namespace,
+    /// Of the gateway's region.
+    pub ring_epoch: RingEpoch,
+    /// The gateway's region.
+    pub region: RegionId,
+    /// A view at this position knows the namespace.
+    pub position: Option<FeedPosition>,
+    /// Version of the wire protocol that the gateway speaks.
+    pub protocol_version: u32,
+}
+
+/// How much of each chain is present.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LookupAnswer {
+    /// One per chain, in order; empty when `view_behind`.
+    pub matches: Vec<ChainMatch>,
+    /// The local view that answered.
+    pub position: Option<FeedPosition>,
+    /// Time since that view last heard from its feed.
+    pub age: Duration,
+    /// The mesh view that answered, one entry per other region.
+    pub regions: Vec<RemoteView>,
+    /// What the client wrote was not visible in time: nothing is answered.
+    pub view_behind: bool,
+}
+
+/// How much of one chain is present.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChainMatch {
+    /// Blocks from the start on that the region holds without a hole, in all parts.
+    pub local_blocks: u32,
+    /// Their bytes.
+    pub local_bytes: u64,
+    /// Blocks that follow them and are being put or fetched right now.
+    pub pending_blocks: u32,
+    /// Blocks from the start on that the region and the others hold together without a hole.
+    pub mesh_blocks: u32,
+    /// What other regions hold without a hole from the start on.
+    pub remote: Vec<RemoteRun>,
+}
+
+/// What another region holds of a chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoteRun {
+    /// Which region.
+    pub region: RegionId,
+    /// Blocks from the start on, in all parts.
+    pub blocks: u32,
+    /// Bytes that a get would bring from there.
+    pub fetch_bytes: u64,
+    /// What that is expected to take, milliseconds.
+    pub estimated_fetch_ms: f64,
+    /// Last round trip seen, milliseconds.
+    pub rtt_ms: f64,
+    /// What recomputing is expected to take, milliseconds; none: the prefill rate is unknown.
+    pub estimated_recompute_ms: Option<f64>,
+    /// None: the prefill rate is unknown.
+    pub advice: Option<Advice>,
+}
+
+/// What the mesh would do about a remote run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Fetch it.
+    Fetch,
+    /// Recompute it.
+    Recompute,
+    /// Fetch the head, recompute the tail.
+    Split,
+}
+
+/// The mesh view of one other region.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoteView {
+    /// Which region.
+    pub region: RegionId,
+    /// None: nothing was heard of it yet.
+    pub position: Option<FeedPosition>,
+    /// Time since it was last heard.
+    pub age: Duration,
+    /// It answered lately.
+    pub reachable: bool,
+    /// Last round trip seen, milliseconds.
+    pub rtt_ms: f64,
+}
+
+/// What became of a delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deleted {
+    /// A view at this position does not show the blocks.
+    pub position: FeedPosition,
+    /// Names that were present.
+    pub names: u32,
+}
+
+/// Which nodes own each block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// By which the owners were chosen.
+    pub ring_epoch: RingEpoch,
+    /// Nodes that are named below.
+    pub nodes: Vec<NodeEndpoint>,
+    /// One per block and part, in chain order, parts innermost.
+    pub blocks: Vec<BlockOwners>,
+}
+
+/// Where a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeEndpoint {
+    /// Its number.
+    pub node: NodeId,
+    /// `host:port`.
+    pub address: String,
+    /// Failure domain.
+    pub zone: String,
+}
+
+/// Owners and holders of one block, as indexes into [`Located::nodes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockOwners {
+    /// The preference list, the primary first.
+    pub owners: Vec<usize>,
+    /// Who holds it now.
+    pub holders: Vec<usize>,
+}

@@ -1,0 +1,158 @@
+//! The client for engines: looks chains up, gets and puts blocks through the gateways given.
+//!
+//! Every byte that it returns was verified. It asks another gateway when one fails, inside
+//! of the deadline, and by itself reads what it wrote, whichever gateway answers.
+
+mod answers;
+mod attempts;
+mod chain;
+mod error;
+mod gathering;
+mod get;
+mod opened;
+mod positions;
+mod put;
+mod put_attempt;
+
+pub use answers::{
+    Advice, BlockOwners, ChainMatch, ChainQuery, Deleted, Located, LookupAnswer, NodeEndpoint,
+    OpenAnswer, RemoteRun, RemoteView,
+};
+pub use chain::Chain;
+pub use error::CallError;
+pub use get::{Fetched, FetchedBlock, GetOptions, GetOutcome, GetStream, GetSummary, SourceCount};
+pub use opened::Opened;
+pub use put::{Acked, PutBlock, PutOptions, PutResult, RefusalReason, Refused};
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use kvmesh_directory::{Description, FeedPosition, Namespace};
+use tokio::time::{Instant, timeout_at};
+
+use self::{attempts::Attempts, positions::Positions};
+use crate::{
+    channel::Channels,
+    rpc::{CacheRpc, RpcError},
+};
+
+/// A client of one mesh. Cheap to clone; clones share channels and what was written.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    gateways: Vec<String>,
+    channels: Channels,
+    /// Where the next call starts: past the gateways that failed last.
+    first: AtomicUsize,
+    positions: Positions,
+}
+
+impl Client {
+    /// A client of the gateways at these `host:port` addresses, the nearest first.
+    /// Connections are made when they are first used.
+    ///
+    /// # Errors
+    /// When there is no address, or one cannot be.
+    pub fn connect(gateways: Vec<String>, channels: Channels) -> Result<Self, CallError> {
+        if gateways.is_empty() {
+            return Err(CallError::NoGateway);
+        }
+        for address in &gateways {
+            channels.to(address)?;
+        }
+        let shared = Shared {
+            gateways,
+            channels,
+            first: AtomicUsize::new(0),
+            positions: Positions::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Makes a namespace known, or finds it. `name` is an alias, empty: derived from the id;
+    /// `template` names policies of the operator, empty: the default ones.
+    ///
+    /// # Errors
+    /// When the gateways refuse, cannot be reached, or do not answer in time.
+    pub async fn open(
+        &self,
+        description: &Description,
+        name: &str,
+        template: &str,
+        deadline: Duration,
+    ) -> Result<Opened, CallError> {
+        let deadline = Instant::now() + deadline;
+        let answer = self.shared.ask("open", deadline, |rpc, left| {
+            rpc.open(description, name, template, left)
+        });
+        let answer = answer.await?;
+        if let Some(position) = &answer.position {
+            self.observe(position);
+        }
+        Ok(Opened::new(self.clone(), answer.namespace))
+    }
+
+    /// A namespace that is known to be open.
+    #[must_use]
+    pub fn namespace(&self, namespace: Namespace) -> Opened {
+        Opened::new(self.clone(), namespace)
+    }
+
+    /// From now on reads show everything that a view at `position` shows. The client notes by
+    /// itself what it wrote; this is for what others wrote.
+    pub fn observe(&self, position: &FeedPosition) {
+        self.shared.positions.note(position);
+    }
+
+    /// What reads ask for: the newest position of each region, ascending by region.
+    #[must_use]
+    pub fn positions(&self) -> Vec<FeedPosition> {
+        self.shared.positions.all()
+    }
+}
+
+impl Shared {
+    /// Asks one gateway after another until one answers, inside of the deadline.
+    async fn ask<T, F>(
+        self: &Arc<Self>,
+        call: &'static str,
+        deadline: Instant,
+        ask: impl Fn(CacheRpc, Duration) -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, RpcError>>,
+    {
+        let mut attempts = Attempts::new(Arc::clone(self), call, deadline);
+        loop {
+            let at = attempts.begin()?;
+            match timeout_at(deadline, ask(at.rpc, at.left)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => attempts.failed(error).await?,
+                Err(_) => return Err(attempts.out_of_time()),
+            }
+        }
+    }
+
+    fn address(&self, turn: usize) -> &str {
+        &self.gateways[turn % self.gateways.len()]
+    }
+
+    /// The gateway of a turn failed: the next call starts past it.
+    fn skip(&self, turn: usize) {
+        self.first.store(
+            turn.wrapping_add(1) % self.gateways.len(),
+            Ordering::Relaxed,
+        );
+    }
+}

@@ -1,0 +1,36 @@
+//! The client's side of `Cache`: words in, words out. Whom to ask, how often and how long
+//! is decided in [`crate::client`].
+
+mod answers;
+mod cache;
+mod get;
+mod put;
+
+pub(crate) use cache::{CacheRpc, Range};
+pub(crate) use get::{GetFrame, GetFrames, GetRequest, Header};
+pub(crate) use put::{PutAnswer, PutCall, PutFrame, PutOpen};
+
+use tonic::Status;
+
+use crate::convert::WireError;
+
+/// Why one attempt of a call failed.
+#[derive(Debug)]
+pub(crate) enum RpcError {
+    /// The server answered with an error, or the connection broke.
+    Status(Box<Status>),
+    /// The answer cannot be read.
+    Wire(WireError),
+}
+
+impl From<Status> for RpcError {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl From<WireError> for RpcError {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}

@@ -1,0 +1,174 @@
+//! The frames of a put.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use kvmesh_directory::{NamespaceId, Part, namespace::AckLevel};
+use kvmesh_proto::v1::{self as wire, put_decision::Verdict, put_request, put_response};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::{RpcError, get::millis};
+use crate::{
+    block::BlockMeta,
+    client::{Acked, RefusalReason, Refused},
+    convert::{FromWire, ToWire, WireError, ack_level, ack_level_or_policy, required},
+};
+
+/// How the blocks of a call are to be put.
+#[derive(Debug, Clone)]
+pub(crate) struct PutOpen {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) ack: Option<AckLevel>,
+    /// The gateway is to override its own deadline.
+    pub(crate) overrides: bool,
+    /// Time that is left.
+    pub(crate) left: Duration,
+}
+
+/// What a client sends after it opened the put.
+#[derive(Debug)]
+pub(crate) enum PutFrame {
+    /// Announces a block.
+    Offer {
+        id: u64,
+        hash: Bytes,
+        part: Part,
+        meta: BlockMeta,
+    },
+    /// The next piece of a block.
+    Piece { id: u64, data: Bytes },
+}
+
+/// A put that is about to start. Frames are taken from `frames` as the server takes them.
+pub(crate) struct PutCall {
+    pub(crate) open: PutOpen,
+    pub(crate) frames: mpsc::Receiver<PutFrame>,
+}
+
+impl PutCall {
+    pub(super) fn into_parts(
+        self,
+    ) -> (
+        Duration,
+        impl futures::Stream<Item = wire::PutRequest> + Send + 'static,
+    ) {
+        let left = self.open.left;
+        let open = wire::PutOpen {
+            namespace_id: self.open.namespace.to_wire(),
+            ack: ack_level_or_policy(self.open.ack),
+            ring_epoch: 0,
+            deadline_ms: if self.open.overrides { millis(left) } else { 0 },
+            fill: false,
+        };
+        let first = wire::PutRequest {
+            frame: Some(put_request::Frame::Open(open)),
+        };
+        let rest = ReceiverStream::new(self.frames).map(|frame| frame.to_wire());
+        (left, futures::stream::iter([first]).chain(rest))
+    }
+}
+
+impl ToWire for PutFrame {
+    type Wire = wire::PutRequest;
+    fn to_wire(&self) -> wire::PutRequest {
+        let frame = match self {
+            Self::Offer {
+                id,
+                hash,
+                part,
+                meta,
+            } => put_request::Frame::Offer(wire::PutOffer {
+                id: *id,
+                hash: hash.clone(),
+                part: Some(part.to_wire()),
+                meta: Some(meta.to_wire()),
+            }),
+            Self::Piece { id, data } => put_request::Frame::Piece(wire::PutPiece {
+                id: *id,
+                data: data.clone(),
+            }),
+        };
+        wire::PutRequest { frame: Some(frame) }
+    }
+}
+
+/// What a server says about one block.
+#[derive(Debug)]
+pub(crate) enum PutAnswer {
+    /// It wants the bytes.
+    Send,
+    /// It has the block; an ack follows.
+    Have,
+    /// It did not store the block.
+    Refused(Refused),
+    /// It stored the block.
+    Acked(Acked),
+}
+
+/// The answers as they come.
+pub(crate) struct PutAnswers {
+    stream: Streaming<wire::PutResponse>,
+}
+
+impl PutAnswers {
+    pub(super) fn new(stream: Streaming<wire::PutResponse>) -> Self {
+        Self { stream }
+    }
+
+    /// The next answer, with the id of its block; none: the stream ended. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> Result<Option<(u64, PutAnswer)>, RpcError> {
+        let Some(raw) = self.stream.message().await? else {
+            return Ok(None);
+        };
+        let answer = match raw.frame.ok_or(WireError::Missing("frame"))? {
+            put_response::Frame::Decision(decision) => read_decision(decision)?,
+            put_response::Frame::Ack(ack) => PutAnswer::Acked(Acked::from_wire(ack)?),
+        };
+        Ok(Some((raw.id, answer)))
+    }
+}
+
+fn read_decision(raw: wire::PutDecision) -> Result<PutAnswer, WireError> {
+    match Verdict::try_from(raw.verdict) {
+        Ok(Verdict::Send) => Ok(PutAnswer::Send),
+        Ok(Verdict::Have) => Ok(PutAnswer::Have),
+        Ok(Verdict::Refused) => Ok(PutAnswer::Refused(Refused {
+            reason: read_reason(raw.reason())?,
+            message: raw.message,
+            retry_after: Some(Duration::from_millis(raw.retry_after_ms.into()))
+                .filter(|after| !after.is_zero()),
+        })),
+        Ok(Verdict::Unspecified) => Err(WireError::Missing("verdict")),
+        Err(why) => Err(WireError::field("verdict", why)),
+    }
+}
+
+fn read_reason(raw: wire::RefusalReason) -> Result<RefusalReason, WireError> {
+    Ok(match raw {
+        wire::RefusalReason::Unspecified => return Err(WireError::Missing("reason")),
+        wire::RefusalReason::Invalid => RefusalReason::Invalid,
+        wire::RefusalReason::TooLarge => RefusalReason::TooLarge,
+        wire::RefusalReason::Checksum => RefusalReason::Checksum,
+        wire::RefusalReason::NoSpace => RefusalReason::NoSpace,
+        wire::RefusalReason::Unavailable => RefusalReason::Unavailable,
+        wire::RefusalReason::StaleEpoch => RefusalReason::StaleEpoch,
+        wire::RefusalReason::Overtaken => RefusalReason::Overtaken,
+        wire::RefusalReason::Truncated => RefusalReason::Truncated,
+        wire::RefusalReason::OutOfTime => RefusalReason::OutOfTime,
+    })
+}
+
+impl FromWire for Acked {
+    type Wire = wire::PutAck;
+    fn from_wire(wire: wire::PutAck) -> Result<Self, WireError> {
+        Ok(Self {
+            level: ack_level(wire.level)?.ok_or(WireError::Missing("level"))?,
+            position: required("position", wire.position)?,
+            copies: wire.copies,
+            existed: wire.existed,
+        })
+    }
+}
