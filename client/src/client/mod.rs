@@ -14,6 +14,15 @@ mod positions;
 mod put;
 mod put_attempt;
 
+#[cfg(test)]
+mod fake_gateway_test;
+#[cfg(test)]
+mod get_test;
+#[cfg(test)]
+mod put_test;
+#[cfg(test)]
+mod unary_test;
+
 pub use answers::{
     Advice, BlockOwners, ChainMatch, ChainQuery, Deleted, Located, LookupAnswer, NodeEndpoint,
     OpenAnswer, RemoteRun, RemoteView,
