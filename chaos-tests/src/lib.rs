@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Faults on real processes: a mesh of programs on loopback, and what is done to it.
+//!
+//! `tests/house.rs` keeps the house rules; `tests/rolling_kill.rs` runs [`rolling_kill`].
+
+mod blocks;
+mod load;
+pub mod mesh;
+mod poll;
+mod process;
+mod programs;
+pub mod rolling_kill;
+mod rpc;
+mod scrape;
+
+pub use mesh::Mesh;
+pub use rolling_kill::{Plan, Report};

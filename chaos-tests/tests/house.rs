@@ -51,6 +51,7 @@ const FENCES: &[Fence] = &[
             "region-sync/src/rpc/",
             "region-sync/src/rpc.rs",
             "meshctl/src/",
+            "chaos-tests/src/rpc.rs",
             "*_test.rs",
         ],
     },

@@ -1,0 +1,171 @@
+//! A mesh of real processes on loopback: a region of three nodes and two of one, each
+//! with a gateway and a region-sync.
+
+mod ports;
+mod settings;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use kvmesh_client::{
+    Client,
+    channel::{Channels, TcpConnect},
+};
+
+use self::settings::Place;
+use crate::{
+    poll,
+    process::Process,
+    programs,
+    rpc::{self, Seen},
+    scrape,
+};
+
+/// Names of the regions with the number of their nodes; the first one is put into.
+pub const REGIONS: [(&str, u64); 3] = [("us-east", 3), ("eu-west", 1), ("ap-south", 1)];
+
+const READY_BOUND: Duration = Duration::from_secs(60);
+
+/// One region's processes.
+pub struct Region {
+    place: Place,
+    /// In the order of their numbers, from 1.
+    pub nodes: Vec<Process>,
+    /// The front door.
+    pub gateway: Process,
+    /// Follows the other regions.
+    pub region_sync: Process,
+}
+
+/// All processes. They end when it is dropped.
+pub struct Mesh {
+    /// In the order of [`REGIONS`].
+    pub regions: Vec<Region>,
+    channels: Channels,
+}
+
+impl Mesh {
+    /// Starts everything, with settings, logs and Raft stores in this folder, and makes
+    /// the regions.
+    ///
+    /// # Errors
+    /// When a process does not start or a region cannot be made in time.
+    pub async fn start(folder: &Path) -> Result<Self> {
+        let programs = programs::folder()?;
+        let places = settings::places(&REGIONS)?;
+        let regions: Result<Vec<Region>> = places
+            .iter()
+            .map(|place| Region::new(place, &places, &programs, folder))
+            .collect();
+        let mut mesh = Self {
+            regions: regions?,
+            channels: Channels::new(Arc::new(TcpConnect)),
+        };
+        for region in &mut mesh.regions {
+            region.start(&mesh.channels).await?;
+        }
+        Ok(mesh)
+    }
+
+    /// A client of one region's gateway, with channels of its own.
+    ///
+    /// # Errors
+    /// When the gateway's address cannot be.
+    pub fn client(&self, region: usize) -> Result<Client> {
+        let gateway = self.regions[region].place.gateway.clone();
+        let channels = Channels::new(Arc::new(TcpConnect));
+        Ok(Client::connect(vec![gateway], channels)?)
+    }
+
+    /// What a node of a region sees.
+    pub(crate) async fn see(&self, region: usize, node: usize) -> Result<Seen> {
+        let address = &self.regions[region].place.nodes[node].listen;
+        let seen = rpc::see(&self.channels, address).await;
+        seen.with_context(|| {
+            format!(
+                "{} does not answer",
+                self.regions[region].nodes[node].name()
+            )
+        })
+    }
+
+    /// `kvmesh_blocks_under_replicated` as a node of a region exports it.
+    pub(crate) async fn under_replicated_metric(&self, region: usize, node: usize) -> Result<f64> {
+        let metrics = &self.regions[region].place.nodes[node].metrics;
+        let values = scrape::metric(metrics, "kvmesh_blocks_under_replicated").await?;
+        ensure!(values.len() == 1, "{} values instead of one", values.len());
+        Ok(values[0])
+    }
+
+    /// Whether every process still runs.
+    ///
+    /// # Errors
+    /// Names one that has ended.
+    pub fn check(&mut self) -> Result<()> {
+        self.regions
+            .iter_mut()
+            .flat_map(Region::processes)
+            .try_for_each(Process::check)
+    }
+}
+
+impl Region {
+    fn new(place: &Place, all: &[Place], programs: &Path, folder: &Path) -> Result<Self> {
+        let process = |name: String, program: &str, settings: Result<String>| {
+            Process::new(name, programs.join(program), folder, &settings?)
+        };
+        let region = place.region;
+        let nodes: Result<Vec<Process>> = (1..=place.nodes.len() as u64)
+            .map(|node| {
+                let name = format!("{region}-node-{node}");
+                let raft = folder.join(format!("{name}-raft"));
+                process(name, "kvmesh-node", place.node_settings(node, raft))
+            })
+            .collect();
+        let gateway = process(
+            format!("{region}-gateway"),
+            "kvmesh-gateway",
+            place.gateway_settings(),
+        );
+        let region_sync = process(
+            format!("{region}-region-sync"),
+            "kvmesh-region-sync",
+            place.region_sync_settings(all),
+        );
+        Ok(Self {
+            place: place.clone(),
+            nodes: nodes?,
+            gateway: gateway?,
+            region_sync: region_sync?,
+        })
+    }
+
+    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        let doors = [&mut self.gateway, &mut self.region_sync];
+        self.nodes.iter_mut().chain(doors)
+    }
+
+    async fn start(&mut self, channels: &Channels) -> Result<()> {
+        for process in self.processes() {
+            process.start().await?;
+        }
+        let what = format!("making region {}", self.place.region);
+        poll::until(&what, READY_BOUND, async || {
+            let first = &self.place.nodes[0].listen;
+            // A repeated try may find that an earlier one was heard.
+            let made = rpc::init_region(channels, first).await;
+            let seen = rpc::see(channels, first).await?;
+            if seen.nodes.is_empty() {
+                made?;
+            }
+            let alive = seen.nodes.iter().filter(|(_, _, alive)| *alive).count();
+            ensure!(
+                alive == self.place.nodes.len(),
+                "{alive} of {} nodes have begun",
+                self.place.nodes.len()
+            );
+            Ok(())
+        })
+        .await
+    }
+}

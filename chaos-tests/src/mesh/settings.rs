@@ -1,0 +1,112 @@
+//! Who listens where, and the settings files that follow from it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use kvmesh_node::MemberSetting;
+use kvmesh_region_sync::PeerSettings;
+
+use super::ports;
+
+const NODE_MEMORY_BYTES: u64 = 2 << 30;
+
+/// Where one region's processes are.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) region: &'static str,
+    pub(super) nodes: Vec<NodePlace>,
+    pub(super) gateway: String,
+    gateway_metrics: String,
+    region_sync: String,
+    region_sync_metrics: String,
+}
+
+/// Where one node is.
+#[derive(Clone)]
+pub(super) struct NodePlace {
+    pub(super) listen: String,
+    pub(super) metrics: String,
+}
+
+/// Finds a place for every process.
+pub(super) fn places(regions: &[(&'static str, u64)]) -> Result<Vec<Place>> {
+    let nodes: u64 = regions.iter().map(|(_, nodes)| nodes).sum();
+    let mut free = ports::free(2 * nodes as usize + 4 * regions.len())?.into_iter();
+    let mut next = || free.next().unwrap_or_default();
+    let places = regions.iter().map(|&(region, nodes)| Place {
+        region,
+        nodes: (0..nodes)
+            .map(|_| NodePlace {
+                listen: next(),
+                metrics: next(),
+            })
+            .collect(),
+        gateway: next(),
+        gateway_metrics: next(),
+        region_sync: next(),
+        region_sync_metrics: next(),
+    });
+    Ok(places.collect())
+}
+
+impl Place {
+    fn node_addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.listen.clone()).collect()
+    }
+
+    /// Of the node with this number, from 1.
+    pub(super) fn node_settings(&self, node: u64, raft_dir: PathBuf) -> Result<String> {
+        let zone = |node: u64| format!("zone-{node}");
+        let members = (1..).zip(&self.nodes).map(|(node, place)| MemberSetting {
+            node,
+            address: place.listen.clone(),
+            zone: zone(node),
+            weight: 1,
+            voter: true,
+        });
+        let place = &self.nodes[node as usize - 1];
+        let settings = kvmesh_node::Settings {
+            region: self.region.to_owned(),
+            node,
+            zone: zone(node),
+            listen: place.listen.parse()?,
+            metrics_listen: place.metrics.parse()?,
+            memory_bytes: NODE_MEMORY_BYTES,
+            raft_dir,
+            members: members.collect(),
+            ..kvmesh_node::Settings::default()
+        };
+        Ok(toml::to_string(&settings)?)
+    }
+
+    pub(super) fn gateway_settings(&self) -> Result<String> {
+        let settings = kvmesh_gateway::Settings {
+            region: self.region.to_owned(),
+            listen: self.gateway.parse()?,
+            metrics_listen: self.gateway_metrics.parse()?,
+            nodes: self.node_addresses(),
+            region_syncs: vec![self.region_sync.clone()],
+            ..kvmesh_gateway::Settings::default()
+        };
+        Ok(toml::to_string(&settings)?)
+    }
+
+    pub(super) fn region_sync_settings(&self, all: &[Place]) -> Result<String> {
+        let others = all.iter().filter(|place| place.region != self.region);
+        let peers = others.map(|place| PeerSettings {
+            region: place.region.to_owned(),
+            nodes: place.node_addresses(),
+            gateways: vec![place.gateway.clone()],
+            bandwidth_bits: 1_000_000_000,
+        });
+        let settings = kvmesh_region_sync::Settings {
+            region: self.region.to_owned(),
+            listen: self.region_sync.parse()?,
+            metrics_listen: self.region_sync_metrics.parse()?,
+            nodes: self.node_addresses(),
+            peers: peers.collect(),
+            ..kvmesh_region_sync::Settings::default()
+        };
+        Ok(toml::to_string(&settings)?)
+    }
+}

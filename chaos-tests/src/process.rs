@@ -1,0 +1,111 @@
+//! One real process: started, killed with SIGKILL, started again.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::poll;
+
+const START_BOUND: Duration = Duration::from_secs(30);
+
+/// A program with its settings. Ends with SIGKILL when it is dropped.
+pub struct Process {
+    name: String,
+    program: PathBuf,
+    config: PathBuf,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Writes the settings beside where the logs will be; does not start it.
+    pub(crate) fn new(
+        name: String,
+        program: PathBuf,
+        folder: &Path,
+        settings: &str,
+    ) -> Result<Self> {
+        let config = folder.join(format!("{name}.toml"));
+        fs::write(&config, settings).context("settings cannot be written")?;
+        Ok(Self {
+            name,
+            program,
+            config,
+            child: None,
+        })
+    }
+
+    /// What it is called in logs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts it and waits until it listens. Logs are added to those of earlier starts.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends at once, or does not listen in time.
+    pub async fn start(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "{} runs already", self.name);
+        let said = self.config.with_extension("out");
+        let log = self.config.with_extension("log");
+        let log = File::options().create(true).append(true).open(log)?;
+        let child = Command::new(&self.program)
+            .arg("--config")
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(File::create(&said)?)
+            .stderr(log)
+            .spawn();
+        let child = child.with_context(|| format!("{} cannot be started", self.name))?;
+        self.child = Some(child);
+        let what = format!("starting {}", self.name);
+        poll::until(&what, START_BOUND, async || {
+            let said = fs::read_to_string(&said)?;
+            ensure!(said.contains("listening "), "it does not listen yet");
+            Ok(())
+        })
+        .await?;
+        self.check()
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// When it has ended by itself.
+    pub fn check(&mut self) -> Result<()> {
+        let Some(child) = &mut self.child else {
+            bail!("{} does not run", self.name);
+        };
+        match child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended by itself with {status}", self.name),
+        }
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.check()?;
+        let mut child = self.child.take().context("it runs")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
