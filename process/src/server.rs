@@ -4,8 +4,6 @@
 //! connection that it accepted is closed, also those with streams that never end.
 
 mod connection;
-#[cfg(test)]
-mod server_test;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -135,3 +133,6 @@ fn bounded(incoming: Incoming, connections_max: usize, over: CancellationToken) 
         std::future::ready(admitted)
     }))
 }
+
+#[cfg(test)]
+mod server_test;
