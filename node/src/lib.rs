@@ -1,9 +1,21 @@
 //! A node holds blocks, and votes on the region's metadata.
 
+mod applied;
 pub mod consensus;
 pub mod directory;
+mod gate;
+mod metrics;
+mod node;
+mod placement;
+mod receive;
+mod repair;
+mod reports;
+mod rpc;
 mod serve;
 pub mod settings;
+pub mod store;
+mod upkeep;
+mod write;
 
-pub use serve::{ServeError, serve};
+pub use serve::{ServeError, serve, serve_with};
 pub use settings::{MemberSetting, Settings};

@@ -1,31 +1,161 @@
 //! Puts a node together, and runs it until it is told to stop.
 
-use kvmesh_client::channel::Incoming;
-use kvmesh_process::{Environment, server};
-use tokio_util::sync::CancellationToken;
+use std::sync::Arc;
 
-use crate::Settings;
+use kvmesh_client::channel::Incoming;
+use kvmesh_directory::{NodeId, RegionId, words::WordError};
+use kvmesh_process::{Environment, server};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+
+use crate::{
+    Settings, applied,
+    consensus::{self, Consensus, MemoryStorage, StartError, Storage},
+    directory::SharedDirectory,
+    node::{Node, Parts},
+    repair, reports, rpc,
+    store::{MemoryTier, Store, memory_for_blocks},
+    upkeep,
+};
 
 /// Why a node ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The region's name cannot be.
     #[error("the settings cannot be")]
-    Settings(#[from] kvmesh_directory::words::WordError),
+    Settings(#[from] WordError),
+    /// Consensus could not start.
+    #[error("the node cannot take part in its region's consensus")]
+    Consensus(#[from] StartError),
     /// The gRPC server failed.
     #[error(transparent)]
     Server(#[from] server::ServeError),
 }
 
-/// Runs a node on the connections of `incoming` until `stop`.
+/// Runs a node on the connections of `incoming` until `stop`. Without a `raft_dir` its log
+/// is kept in memory, and lost with it.
 ///
 /// # Errors
 /// When it cannot start, or its server fails.
 pub async fn serve(
-    _settings: Settings,
-    _environment: Environment,
-    _incoming: Incoming,
-    _stop: CancellationToken,
+    settings: Settings,
+    environment: Environment,
+    incoming: Incoming,
+    stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    todo!()
+    let storage = match settings.raft_dir.as_os_str().is_empty() {
+        true => Storage::Memory(MemoryStorage::default()),
+        false => Storage::Directory(settings.raft_dir.clone()),
+    };
+    serve_with(settings, environment, storage, incoming, stop).await
+}
+
+/// As [`serve`], over a log that the caller gives: one in memory can outlive the node.
+///
+/// # Errors
+/// When it cannot start, or its server fails.
+pub async fn serve_with(
+    settings: Settings,
+    environment: Environment,
+    storage: Storage,
+    incoming: Incoming,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let (tasks, grace) = (
+        TaskTracker::new(),
+        Settings::millis(settings.shutdown_grace_ms),
+    );
+    // Consensus and workers outlive the streams, so that what is in flight can be committed.
+    let work = CancellationToken::new();
+    let streams = work.child_token();
+    let ended = match start(settings, environment, storage, &tasks, (&streams, &work)).await {
+        Ok(node) => {
+            let routes = rpc::routes(&node);
+            spawn_workers(&node, &work);
+            tasks.spawn(drain(Arc::clone(&node), stop.clone(), work.clone()));
+            let served = server::serve(routes, incoming, stop, grace).await;
+            served.map_err(ServeError::from)
+        }
+        Err(error) => Err(error),
+    };
+    work.cancel();
+    tasks.close();
+    if timeout(grace, tasks.wait()).await.is_err() {
+        warn!(left = tasks.len(), "grace period over");
+    }
+    ended
+}
+
+/// Once told to stop: ends the streams, lets puts in flight be committed, then ends the work.
+async fn drain(node: Arc<Node>, stop: CancellationToken, work: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work.cancelled() => return,
+    }
+    node.stop.cancel();
+    let patience = Settings::millis(node.settings.shutdown_grace_ms / 2);
+    if timeout(patience, node.settled()).await.is_err() {
+        warn!("puts in flight are given up");
+    }
+    work.cancel();
+}
+
+async fn start(
+    settings: Settings,
+    environment: Environment,
+    storage: Storage,
+    tasks: &TaskTracker,
+    (streams, work): (&CancellationToken, &CancellationToken),
+) -> Result<Arc<Node>, ServeError> {
+    let region: RegionId = settings.region.parse()?;
+    let directory = SharedDirectory::default();
+    let consensus = Consensus::start(
+        consensus_settings(&settings, region.clone(), storage),
+        environment.clone(),
+        directory.clone(),
+        tasks,
+        work.clone(),
+    )
+    .await?;
+    let memory_bytes = match settings.memory_bytes {
+        0 => memory_for_blocks(),
+        bytes => bytes,
+    };
+    Ok(Arc::new(Node::new(Parts {
+        settings,
+        region,
+        environment,
+        directory,
+        consensus,
+        store: Store::new(Arc::new(MemoryTier::default()), memory_bytes),
+        tasks: tasks.clone(),
+        stop: streams.clone(),
+    })))
+}
+
+fn spawn_workers(node: &Arc<Node>, work: &CancellationToken) {
+    let stop = || work.clone();
+    node.tasks.spawn(applied::run(Arc::clone(node), stop()));
+    node.tasks.spawn(reports::run(Arc::clone(node), stop()));
+    node.tasks.spawn(repair::run(Arc::clone(node), stop()));
+    node.tasks.spawn(upkeep::run(Arc::clone(node), stop()));
+}
+
+fn consensus_settings(
+    settings: &Settings,
+    region: RegionId,
+    storage: Storage,
+) -> consensus::Settings {
+    let node = NodeId(settings.node);
+    consensus::Settings {
+        heartbeat: Settings::millis(settings.raft_heartbeat_ms),
+        election_min: Settings::millis(settings.election_min_ms),
+        election_max: Settings::millis(settings.election_max_ms),
+        report_interval: Settings::millis(settings.report_ms),
+        suspect_after: Settings::millis(settings.suspect_after_ms),
+        dead_after: Settings::millis(settings.dead_after_ms),
+        serve_lease: Settings::millis(settings.serve_lease_ms),
+        ..consensus::Settings::new(region, node, settings.members(), storage)
+    }
 }

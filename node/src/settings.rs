@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use kvmesh_directory::{Member, NodeId, RegionId, limits::WEIGHT_MAX};
-use kvmesh_process::settings::{Check, Impossible};
+use kvmesh_process::{
+    program::ProgramSettings,
+    settings::{Check, Impossible},
+    telemetry,
+};
 use serde::{Deserialize, Serialize};
 
 /// Settings of one node. Times are in milliseconds, sizes in bytes.
@@ -40,6 +44,10 @@ pub struct Settings {
     pub election_min_ms: u64,
     /// Silence after which an election starts, at most.
     pub election_max_ms: u64,
+    /// Period of a node's reports to the leader.
+    pub report_ms: u64,
+    /// Silence after which the leader suspects a node.
+    pub suspect_after_ms: u64,
     /// Silence after which the leader gives a node up.
     pub dead_after_ms: u64,
     /// A node that has not heard from a quorum's leader for so long answers misses.
@@ -52,6 +60,8 @@ pub struct Settings {
     pub epoch_wait_ms: u64,
     /// How long a call waits for this node to reach `at_least`.
     pub at_least_wait_ms: u64,
+    /// How long a get may take when the call does not say.
+    pub get_deadline_ms: u64,
     /// How long a put or an open may take when the call does not say.
     pub put_deadline_ms: u64,
     /// An unclaimed copy is dropped after so long.
@@ -99,7 +109,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 7410)),
             advertise: String::new(),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7411)),
-            log: "info".to_owned(),
+            log: telemetry::LOG_FILTER.to_owned(),
             memory_bytes: 0,
             inflight_bytes_max: 0,
             raft_dir: PathBuf::new(),
@@ -107,12 +117,15 @@ impl Default for Settings {
             raft_heartbeat_ms: 200,
             election_min_ms: 1_000,
             election_max_ms: 2_000,
+            report_ms: 200,
+            suspect_after_ms: 2_000,
             dead_after_ms: 10_000,
             serve_lease_ms: 5_000,
             owner_timeout_ms: 1_000,
             owner_rate: 100_000_000,
             epoch_wait_ms: 500,
             at_least_wait_ms: 50,
+            get_deadline_ms: 30_000,
             put_deadline_ms: 30_000,
             provisional_ttl_ms: 30_000,
             repair_rate: 100_000_000,
@@ -148,8 +161,11 @@ impl Settings {
     fn check_numbers(&self) -> Result<(), Impossible> {
         let positive = [
             ("raft_heartbeat_ms", self.raft_heartbeat_ms),
+            ("report_ms", self.report_ms),
+            ("suspect_after_ms", self.suspect_after_ms),
             ("owner_timeout_ms", self.owner_timeout_ms),
             ("owner_rate", self.owner_rate),
+            ("get_deadline_ms", self.get_deadline_ms),
             ("put_deadline_ms", self.put_deadline_ms),
             ("provisional_ttl_ms", self.provisional_ttl_ms),
             ("repair_rate", self.repair_rate),
@@ -221,6 +237,28 @@ impl Check for Settings {
             return Err(impossible("members", format!("{nodes:?}"), want));
         }
         Ok(())
+    }
+}
+
+impl ProgramSettings for Settings {
+    fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    fn metrics_listen(&self) -> Option<SocketAddr> {
+        Some(self.metrics_listen)
+    }
+
+    fn instance(&self) -> String {
+        format!("{}/node-{}", self.region, self.node)
+    }
+
+    fn log(&self) -> &str {
+        &self.log
+    }
+
+    fn listening(&mut self, taken: SocketAddr) {
+        self.listen = taken;
     }
 }
 

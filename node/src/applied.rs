@@ -1,0 +1,175 @@
+//! What this node does about commands that were applied: its own copies follow the directory.
+
+use std::sync::Arc;
+
+use kvmesh_directory::{
+    ChangeKind, ChangeOutcome, Event, Incarnation, command::BlockChange, limits::ENTRY_CHANGES_MAX,
+};
+use tokio::time::{Duration, Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    directory::Step,
+    node::Node,
+    store::{CopyKey, CopyState},
+    write,
+};
+
+/// Steps that are looked at before the next are fetched.
+const STEPS_MAX: usize = 256;
+/// How long one batch of claims may take to be committed.
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before a batch is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Follows the applied log until `stop`.
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
+    let mut applied = node.directory.applied();
+    let mut handled = 0;
+    loop {
+        match node.directory.steps_after(handled, STEPS_MAX) {
+            None => handled = reconcile(&node, handled).await,
+            Some(steps) if steps.is_empty() => {
+                tokio::select! {
+                    changed = applied.changed() => if changed.is_err() { return },
+                    () = stop.cancelled() => return,
+                }
+            }
+            Some(steps) => {
+                for step in steps {
+                    take(&node, &step).await;
+                    handled = step.index;
+                }
+            }
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+    }
+}
+
+async fn take(node: &Arc<Node>, step: &Step) {
+    for event in &step.events {
+        match event {
+            Event::Claimed { name, copy } if copy.node == node.me => {
+                let key = CopyKey {
+                    name: *name,
+                    copy: *copy,
+                };
+                if !node.store.claim(key) && node.listed(name).is_some_and(|(_, now)| now == key) {
+                    node.stale_claim(key);
+                }
+            }
+            Event::Dropped { name, copy } if copy.node == node.me => {
+                let key = CopyKey {
+                    name: *name,
+                    copy: *copy,
+                };
+                node.store.remove(key).await;
+            }
+            Event::IncarnationBegan {
+                node: who,
+                incarnation,
+            } if *who == node.me => {
+                offer_again(node, *incarnation).await;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// After a new incarnation: copies of before are void, and what is still here is claimed
+/// anew, under new numbers. `apply` refuses what was deleted meanwhile.
+async fn offer_again(node: &Arc<Node>, incarnation: Incarnation) {
+    let mut changes = Vec::new();
+    for (old, held) in node.store.inventory() {
+        if old.copy.incarnation >= incarnation {
+            continue;
+        }
+        let wanted = node.directory.with(|state| {
+            let namespace = state.namespace(old.name.namespace)?;
+            Some(namespace.policy.replicas)
+        });
+        let (Some(replicas), CopyState::Claimed) = (wanted, held.state) else {
+            node.store.remove(old).await;
+            continue;
+        };
+        let copy = node.copy_of(incarnation);
+        if let Some(block) = node.store.renumber(old, copy).await {
+            let kind = ChangeKind::Claim(write::claim_of(&block.meta, replicas, vec![copy]));
+            changes.push(BlockChange {
+                name: old.name,
+                kind,
+            });
+        }
+    }
+    if !changes.is_empty() {
+        info!(blocks = changes.len(), %incarnation, "offering the inventory again");
+        let node_of_task = Arc::clone(node);
+        node.tasks.spawn(claim_all(node_of_task, changes));
+    }
+}
+
+/// Claims in batches; what is not accepted is dropped here, what is not answered expires.
+async fn claim_all(node: Arc<Node>, changes: Vec<BlockChange>) {
+    for batch in changes.chunks(ENTRY_CHANGES_MAX) {
+        let outcomes = loop {
+            let deadline = Instant::now() + SUBMIT_TIMEOUT;
+            match node.consensus.submit(batch.to_vec(), deadline).await {
+                Ok((_, outcomes)) => break outcomes,
+                Err(error) => warn!(%error, "the inventory is not claimed yet"),
+            }
+            if timeout(RETRY_PAUSE, node.stop.cancelled()).await.is_ok() {
+                return;
+            }
+        };
+        for (change, outcome) in batch.iter().zip(outcomes) {
+            if let (ChangeKind::Claim(claim), false) =
+                (&change.kind, outcome == ChangeOutcome::Accepted)
+                && let Some(copy) = claim.copies.first()
+            {
+                let key = CopyKey {
+                    name: change.name,
+                    copy: *copy,
+                };
+                node.store.remove(key).await;
+            }
+        }
+    }
+}
+
+/// The tail does not reach back to what was handled last: compares everything.
+/// Returns the index that is handled now.
+async fn reconcile(node: &Arc<Node>, handled: u64) -> u64 {
+    let state = node.directory.freeze();
+    let index = state.applied_index();
+    let incarnation = state
+        .node(node.me)
+        .map_or(Incarnation(0), |it| it.incarnation);
+    // Deletes below the floor left no trace: nothing of before can be trusted.
+    let lost_track = handled < state.floor().index;
+    for (key, held) in node.store.inventory() {
+        let listed = state
+            .entry(&key.name)
+            .is_some_and(|entry| entry.holders.contains(&key.copy));
+        if listed {
+            node.store.claim(key);
+        } else if key.copy.incarnation == incarnation && held.state != CopyState::Claimed {
+            // Its claim may be on its way.
+        } else if lost_track || key.copy.incarnation >= incarnation {
+            node.store.remove(key).await;
+        }
+    }
+    for (name, entry) in state.entries() {
+        let mine = entry.holders.iter().find(|copy| copy.node == node.me);
+        if let Some(copy) = mine.filter(|copy| copy.incarnation == incarnation) {
+            let key = CopyKey { name, copy: *copy };
+            if !node.store.holds(key) {
+                node.stale_claim(key);
+            }
+        }
+    }
+    offer_again(node, incarnation).await;
+    index
+}

@@ -1,0 +1,54 @@
+//! Bounds the bytes of blocks that are on their way into memory.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+
+/// Bytes of one permit: a semaphore counts 32 bits.
+const UNIT_BYTES: u64 = 1_024;
+
+/// Admits blocks while their bytes fit together. Who came first is served first.
+#[derive(Debug, Clone)]
+pub(crate) struct ByteGate {
+    permits: Arc<Semaphore>,
+    total: u32,
+}
+
+impl ByteGate {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        let total = u32::try_from(bytes_max / UNIT_BYTES).unwrap_or(u32::MAX);
+        let total = total.clamp(1, u32::MAX >> 3);
+        Self {
+            permits: Arc::new(Semaphore::new(total as usize)),
+            total,
+        }
+    }
+
+    /// Room for a block; one that is larger than the gate takes all of it. None: not in time.
+    pub(crate) async fn enter(&self, bytes: u64, until: Instant) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&self.permits);
+        let entering = permits.acquire_many_owned(units.min(self.total));
+        timeout_at(until, entering).await.ok()?.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn admits_what_fits_and_gives_up_in_time() {
+        let gate = ByteGate::new(4 * UNIT_BYTES);
+        let soon = || Instant::now() + Duration::from_millis(10);
+        let first = gate.enter(3 * UNIT_BYTES, soon()).await.unwrap();
+        assert!(gate.enter(2 * UNIT_BYTES, soon()).await.is_none());
+        drop(first);
+        assert!(gate.enter(u64::MAX, soon()).await.is_some());
+    }
+}

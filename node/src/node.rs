@@ -1,0 +1,264 @@
+//! What the parts of a node share.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use kvmesh_client::{Block, Problem};
+use kvmesh_directory::{
+    BlockName, Copy, CopyNumber, FeedPosition, Hlc, Incarnation, Namespace, NamespaceId, NodeId,
+    RegionId, RingEpoch, hlc::HlcClock, state::Entry,
+};
+use kvmesh_process::Environment;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Settings,
+    consensus::Consensus,
+    directory::SharedDirectory,
+    gate::ByteGate,
+    metrics::Metrics,
+    placement::Placement,
+    reports::Reports,
+    store::{CopyKey, KeepError, Lookup, Store},
+    write::Flights,
+};
+
+/// Offered blocks that are not settled yet, over all calls.
+const OFFERS_MAX: usize = 65_536;
+/// Blocks that are copied to other owners at a time.
+const COPYING_MAX: usize = 64;
+
+/// One node.
+pub(crate) struct Node {
+    pub(crate) settings: Settings,
+    pub(crate) region: RegionId,
+    pub(crate) me: NodeId,
+    pub(crate) environment: Environment,
+    pub(crate) directory: SharedDirectory,
+    pub(crate) consensus: Consensus,
+    pub(crate) placement: Placement,
+    pub(crate) store: Store,
+    pub(crate) reports: Reports,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) metrics: Metrics,
+    /// Bytes of puts in flight.
+    pub(crate) put_gate: ByteGate,
+    /// Bytes of copies from other owners in flight: a gate of their own, so that owners
+    /// that fill one another's memory do not wait in a circle.
+    pub(crate) copy_gate: ByteGate,
+    pub(crate) offers: Arc<Semaphore>,
+    /// Blocks that are being copied to other owners.
+    pub(crate) copying: Semaphore,
+    pub(crate) tasks: TaskTracker,
+    /// Ends the streams of calls; consensus and workers end later.
+    pub(crate) stop: CancellationToken,
+    clock: Mutex<HlcClock>,
+    copy_numbers: AtomicU64,
+}
+
+/// What a node is made of.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) region: RegionId,
+    pub(crate) environment: Environment,
+    pub(crate) directory: SharedDirectory,
+    pub(crate) consensus: Consensus,
+    pub(crate) store: Store,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let max = parts.store.usage().max;
+        let inflight = match parts.settings.inflight_bytes_max {
+            0 => max / 10,
+            bytes => bytes,
+        };
+        Self {
+            me: NodeId(parts.settings.node),
+            region: parts.region,
+            placement: Placement::new(parts.directory.clone()),
+            metrics: Metrics::new(&parts.environment.instance),
+            environment: parts.environment,
+            directory: parts.directory,
+            consensus: parts.consensus,
+            store: parts.store,
+            reports: Reports::default(),
+            flights: Arc::default(),
+            put_gate: ByteGate::new(inflight),
+            copy_gate: ByteGate::new(inflight),
+            offers: Arc::new(Semaphore::new(OFFERS_MAX)),
+            copying: Semaphore::new(COPYING_MAX),
+            tasks: parts.tasks,
+            stop: parts.stop,
+            clock: Mutex::default(),
+            copy_numbers: AtomicU64::new(1),
+            settings: parts.settings,
+        }
+    }
+
+    /// Waits until no offered block is unsettled.
+    pub(crate) async fn settled(&self) {
+        let all = self.offers.acquire_many(OFFERS_MAX as u32).await;
+        drop(all);
+    }
+
+    /// A new clock value, above everything that the log has shown.
+    pub(crate) fn stamp(&self) -> Hlc {
+        let seen = self.directory.with(|state| state.hlc_max());
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.see(seen);
+        clock.tick(self.environment.clock.millis())
+    }
+
+    /// This start, once it is committed.
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        self.consensus.incarnation()
+    }
+
+    /// A copy that never was, at this start. None: the start is not committed yet.
+    pub(crate) fn new_copy(&self) -> Option<Copy> {
+        self.incarnation()
+            .map(|incarnation| self.copy_of(incarnation))
+    }
+
+    /// A copy that never was, at a start of this node.
+    pub(crate) fn copy_of(&self, incarnation: Incarnation) -> Copy {
+        let number = self.copy_numbers.fetch_add(1, Ordering::Relaxed);
+        Copy {
+            node: self.me,
+            incarnation,
+            copy: CopyNumber(number),
+        }
+    }
+
+    /// Keeps a block provisionally and reports what had to go for it. A copy of the same
+    /// content that is here already is used again; true: it is a new one.
+    pub(crate) async fn keep(
+        &self,
+        name: BlockName,
+        block: Arc<Block>,
+    ) -> Result<(Copy, bool), Problem> {
+        let retry_after = Duration::from_millis(500);
+        let copy = self
+            .new_copy()
+            .ok_or_else(|| Problem::unavailable("this node has not begun its start yet"))?;
+        let current = self.store.copy_with(&name, block.meta.checksum);
+        if let Some(known) = current.filter(|known| known.incarnation == copy.incarnation) {
+            return Ok((known, false));
+        }
+        let full = |limit: String| Problem::Exhausted { limit, retry_after };
+        if self.reports.is_full() {
+            return Err(full("the queue of evictions".to_owned()));
+        }
+        match self.store.keep(CopyKey { name, copy }, block).await {
+            Ok(evicted) => {
+                self.metrics.evictions.increment(evicted.len() as u64);
+                self.reports.evicted(&evicted);
+                Ok((copy, true))
+            }
+            Err(KeepError::Full(error)) => Err(full(format!("block memory ({error})"))),
+            Err(KeepError::Tier(error)) => Err(Problem::Internal(error.to_string())),
+        }
+    }
+
+    /// The copy that the directory says this node has, with its entry.
+    pub(crate) fn listed(&self, name: &BlockName) -> Option<(Entry, CopyKey)> {
+        let entry = self.directory.with(|state| state.entry(name))?;
+        let copy = *entry.holders.iter().find(|copy| copy.node == self.me)?;
+        Some((entry, CopyKey { name: *name, copy }))
+    }
+
+    /// A block as this node may serve it: the directory lists this very copy, and the
+    /// serve lease is valid. A copy that is listed and not here is reported.
+    pub(crate) async fn read(&self, name: &BlockName) -> Option<(Arc<Block>, Entry)> {
+        if !self.consensus.lease_valid() {
+            return None;
+        }
+        let (entry, key) = self.listed(name)?;
+        match self.store.read(key).await {
+            Lookup::Hit(block) => Some((block, entry)),
+            Lookup::Miss => {
+                self.stale_claim(key);
+                None
+            }
+        }
+    }
+
+    /// Reports a copy that the directory lists and that is not here.
+    pub(crate) fn stale_claim(&self, key: CopyKey) {
+        if self.incarnation() == Some(key.copy.incarnation) && self.reports.missing(key) {
+            self.metrics.stale_claims.increment(1);
+        }
+    }
+
+    /// A namespace that is known here.
+    pub(crate) fn namespace(&self, id: NamespaceId) -> Result<Namespace, Problem> {
+        self.directory.with(|state| {
+            if state.region().is_none() {
+                return Err(Problem::NotInitialised);
+            }
+            let unknown = || Problem::UnknownNamespace(id.to_string());
+            state.namespace(id).cloned().ok_or_else(unknown)
+        })
+    }
+
+    /// Where this node stands in the region's feed.
+    pub(crate) fn position(&self) -> Result<FeedPosition, Problem> {
+        let position = self.directory.with(|state| state.position());
+        position.ok_or(Problem::NotInitialised)
+    }
+
+    /// Waits until this node has applied every position of its own region. False: not in time.
+    pub(crate) async fn reached(&self, positions: &[FeedPosition]) -> bool {
+        let mut own = positions
+            .iter()
+            .filter(|position| position.region == self.region);
+        let Some(index) = own.clone().map(|position| position.index).max() else {
+            return true;
+        };
+        // A position of another log will never be reached.
+        let log = self.position().map(|position| position.log_incarnation);
+        if own.any(|position| log != Ok(position.log_incarnation)) {
+            return false;
+        }
+        self.applied(index, Settings::millis(self.settings.at_least_wait_ms))
+            .await
+    }
+
+    /// Waits until this node has applied an index. False: not in time.
+    pub(crate) async fn applied(&self, index: u64, wait: Duration) -> bool {
+        let mut applied = self.directory.applied();
+        let reached = applied.wait_for(|applied| *applied >= index);
+        matches!(timeout_at(Instant::now() + wait, reached).await, Ok(Ok(_)))
+    }
+
+    /// Waits until this node's ring is at the caller's epoch.
+    pub(crate) async fn at_epoch(&self, named: RingEpoch) -> Result<(), Problem> {
+        let mut applied = self.directory.applied();
+        let wait = Settings::millis(self.settings.epoch_wait_ms);
+        let reached = applied.wait_for(|_| self.placement.epoch() >= named);
+        if timeout_at(Instant::now() + wait, reached).await.is_err() {
+            return Err(Problem::unavailable(format!(
+                "this node has not reached ring epoch {named}: ask another one"
+            )));
+        }
+        match self.placement.epoch() {
+            current if current == named => Ok(()),
+            current => Err(Problem::StaleEpoch {
+                current: current.0,
+                named: named.0,
+            }),
+        }
+    }
+}

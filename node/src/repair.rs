@@ -1,0 +1,168 @@
+//! Makes the copies that are missing: those that were lost with their node, and those that
+//! a put at `MEMORY` left to be made.
+//!
+//! Of the living holders of a block, the one that comes first in its preference list
+//! repairs it, so that no two do. A copy that is wanted and has no node to go to waits.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{StreamExt, stream};
+use kvmesh_client::{Block, BlockMeta};
+use kvmesh_directory::{BlockName, NodeId, state::Entry};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::{
+    node::Node,
+    store::{CopyKey, Lookup},
+    write::{self, Claimed},
+};
+
+/// Blocks that are repaired at a time.
+const PARALLEL: usize = 8;
+/// Names that are looked at before the directory is asked for more.
+const BATCH: usize = 512;
+/// Without changes everything is looked at so often: nodes may have become reachable.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Between two walks, at least, and at least so many times as long as the last one took.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_FACTOR: u32 = 4;
+/// How long one repair may take.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Repairs until `stop`.
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
+    let mut applied = node.directory.applied();
+    let pace = Pace::default();
+    while !stop.is_cancelled() {
+        applied.mark_unchanged();
+        let began = Instant::now();
+        tokio::select! {
+            () = walk(&node, &pace) => {}
+            () = stop.cancelled() => return,
+        }
+        let pause = PAUSE_MIN.max(began.elapsed() * PAUSE_FACTOR).min(PERIOD);
+        let rest = async {
+            sleep_until(Instant::now() + pause).await;
+            let _ = timeout(PERIOD, applied.changed()).await;
+        };
+        tokio::select! {
+            () = rest => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Looks at every block that lacks copies once.
+async fn walk(node: &Arc<Node>, pace: &Pace) {
+    let mut after = None;
+    loop {
+        let names: Vec<BlockName> = node.directory.with(|state| {
+            let lacking = state.under_replicated(after.as_ref());
+            lacking.take(BATCH).collect()
+        });
+        let Some(last) = names.last().copied() else {
+            return;
+        };
+        after = Some(last);
+        let plans: Vec<Plan> = names
+            .into_iter()
+            .filter_map(|name| plan(node, name))
+            .collect();
+        stream::iter(plans)
+            .for_each_concurrent(PARALLEL, |plan| async move {
+                match repair(node, plan, pace).await {
+                    true => node.metrics.repairs.increment(1),
+                    false => node.metrics.repair_failures.increment(1),
+                }
+            })
+            .await;
+    }
+}
+
+/// What this node is to do about one block.
+struct Plan {
+    key: CopyKey,
+    entry: Entry,
+    holders: Vec<NodeId>,
+}
+
+/// None: it is another node's turn, or there is no node for a copy.
+fn plan(node: &Node, name: BlockName) -> Option<Plan> {
+    let (entry, key) = node.listed(&name)?;
+    let holders: Vec<NodeId> = entry.holders.iter().map(|copy| copy.node).collect();
+    let ring = node.placement.ring();
+    let preferred = ring.preference(&name).iter();
+    let first = preferred
+        .copied()
+        .find(|owner| holders.contains(owner) && node.placement.address(*owner).is_some())
+        .or_else(|| holders.first().copied());
+    let target = node.placement.candidates(&name, &holders);
+    (first == Some(node.me) && !target.is_empty()).then_some(Plan {
+        key,
+        entry,
+        holders,
+    })
+}
+
+/// Makes the missing copies of a block; whether at least one was made.
+async fn repair(node: &Arc<Node>, plan: Plan, pace: &Pace) -> bool {
+    let Plan {
+        key,
+        entry,
+        holders,
+    } = plan;
+    let Lookup::Hit(held) = node.store.read(key).await else {
+        node.stale_claim(key);
+        return false;
+    };
+    pace.take(held.meta.bytes, node.settings.repair_rate).await;
+    let block = Arc::new(Block {
+        meta: BlockMeta {
+            put_hlc: entry.put_hlc,
+            ..held.meta.clone()
+        },
+        pieces: held.pieces.clone(),
+    });
+    let missing = (entry.wanted as usize).saturating_sub(entry.holders.len());
+    let deadline = Instant::now() + REPAIR_TIMEOUT;
+    let copies = write::spread(node, key.name, &block, missing, &holders, deadline).await;
+    if copies.is_empty() {
+        return false;
+    }
+    let claim = write::claim_of(&block.meta, entry.wanted, copies);
+    match write::claim(node, key.name, claim, deadline).await {
+        Ok(Claimed::Present(_)) => true,
+        // Deleted or replaced meanwhile: nothing is missing any more.
+        Ok(outcome) => {
+            debug!(?outcome, "a repair was overtaken");
+            false
+        }
+        Err(error) => {
+            debug!(%error, "a repair was not committed");
+            false
+        }
+    }
+}
+
+/// Spreads bytes evenly over time.
+#[derive(Default)]
+struct Pace {
+    free_at: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// Waits for this block's turn at a rate of bytes per second.
+    async fn take(&self, bytes: u64, rate: u64) {
+        let duration = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1));
+        let turn = {
+            let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let turn = free_at.map_or(now, |at| at.max(now));
+            *free_at = Some(turn + duration);
+            turn
+        };
+        sleep_until(turn).await;
+    }
+}

@@ -1,0 +1,284 @@
+//! `Get` on a node: streams the wanted blocks that the directory says are here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kvmesh_client::{Block, BlockMeta, Problem, ToWire, convert};
+use kvmesh_directory::{
+    BlockHash, BlockName, Hlc, Namespace, Part, limits::LOOKUP_HASHES_MAX, state::Entry,
+};
+use kvmesh_proto::v1 as wire;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{Frames, chain_of, namespace_of, positions_of, range_of};
+use crate::{Settings, node::Node};
+
+/// Messages between the store and the stream: a slow reader holds so many pieces at most.
+const FRAMES_MAX: usize = 8;
+
+/// A get whose fields were found possible.
+struct Wanted {
+    namespace: Namespace,
+    hashes: Vec<BlockHash>,
+    parts: Vec<Part>,
+    /// Indexes to send, ascending.
+    indexes: Vec<usize>,
+    /// A block that is not here is left out, and the next one follows.
+    skip_missing: bool,
+    touch: Vec<usize>,
+    blocks_min: usize,
+    deadline: Instant,
+}
+
+pub(super) async fn get(
+    node: &Arc<Node>,
+    request: wire::GetRequest,
+) -> Result<Frames<wire::GetResponse>, Problem> {
+    if !request.ranges.is_empty() {
+        return Err(Problem::Unimplemented("a get of byte ranges".to_owned()));
+    }
+    let at_least = positions_of(request.at_least.clone())?;
+    let wanted = read(node, request)?;
+    let (frames, receiver) = mpsc::channel(FRAMES_MAX);
+    let serving = Serving {
+        node: Arc::clone(node),
+        frames,
+        sent: wire::SourceCount {
+            region: node.region.to_wire(),
+            ..Default::default()
+        },
+    };
+    let behind = !node.reached(&at_least).await;
+    node.tasks.spawn(serving.run(wanted, behind));
+    Ok(ReceiverStream::new(receiver))
+}
+
+fn read(node: &Node, request: wire::GetRequest) -> Result<Wanted, Problem> {
+    let namespace = namespace_of(node, &request.namespace_id)?;
+    let hashes = chain_of(request.chain.as_ref(), &namespace)?;
+    let parts = convert::parts(&request.parts, &namespace.description)?;
+    let skip_missing = !request.select.is_empty() || !request.touch.is_empty();
+    let (indexes, touch) = match skip_missing {
+        true => (
+            indexes_of("select", &request.select, hashes.len())?,
+            indexes_of("touch", &request.touch, hashes.len())?,
+        ),
+        false => {
+            let range = range_of(request.start, request.count, hashes.len())?;
+            (range.clone().collect(), (0..range.start).collect())
+        }
+    };
+    if indexes.len() * parts.len() > LOOKUP_HASHES_MAX {
+        let why = format!("over {LOOKUP_HASHES_MAX} blocks over all parts: split the get");
+        return Err(Problem::invalid("parts", why));
+    }
+    let deadline_ms = match request.deadline_ms {
+        0 => node.settings.get_deadline_ms,
+        named => u64::from(named),
+    };
+    Ok(Wanted {
+        namespace,
+        hashes,
+        parts,
+        indexes,
+        skip_missing,
+        touch,
+        blocks_min: request.blocks_min as usize,
+        deadline: Instant::now() + Settings::millis(deadline_ms),
+    })
+}
+
+fn indexes_of(field: &'static str, raw: &[u32], blocks: usize) -> Result<Vec<usize>, Problem> {
+    if !raw.is_sorted_by(|one, next| one < next) {
+        return Err(Problem::invalid(field, "its indexes are not ascending"));
+    }
+    match raw.last() {
+        Some(last) if *last as usize >= blocks => {
+            let why = format!("it names block {last}, the chain has {blocks}");
+            Err(Problem::invalid(field, why))
+        }
+        _ => Ok(raw.iter().map(|index| *index as usize).collect()),
+    }
+}
+
+impl Wanted {
+    fn names(&self, index: usize) -> impl Iterator<Item = BlockName> {
+        let (namespace, hash) = (self.namespace.id, self.hashes[index]);
+        self.parts.iter().map(move |part| BlockName {
+            namespace,
+            hash,
+            part: *part,
+        })
+    }
+
+    fn touched(&self, node: &Node) {
+        let names = self.touch.iter().flat_map(|index| self.names(*index));
+        let keys: Vec<_> = names
+            .filter_map(|name| Some(node.listed(&name)?.1))
+            .collect();
+        node.store.touch(&keys);
+    }
+
+    /// Blocks at the start of the wanted ones that are here in all parts, as far as it matters.
+    fn reaches_min(&self, node: &Node) -> bool {
+        let here = |name: BlockName| {
+            let listed = node.listed(&name);
+            listed.is_some_and(|(_, key)| node.store.holds(key))
+        };
+        let run = self.indexes.iter().take(self.blocks_min);
+        let run = run
+            .take_while(|index| self.names(**index).all(here))
+            .count();
+        run >= self.blocks_min
+    }
+}
+
+/// Why no more is sent.
+enum End {
+    /// The reader left.
+    Gone,
+    Outcome(wire::GetOutcome),
+}
+
+struct Serving {
+    node: Arc<Node>,
+    frames: mpsc::Sender<Result<wire::GetResponse, Status>>,
+    sent: wire::SourceCount,
+}
+
+impl Serving {
+    async fn run(mut self, wanted: Wanted, behind: bool) {
+        let (mut run, mut outcome) = (0, wire::GetOutcome::ViewBehind);
+        if !behind {
+            wanted.touched(&self.node);
+            outcome = match self.blocks(&wanted, &mut run).await {
+                Ok(true) => wire::GetOutcome::Complete,
+                Ok(false) => wire::GetOutcome::Miss,
+                Err(End::Outcome(outcome)) => outcome,
+                Err(End::Gone) => return,
+            };
+        }
+        self.node.metrics.get_bytes.increment(self.sent.bytes);
+        let position = self.node.position().ok();
+        let summary = wire::GetSummary {
+            outcome: outcome.into(),
+            blocks: run,
+            tokens: u64::from(run) * u64::from(wanted.namespace.description.block_tokens),
+            sources: vec![self.sent]
+                .into_iter()
+                .filter(|sent| sent.blocks > 0)
+                .collect(),
+            position: position.map(|position| position.to_wire()),
+            ..Default::default()
+        };
+        let last = wire::GetResponse {
+            summary: Some(summary),
+            ..Default::default()
+        };
+        let _ = timeout_at(wanted.deadline, self.frames.send(Ok(last))).await;
+    }
+
+    /// Sends the wanted blocks; whether all of them were here. `run` counts those that came
+    /// without a hole.
+    async fn blocks(&mut self, wanted: &Wanted, run: &mut u32) -> Result<bool, End> {
+        if wanted.blocks_min > 0 && !wanted.reaches_min(&self.node) {
+            return Err(End::Outcome(wire::GetOutcome::TooShort));
+        }
+        let mut complete = true;
+        for index in &wanted.indexes {
+            for name in wanted.names(*index) {
+                match self.node.read(&name).await {
+                    Some((block, entry)) => {
+                        self.node.metrics.get_hits.increment(1);
+                        self.block(*index, name.part, &block, &entry, wanted.deadline)
+                            .await?;
+                    }
+                    None => {
+                        self.node.metrics.get_misses.increment(1);
+                        complete = false;
+                        if !wanted.skip_missing {
+                            return Ok(false);
+                        }
+                        self.missing(*index, name.part, wanted.deadline).await?;
+                    }
+                }
+            }
+            if complete {
+                *run += 1;
+            }
+        }
+        Ok(complete)
+    }
+
+    async fn block(
+        &mut self,
+        index: usize,
+        part: Part,
+        block: &Block,
+        entry: &Entry,
+        deadline: Instant,
+    ) -> Result<(), End> {
+        let last = block.pieces.len() - 1;
+        for (at, piece) in block.pieces.iter().enumerate() {
+            let first = at == 0;
+            let frame = wire::GetResponse {
+                header: first.then(|| self.header(index, part, &block.meta, entry.put_hlc)),
+                piece: Bytes::clone(piece),
+                end: match at == last {
+                    true => wire::BlockEnd::Complete.into(),
+                    false => wire::BlockEnd::Unspecified.into(),
+                },
+                summary: None,
+            };
+            self.send(frame, deadline).await?;
+        }
+        self.sent.blocks += 1;
+        self.sent.bytes += block.meta.bytes;
+        Ok(())
+    }
+
+    fn header(
+        &self,
+        index: usize,
+        part: Part,
+        meta: &BlockMeta,
+        put_hlc: Hlc,
+    ) -> wire::BlockHeader {
+        wire::BlockHeader {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            part: Some(part.to_wire()),
+            meta: Some(wire::BlockMeta {
+                put_hlc: put_hlc.0,
+                ..meta.to_wire()
+            }),
+            region: self.node.region.to_wire(),
+        }
+    }
+
+    async fn missing(&self, index: usize, part: Part, deadline: Instant) -> Result<(), End> {
+        let header = wire::BlockHeader {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            part: Some(part.to_wire()),
+            ..Default::default()
+        };
+        let frame = wire::GetResponse {
+            header: Some(header),
+            end: wire::BlockEnd::Aborted.into(),
+            ..Default::default()
+        };
+        self.send(frame, deadline).await
+    }
+
+    async fn send(&self, frame: wire::GetResponse, deadline: Instant) -> Result<(), End> {
+        match timeout_at(deadline, self.frames.send(Ok(frame))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Outcome(wire::GetOutcome::OutOfTime)),
+        }
+    }
+}

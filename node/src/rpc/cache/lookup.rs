@@ -1,0 +1,101 @@
+//! `Lookup` on a node: its applied view of the region.
+
+use kvmesh_client::{Problem, ToWire, convert};
+use kvmesh_directory::{
+    BlockHash, BlockName, Namespace, Part,
+    limits::{LOOKUP_CHAINS_MAX, LOOKUP_HASHES_MAX},
+};
+use kvmesh_proto::v1 as wire;
+
+use super::{chain_of, namespace_of, positions_of};
+use crate::node::Node;
+
+/// One chain of a lookup, from its start on.
+struct Query {
+    hashes: Vec<BlockHash>,
+    parts: Vec<Part>,
+}
+
+pub(super) async fn lookup(
+    node: &Node,
+    request: wire::LookupRequest,
+) -> Result<wire::LookupResponse, Problem> {
+    if request.hold_ms > 0 {
+        return Err(Problem::Unimplemented("hold_ms above 0".to_owned()));
+    }
+    let namespace = namespace_of(node, &request.namespace_id)?;
+    let queries = read(&request.chains, &namespace)?;
+    let view_behind = !node.reached(&positions_of(request.at_least)?).await;
+    // Without the lease a delete may be unknown here: nothing is present then.
+    let answers = !view_behind && node.consensus.lease_valid();
+    let found = |query: &Query| match answers {
+        true => find(node, &namespace, query),
+        false => wire::ChainMatch::default(),
+    };
+    let matches = match view_behind {
+        true => Vec::new(),
+        false => queries.iter().map(found).collect(),
+    };
+    let age_ms = match node.consensus.lease_valid() {
+        true => 0,
+        false => node.settings.serve_lease_ms,
+    };
+    Ok(wire::LookupResponse {
+        matches,
+        position: Some(node.position()?.to_wire()),
+        age_ms,
+        regions: Vec::new(),
+        view_behind,
+    })
+}
+
+fn read(chains: &[wire::ChainQuery], namespace: &Namespace) -> Result<Vec<Query>, Problem> {
+    if chains.len() > LOOKUP_CHAINS_MAX {
+        let why = format!("{} chains, the limit is {LOOKUP_CHAINS_MAX}", chains.len());
+        return Err(Problem::invalid("chains", why));
+    }
+    let mut left = LOOKUP_HASHES_MAX;
+    let mut queries = Vec::with_capacity(chains.len());
+    for query in chains {
+        let mut hashes = chain_of(query.chain.as_ref(), namespace)?;
+        left = left.checked_sub(hashes.len()).ok_or_else(|| {
+            let why = format!("over {LOOKUP_HASHES_MAX} hashes together: split the lookup");
+            Problem::invalid("chains", why)
+        })?;
+        let start = super::range_of(query.start, 0, hashes.len())?.start;
+        let parts = convert::parts(&query.parts, &namespace.description)?;
+        hashes.drain(..start);
+        queries.push(Query { hashes, parts });
+    }
+    Ok(queries)
+}
+
+fn find(node: &Node, namespace: &Namespace, query: &Query) -> wire::ChainMatch {
+    let names = |hash: BlockHash| {
+        let namespace = namespace.id;
+        query.parts.iter().map(move |part| BlockName {
+            namespace,
+            hash,
+            part: *part,
+        })
+    };
+    let (run, bytes) = node.directory.with(|state| {
+        let run = state.run(namespace.id, &query.hashes, &query.parts);
+        let present = query.hashes[..run].iter().flat_map(|hash| names(*hash));
+        let bytes = present.filter_map(|name| state.entry(&name));
+        (run, bytes.map(|entry| u64::from(entry.bytes)).sum())
+    });
+    let pending = query.hashes[run..].iter().take_while(|hash| {
+        names(**hash).all(|name| {
+            node.flights.contains(&name) || node.directory.with(|s| s.entry(&name).is_some())
+        })
+    });
+    let blocks = u32::try_from(run).unwrap_or(u32::MAX);
+    wire::ChainMatch {
+        local_blocks: blocks,
+        local_bytes: bytes,
+        pending_blocks: u32::try_from(pending.count()).unwrap_or(u32::MAX),
+        mesh_blocks: blocks,
+        remote: Vec::new(),
+    }
+}

@@ -1,0 +1,79 @@
+//! Hands one copy of a block to another owner.
+
+use std::sync::Arc;
+
+use futures::stream;
+use kvmesh_client::{Block, FromWire, ToWire, WireError, channel::AddressError};
+use kvmesh_directory::{BlockName, Copy, limits::MESSAGE_BYTES_MAX};
+use kvmesh_process::Environment;
+use kvmesh_proto::v1::{self as wire, replication_client::ReplicationClient};
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+
+/// Why another owner did not take a copy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyError {
+    /// The member's address cannot be.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The call failed.
+    #[error("the owner could not be asked: {}", .0.message())]
+    Call(Box<Status>),
+    /// It refused.
+    #[error("the owner refused ({reason}): {message}")]
+    Refused {
+        /// As on the wire.
+        reason: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// Its answer cannot be read.
+    #[error("the owner's answer cannot be read")]
+    Answer(#[from] WireError),
+    /// It did not answer in time.
+    #[error("the owner took too long")]
+    OutOfTime,
+}
+
+/// Sends a block to the node at an address; the copy that it took.
+pub(crate) async fn send(
+    environment: &Environment,
+    address: &str,
+    name: BlockName,
+    block: &Arc<Block>,
+    until: Instant,
+) -> Result<Copy, CopyError> {
+    let channel = environment.channels.to(address)?;
+    let mut client = ReplicationClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let frames = frames(name, Arc::clone(block));
+    let sending = async {
+        let mut answers = client.copy(stream::iter(frames)).await?.into_inner();
+        answers.message().await
+    };
+    let answer = match timeout_at(until, sending).await {
+        Err(_) => return Err(CopyError::OutOfTime),
+        Ok(Err(status)) => return Err(CopyError::Call(Box::new(status))),
+        Ok(Ok(None)) => return Err(WireError::Missing("copy").into()),
+        Ok(Ok(Some(answer))) => answer,
+    };
+    match answer.copy {
+        Some(copy) => Ok(Copy::from_wire(copy)?),
+        None => Err(CopyError::Refused {
+            reason: answer.refused().as_str_name(),
+            message: answer.message,
+        }),
+    }
+}
+
+fn frames(name: BlockName, block: Arc<Block>) -> impl Iterator<Item = wire::CopyRequest> {
+    (0..block.pieces.len()).map(move |index| wire::CopyRequest {
+        id: 1,
+        header: (index == 0).then(|| wire::CopyHeader {
+            name: Some(name.to_wire()),
+            meta: Some(block.meta.to_wire()),
+        }),
+        piece: block.pieces[index].clone(),
+    })
+}

@@ -1,0 +1,69 @@
+//! The services of a node. Generated types stop here.
+
+mod cache;
+pub(crate) mod copy_client;
+mod feed;
+mod replication;
+mod topology;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kvmesh_client::Problem;
+use kvmesh_directory::{NamespaceId, limits::MESSAGE_BYTES_MAX};
+use kvmesh_proto::v1::{
+    self as wire, cache_server::CacheServer, feed_server::FeedServer,
+    replication_server::ReplicationServer, topology_server::TopologyServer,
+};
+use tonic::service::Routes;
+
+use crate::{node::Node, write::Reason};
+
+/// All services of a node.
+pub(crate) fn routes(node: &Arc<Node>) -> Routes {
+    let size = MESSAGE_BYTES_MAX;
+    node.consensus
+        .routes()
+        .add_service(
+            CacheServer::new(cache::CacheService(Arc::clone(node)))
+                .max_decoding_message_size(size)
+                .max_encoding_message_size(size),
+        )
+        .add_service(
+            ReplicationServer::new(replication::ReplicationService(Arc::clone(node)))
+                .max_decoding_message_size(size)
+                .max_encoding_message_size(size),
+        )
+        .add_service(
+            FeedServer::new(feed::FeedService(Arc::clone(node)))
+                .max_decoding_message_size(size)
+                .max_encoding_message_size(size),
+        )
+        .add_service(
+            TopologyServer::new(topology::TopologyService(Arc::clone(node)))
+                .max_decoding_message_size(size)
+                .max_encoding_message_size(size),
+        )
+}
+
+fn namespace_id(raw: &Bytes) -> Result<NamespaceId, Problem> {
+    NamespaceId::try_from(&raw[..]).map_err(|why| Problem::invalid("namespace_id", why))
+}
+
+fn not_built<T>(what: &str) -> Result<T, tonic::Status> {
+    Err(Problem::Unimplemented(what.to_owned()).into())
+}
+
+fn reason(reason: Reason) -> wire::RefusalReason {
+    match reason {
+        Reason::Invalid => wire::RefusalReason::Invalid,
+        Reason::TooLarge => wire::RefusalReason::TooLarge,
+        Reason::Checksum => wire::RefusalReason::Checksum,
+        Reason::NoSpace => wire::RefusalReason::NoSpace,
+        Reason::Unavailable => wire::RefusalReason::Unavailable,
+        Reason::StaleEpoch => wire::RefusalReason::StaleEpoch,
+        Reason::Overtaken => wire::RefusalReason::Overtaken,
+        Reason::Truncated => wire::RefusalReason::Truncated,
+        Reason::OutOfTime => wire::RefusalReason::OutOfTime,
+    }
+}

@@ -1,0 +1,212 @@
+//! `Replication`: copies from other owners, and effects of other regions.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use kvmesh_client::{
+    BlockMeta, Problem, ToWire,
+    convert::{remote_effects, required},
+};
+use kvmesh_directory::{BlockName, Copy, command::Refusal};
+use kvmesh_proto::v1::{self as wire, replication_server::Replication};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Duration, Instant, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    Settings,
+    consensus::ProposeError,
+    node::Node,
+    receive::Receiving,
+    write::{Failure, Reason},
+};
+
+/// Blocks of one call that are not whole yet.
+const OPEN_MAX: usize = 64;
+/// Answers that wait to be sent.
+const ANSWERS_MAX: usize = 64;
+/// How long a copy waits for room.
+const ROOM_WAIT: Duration = Duration::from_millis(250);
+/// A call that is silent for so long is ended.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+pub(super) struct ReplicationService(pub(super) Arc<Node>);
+
+type Answers<T> = ReceiverStream<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl Replication for ReplicationService {
+    type CopyStream = Answers<wire::CopyResponse>;
+    type PushStream = Answers<wire::PushResponse>;
+
+    async fn copy(
+        &self,
+        request: Request<Streaming<wire::CopyRequest>>,
+    ) -> Result<Response<Self::CopyStream>, Status> {
+        let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
+        let node = Arc::clone(&self.0);
+        let tracker = node.tasks.clone();
+        tracker.spawn(take_copies(node, request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn apply_remote(
+        &self,
+        request: Request<wire::ApplyRemoteRequest>,
+    ) -> Result<Response<wire::ApplyRemoteResponse>, Status> {
+        let effects = request.into_inner().effects;
+        let effects = effects.ok_or_else(|| Problem::invalid("effects", "it is missing"))?;
+        let command = remote_effects(effects).map_err(Problem::from)?;
+        let deadline = Instant::now() + Settings::millis(self.0.settings.put_deadline_ms);
+        let position = match self.0.consensus.propose(command, deadline).await {
+            Ok((position, _)) => position,
+            // Another region-sync was faster: what it brought is here.
+            Err(ProposeError::Refused(Refusal::Covered)) => self.0.position()?,
+            Err(error) => return Err(Problem::from(error).into()),
+        };
+        let position = Some(position.to_wire());
+        Ok(Response::new(wire::ApplyRemoteResponse { position }))
+    }
+
+    async fn offer(
+        &self,
+        _request: Request<wire::OfferRequest>,
+    ) -> Result<Response<wire::OfferResponse>, Status> {
+        super::not_built("Offer")
+    }
+
+    async fn push(
+        &self,
+        _request: Request<Streaming<wire::PushRequest>>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        super::not_built("Push")
+    }
+}
+
+/// A block of which not all pieces have come.
+struct Open {
+    name: BlockName,
+    receiving: Receiving,
+    _room: OwnedSemaphorePermit,
+}
+
+async fn take_copies(
+    node: Arc<Node>,
+    mut requests: Streaming<wire::CopyRequest>,
+    answers: mpsc::Sender<Result<wire::CopyResponse, Status>>,
+) {
+    let mut open = BTreeMap::new();
+    loop {
+        let next = tokio::select! {
+            next = timeout(SILENCE_MAX, requests.message()) => next,
+            () = node.stop.cancelled() => return,
+        };
+        let Ok(Ok(Some(request))) = next else {
+            return;
+        };
+        let id = request.id;
+        let answer = match take(&node, &mut open, request).await {
+            Ok(None) => continue,
+            Ok(Some(copy)) => wire::CopyResponse {
+                id,
+                copy: Some(copy.to_wire()),
+                ..Default::default()
+            },
+            Err(failure) => {
+                open.remove(&id);
+                refusal(&node, id, failure)
+            }
+        };
+        if answers.send(Ok(answer)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes one frame; the copy, when it was the block's last.
+async fn take(
+    node: &Node,
+    open: &mut BTreeMap<u64, Open>,
+    request: wire::CopyRequest,
+) -> Result<Option<Copy>, Failure> {
+    if let Some(header) = request.header {
+        let (name, meta) = read_header(header)?;
+        let until = Instant::now() + ROOM_WAIT;
+        let room = node.copy_gate.enter(meta.bytes, until).await;
+        let room = room.filter(|_| open.len() < OPEN_MAX).ok_or_else(|| {
+            Failure::later(
+                Reason::NoSpace,
+                "too many copies are on their way: try later",
+            )
+        })?;
+        let receiving = Receiving::new(meta).map_err(|error| Failure::of_block(&error))?;
+        let block = Open {
+            name,
+            receiving,
+            _room: room,
+        };
+        open.insert(request.id, block);
+    }
+    match open.get_mut(&request.id) {
+        // The rest of a block that was refused.
+        None => return Ok(None),
+        Some(block) => push(block, &request.piece)?,
+    }
+    match open.remove(&request.id) {
+        Some(block) if block.receiving.is_whole() => keep(node, block).await.map(Some),
+        Some(block) => {
+            open.insert(request.id, block);
+            Ok(None)
+        }
+        None => Ok(None),
+    }
+}
+
+fn push(block: &mut Open, piece: &Bytes) -> Result<(), Failure> {
+    if piece.is_empty() {
+        return Ok(());
+    }
+    let pushed = block.receiving.push(piece);
+    pushed.map_err(|error| Failure::of_block(&error))
+}
+
+async fn keep(node: &Node, block: Open) -> Result<Copy, Failure> {
+    let whole = block.receiving.finish();
+    let whole = whole.map_err(|error| Failure::of_block(&error))?;
+    let kept = node.keep(block.name, Arc::new(whole)).await;
+    let (copy, _) = kept.map_err(|problem| Failure::of_keeping(&problem))?;
+    node.metrics.copies_received.increment(1);
+    Ok(copy)
+}
+
+fn read_header(header: wire::CopyHeader) -> Result<(BlockName, BlockMeta), Failure> {
+    let read = || {
+        let name: BlockName = required("header.name", header.name)?;
+        let meta: BlockMeta = required("header.meta", header.meta)?;
+        Ok((name, meta))
+    };
+    read().map_err(|error: kvmesh_client::WireError| Failure::never(Reason::Invalid, error))
+}
+
+fn refusal(node: &Node, id: u64, failure: Failure) -> wire::CopyResponse {
+    let (refused, message) = match failure {
+        Failure::Refused {
+            reason, message, ..
+        } => {
+            if reason == Reason::Checksum {
+                node.metrics.checksum_failures.increment(1);
+            }
+            (reason, message)
+        }
+        Failure::Unknown(problem) => (Reason::Unavailable, problem.to_string()),
+    };
+    wire::CopyResponse {
+        id,
+        copy: None,
+        refused: super::reason(refused).into(),
+        message,
+    }
+}

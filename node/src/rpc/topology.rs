@@ -1,0 +1,179 @@
+//! `Topology`: what an operator asks a node.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kvmesh_client::{Problem, ToWire, convert::each};
+use kvmesh_directory::{DirectoryState, NodeId, limits::VIRTUAL_NODES_PER_WEIGHT};
+use kvmesh_proto::v1::{self as wire, topology_server::Topology};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use crate::{Settings, node::Node};
+
+pub(super) struct TopologyService(pub(super) Arc<Node>);
+
+impl TopologyService {
+    fn position(&self) -> Option<wire::FeedPosition> {
+        let position = self.0.position().ok()?;
+        Some(position.to_wire())
+    }
+
+    fn status_of(&self, state: &DirectoryState) -> Vec<wire::NodeStatus> {
+        let ownership: BTreeMap<NodeId, f64> =
+            self.0.placement.ring().ownership().into_iter().collect();
+        let mut held: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
+        for (_, entry) in state.entries() {
+            for copy in &entry.holders {
+                let (blocks, bytes) = held.entry(copy.node).or_default();
+                *blocks += 1;
+                *bytes += u64::from(entry.bytes);
+            }
+        }
+        let members = state.topology().members.iter();
+        members
+            .map(|member| {
+                let record = state.node(member.node);
+                let health = match record {
+                    Some(record) if record.alive => wire::NodeState::Alive,
+                    Some(record) if record.incarnation.0 > 0 => wire::NodeState::Dead,
+                    _ => wire::NodeState::New,
+                };
+                let (blocks, bytes) = held.get(&member.node).copied().unwrap_or_default();
+                wire::NodeStatus {
+                    member: Some(member.to_wire()),
+                    incarnation: record.map_or(0, |record| record.incarnation.0),
+                    state: health.into(),
+                    ownership: ownership.get(&member.node).copied().unwrap_or_default(),
+                    blocks,
+                    bytes,
+                }
+            })
+            .collect()
+    }
+}
+
+#[tonic::async_trait]
+impl Topology for TopologyService {
+    async fn init_region(
+        &self,
+        _request: Request<wire::InitRegionRequest>,
+    ) -> Result<Response<wire::InitRegionResponse>, Status> {
+        let node = &self.0;
+        let members = node.settings.members();
+        if members.is_empty() {
+            let why = "the node's settings list no members: list all of the region's first nodes";
+            return Err(Problem::invalid("members", why).into());
+        }
+        let deadline = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
+        let region = node.region.clone();
+        let formed = node.consensus.init_region(region, members, deadline).await;
+        let position = formed.map_err(Problem::from)?;
+        let wait = Settings::millis(node.settings.put_deadline_ms);
+        if !node.applied(position.index, wait).await {
+            return Err(Problem::OutOfTime("the initialisation").into());
+        }
+        let (ring_epoch, members) = node.directory.with(|state| {
+            let topology = state.topology();
+            (topology.epoch.0, each(&topology.members))
+        });
+        Ok(Response::new(wire::InitRegionResponse {
+            region: node.region.to_wire(),
+            ring_epoch,
+            position: Some(position.to_wire()),
+            members,
+        }))
+    }
+
+    async fn show(
+        &self,
+        _request: Request<wire::ShowRequest>,
+    ) -> Result<Response<wire::ShowResponse>, Status> {
+        let state = self.0.directory.freeze();
+        Ok(Response::new(wire::ShowResponse {
+            region: self.0.region.to_wire(),
+            initialised: state.region().is_some(),
+            ring_epoch: state.topology().epoch.0,
+            virtual_nodes: VIRTUAL_NODES_PER_WEIGHT,
+            position: state.position().map(|position| position.to_wire()),
+            nodes: self.status_of(&state),
+            leader: self.0.consensus.leader().map_or(0, |leader| leader.0),
+        }))
+    }
+
+    async fn list_regions(
+        &self,
+        _request: Request<wire::ListRegionsRequest>,
+    ) -> Result<Response<wire::ListRegionsResponse>, Status> {
+        let own = wire::RegionStatus {
+            region: self.0.region.to_wire(),
+            local: true,
+            reachable: true,
+            rtt_ms: 0.0,
+            position: self.position(),
+            age_ms: 0,
+            blocks: self.0.directory.with(|state| state.stats().blocks),
+        };
+        let regions = vec![own];
+        Ok(Response::new(wire::ListRegionsResponse { regions }))
+    }
+
+    async fn list_namespaces(
+        &self,
+        _request: Request<wire::ListNamespacesRequest>,
+    ) -> Result<Response<wire::ListNamespacesResponse>, Status> {
+        let namespaces = self
+            .0
+            .directory
+            .with(|state| state.namespaces().map(ToWire::to_wire).collect());
+        Ok(Response::new(wire::ListNamespacesResponse { namespaces }))
+    }
+
+    async fn stats(
+        &self,
+        _request: Request<wire::StatsRequest>,
+    ) -> Result<Response<wire::StatsResponse>, Status> {
+        let stats = self.0.directory.with(|state| state.stats());
+        let usage = self.0.store.usage();
+        Ok(Response::new(wire::StatsResponse {
+            region: self.0.region.to_wire(),
+            role: "node".to_owned(),
+            position: self.position(),
+            blocks: stats.blocks,
+            copies: stats.copies,
+            bytes: stats.bytes,
+            under_replicated: stats.under_replicated,
+            tombstones: stats.tombstones,
+            namespaces: stats.namespaces,
+            memory_used: usage.used,
+            memory_max: usage.max,
+        }))
+    }
+
+    async fn join(
+        &self,
+        _request: Request<wire::JoinRequest>,
+    ) -> Result<Response<wire::JoinResponse>, Status> {
+        super::not_built("Join")
+    }
+
+    async fn leave(
+        &self,
+        _request: Request<wire::LeaveRequest>,
+    ) -> Result<Response<wire::LeaveResponse>, Status> {
+        super::not_built("Leave")
+    }
+
+    async fn set_policy(
+        &self,
+        _request: Request<wire::SetPolicyRequest>,
+    ) -> Result<Response<wire::SetPolicyResponse>, Status> {
+        super::not_built("SetPolicy")
+    }
+
+    async fn raise(
+        &self,
+        _request: Request<wire::RaiseRequest>,
+    ) -> Result<Response<wire::RaiseResponse>, Status> {
+        super::not_built("Raise")
+    }
+}

@@ -1,0 +1,187 @@
+//! The ledger against a naive model, and its promises one by one.
+
+use std::time::Duration;
+
+use kvmesh_directory::{BlockHash, NamespaceId, Part};
+use proptest::prelude::*;
+
+use super::*;
+
+fn key(number: u64) -> CopyKey {
+    let mut hash = [0; 32];
+    hash[..8].copy_from_slice(&number.to_be_bytes());
+    let name = BlockName {
+        namespace: NamespaceId([7; 16]),
+        hash: BlockHash(hash),
+        part: Part::default(),
+    };
+    let copy = Copy {
+        node: NodeId(1),
+        incarnation: Incarnation(1),
+        copy: CopyNumber(number),
+    };
+    CopyKey { name, copy }
+}
+
+fn admission(bytes: u64, depth: u32, touched: u64, since: Instant) -> Admission {
+    let checksum = Checksum([1; 16]);
+    Admission {
+        bytes,
+        depth,
+        checksum,
+        touched,
+        since,
+    }
+}
+
+const COST: u64 = 1_000;
+const BYTES: u64 = COST - COPY_OVERHEAD_BYTES;
+
+#[tokio::test(start_paused = true)]
+async fn the_least_recent_goes_first_and_of_one_chain_the_leaf() {
+    let mut ledger = Ledger::new(4 * COST);
+    let now = Instant::now();
+    for (number, depth, touched) in [(1, 0, 5), (2, 1, 5), (3, 2, 5), (4, 9, 3)] {
+        let evicted = ledger.admit(key(number), admission(BYTES, depth, touched, now));
+        assert_eq!(evicted, Ok(vec![]));
+        assert!(ledger.claim(key(number)));
+    }
+    assert_eq!(ledger.usage().used, 4 * COST);
+    for (number, victim) in [(5, 4), (6, 3)] {
+        let evicted = ledger.admit(key(number), admission(BYTES, 0, 9, now));
+        assert_eq!(evicted, Ok(vec![key(victim)]));
+    }
+    assert!(ledger.touch(key(1), 8), "the root is read again");
+    assert!(ledger.claim(key(5)) && ledger.claim(key(6)));
+    let evicted = ledger.admit(key(7), admission(BYTES, 0, 9, now));
+    assert_eq!(evicted, Ok(vec![key(2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unclaimed_copies_stay_bounded_and_expire() {
+    let mut ledger = Ledger::new(4 * COST);
+    let start = Instant::now();
+    for number in 1..=2 {
+        assert!(
+            ledger
+                .admit(key(number), admission(BYTES, 0, 0, start))
+                .is_ok()
+        );
+    }
+    let full = ledger.admit(key(3), admission(BYTES, 0, 0, start));
+    assert!(full.is_err(), "half of the budget is the bound");
+    let later = start + Duration::from_secs(30);
+    assert_eq!(
+        ledger.renew(&key(2).name, Checksum([1; 16]), later),
+        Some(key(2).copy)
+    );
+    assert_eq!(ledger.renew(&key(2).name, Checksum([2; 16]), later), None);
+    assert_eq!(ledger.expire(start), vec![key(1)]);
+    assert_eq!(ledger.usage().copies, 1);
+    assert!(ledger.held(key(2)).is_some());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Admit(u64, u64, u32, u64),
+    Claim(u64),
+    Touch(u64, u64),
+    Remove(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let number = 0..24_u64;
+    let step = prop_oneof![
+        3 => (number.clone(), 1..3_000_u64, 0..4_u32, 0..6_u64)
+            .prop_map(|(n, bytes, depth, touched)| Step::Admit(n, bytes, depth, touched)),
+        3 => number.clone().prop_map(Step::Claim),
+        2 => (number.clone(), 0..6_u64).prop_map(|(n, touched)| Step::Touch(n, touched)),
+        1 => number.prop_map(Step::Remove),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+/// The obvious way: a list, sorted when something must go.
+#[derive(Default)]
+struct Model(Vec<(CopyKey, Held)>);
+
+impl Model {
+    fn cost(&self, which: impl Fn(&Held) -> bool) -> u64 {
+        let costs = self.0.iter().filter(|(_, held)| which(held));
+        costs
+            .map(|(_, held)| held.bytes + COPY_OVERHEAD_BYTES)
+            .sum()
+    }
+
+    fn admit(&mut self, key: CopyKey, copy: Admission, max: u64) -> Option<Vec<CopyKey>> {
+        let cost = copy.bytes + COPY_OVERHEAD_BYTES;
+        if self.cost(|held| held.state != CopyState::Claimed) + cost > max / 2 {
+            return None;
+        }
+        let mut evicted = Vec::new();
+        while self.cost(|_| true) + cost > max {
+            let claimed = self
+                .0
+                .iter()
+                .filter(|(_, held)| held.state == CopyState::Claimed);
+            let victim =
+                claimed.min_by_key(|(key, held)| (held.touched, Reverse(held.depth), *key));
+            let victim = victim.unwrap().0;
+            self.0.retain(|(key, _)| *key != victim);
+            evicted.push(victim);
+        }
+        let held = Held {
+            bytes: copy.bytes,
+            depth: copy.depth,
+            checksum: copy.checksum,
+            state: CopyState::Provisional { since: copy.since },
+            touched: copy.touched,
+        };
+        self.0.push((key, held));
+        Some(evicted)
+    }
+
+    fn find(&mut self, key: CopyKey) -> Option<&mut Held> {
+        self.0
+            .iter_mut()
+            .find(|(k, _)| *k == key)
+            .map(|(_, held)| held)
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_ledger_is_its_model(steps in steps()) {
+        let max = 12_000;
+        let now = tokio::time::Instant::now();
+        let (mut ledger, mut model) = (Ledger::new(max), Model::default());
+        for step in steps {
+            match step {
+                Step::Admit(n, bytes, depth, touched) => {
+                    if model.find(key(n)).is_some() { continue; }
+                    let copy = admission(bytes, depth, touched, now);
+                    let evicted = ledger.admit(key(n), copy).ok();
+                    prop_assert_eq!(evicted, model.admit(key(n), copy, max));
+                }
+                Step::Claim(n) => {
+                    let known = model.find(key(n)).map(|held| held.state = CopyState::Claimed);
+                    prop_assert_eq!(ledger.claim(key(n)), known.is_some());
+                }
+                Step::Touch(n, touched) => {
+                    let known = model.find(key(n)).map(|held| held.touched = held.touched.max(touched));
+                    prop_assert_eq!(ledger.touch(key(n), touched), known.is_some());
+                }
+                Step::Remove(n) => {
+                    let known = model.find(key(n)).copied();
+                    model.0.retain(|(k, _)| *k != key(n));
+                    prop_assert_eq!(ledger.remove(key(n)), known);
+                }
+            }
+            prop_assert_eq!(ledger.usage().used, model.cost(|_| true));
+            prop_assert!(ledger.usage().used <= max);
+            let mut listed = model.0.clone();
+            listed.sort_by_key(|(key, _)| *key);
+            prop_assert_eq!(ledger.inventory(), listed);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The blocks that this node holds: the ledger decides what stays, tiers keep the bytes.
+//!
+//! Invariants: a copy is inserted whole or not at all; what the ledger lists, its tier
+//! has (but for the moment of a put or an eviction); what was evicted is reported.
+//!
+//! Not here: who should hold what (`write`, `repair`), nor what is committed (`applied`).
+
+mod budget;
+mod ledger;
+mod memory;
+mod tier;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvmesh_client::Block;
+use kvmesh_directory::{BlockName, Checksum, Copy};
+use tokio::time::{Duration, Instant};
+
+pub use budget::memory_for_blocks;
+pub use ledger::{Admission, CopyState, Full, Held, Ledger};
+pub use memory::MemoryTier;
+pub use tier::{BlockTier, CopyKey, Lookup, NoopTier, TierError, TierKind};
+
+/// Why a copy could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// No room, also after evicting.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// The tier failed.
+    #[error(transparent)]
+    Tier(#[from] TierError),
+}
+
+/// How much is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes counted, with the books of each copy.
+    pub used: u64,
+    /// The budget.
+    pub max: u64,
+    /// Copies.
+    pub copies: u64,
+    /// Copies that are not claimed yet.
+    pub provisional: u64,
+}
+
+/// All copies of this node.
+pub struct Store {
+    ledger: Mutex<Ledger>,
+    tier: Arc<dyn BlockTier>,
+    started: Instant,
+}
+
+impl Store {
+    /// An empty store over a tier.
+    #[must_use]
+    pub fn new(tier: Arc<dyn BlockTier>, memory_bytes: u64) -> Self {
+        Self {
+            ledger: Mutex::new(Ledger::new(memory_bytes)),
+            tier,
+            started: Instant::now(),
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Recency in whole seconds: blocks of one chain that are put or read together count
+    /// as touched together, and so go leaf before root.
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    /// Keeps a copy provisionally. Returns the copies that had to go for it.
+    ///
+    /// # Errors
+    /// When there is no room; nothing was evicted then.
+    pub async fn keep(&self, key: CopyKey, block: Arc<Block>) -> Result<Vec<CopyKey>, KeepError> {
+        let admission = Admission {
+            bytes: block.meta.bytes,
+            depth: block.meta.depth,
+            checksum: block.meta.checksum,
+            touched: self.now(),
+            since: Instant::now(),
+        };
+        let evicted = self.ledger().admit(key, admission)?;
+        for gone in &evicted {
+            self.tier.remove(*gone).await;
+        }
+        if let Err(error) = self.tier.put(key, block).await {
+            self.ledger().remove(key);
+            return Err(error.into());
+        }
+        Ok(evicted)
+    }
+
+    /// The bytes of a copy; renews its recency.
+    pub async fn read(&self, key: CopyKey) -> Lookup {
+        let touched = self.now();
+        if !self.ledger().touch(key, touched) {
+            return Lookup::Miss;
+        }
+        self.tier.get(key).await
+    }
+
+    /// Renews the recency of copies.
+    pub fn touch(&self, keys: &[CopyKey]) {
+        let (touched, mut ledger) = (self.now(), self.ledger());
+        for key in keys {
+            ledger.touch(*key, touched);
+        }
+    }
+
+    /// Notes that a copy is committed. False: there is no such copy.
+    pub fn claim(&self, key: CopyKey) -> bool {
+        self.ledger().claim(key)
+    }
+
+    /// Whether a copy is here.
+    #[must_use]
+    pub fn holds(&self, key: CopyKey) -> bool {
+        self.ledger().held(key).is_some()
+    }
+
+    /// A copy of a block with this content, if there is one; renews how long it may stay unclaimed.
+    #[must_use]
+    pub fn copy_with(&self, name: &BlockName, checksum: Checksum) -> Option<Copy> {
+        self.ledger().renew(name, checksum, Instant::now())
+    }
+
+    /// Lets a copy go.
+    pub async fn remove(&self, key: CopyKey) -> bool {
+        let known = self.ledger().remove(key).is_some();
+        self.tier.remove(key).await;
+        known
+    }
+
+    /// Drops the copies that stayed unclaimed for too long; returns how many.
+    pub async fn expire(&self, ttl: Duration) -> usize {
+        let expired = match Instant::now().checked_sub(ttl) {
+            Some(before) => self.ledger().expire(before),
+            None => Vec::new(),
+        };
+        for key in &expired {
+            self.tier.remove(*key).await;
+        }
+        expired.len()
+    }
+
+    /// Every copy, in key order.
+    #[must_use]
+    pub fn inventory(&self) -> Vec<(CopyKey, Held)> {
+        self.ledger().inventory()
+    }
+
+    /// Gives a copy another number, unclaimed. None: it went meanwhile.
+    pub async fn renumber(&self, old: CopyKey, copy: Copy) -> Option<Arc<Block>> {
+        let Lookup::Hit(block) = self.tier.get(old).await else {
+            self.remove(old).await;
+            return None;
+        };
+        let new = CopyKey { copy, ..old };
+        if self.tier.put(new, Arc::clone(&block)).await.is_err() {
+            self.remove(old).await;
+            return None;
+        }
+        let renumbered = self.ledger().renumber(old, new, Instant::now());
+        self.tier.remove(if renumbered { old } else { new }).await;
+        renumbered.then_some(block)
+    }
+
+    /// How much is held.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.ledger().usage()
+    }
+}

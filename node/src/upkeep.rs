@@ -1,0 +1,43 @@
+//! What a node does once a moment: forgets copies that were never claimed, and shows its state.
+
+use std::sync::Arc;
+
+use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Settings, node::Node};
+
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// Runs until `stop`.
+pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let ttl = Settings::millis(node.settings.provisional_ttl_ms);
+        let expired = node.store.expire(ttl).await;
+        node.metrics.expired.increment(expired as u64);
+        show(&node);
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "gauges are floats")]
+fn show(node: &Node) {
+    let (stats, applied) = node
+        .directory
+        .with(|state| (state.stats(), state.applied_index()));
+    let usage = node.store.usage();
+    let metrics = &node.metrics;
+    metrics.blocks.set(stats.blocks as f64);
+    metrics.under_replicated.set(stats.under_replicated as f64);
+    metrics.tombstones.set(stats.tombstones as f64);
+    metrics.applied_index.set(applied as f64);
+    metrics.memory_used.set(usage.used as f64);
+    metrics.memory_max.set(usage.max as f64);
+    metrics.copies.set(usage.copies as f64);
+    metrics.provisional.set(usage.provisional as f64);
+}

@@ -1,0 +1,82 @@
+//! Commits which nodes hold a block.
+
+use kvmesh_client::{BlockMeta, Problem};
+use kvmesh_directory::{
+    BlockName, ChangeKind, ChangeOutcome, Copy,
+    command::{BlockChange, Claim},
+    state::Entry,
+};
+use tokio::time::Instant;
+
+use crate::node::Node;
+
+/// What became of a claim; the directory of this node shows it.
+#[derive(Debug)]
+pub(crate) enum Claimed {
+    /// The block is present, held by at least one of the copies.
+    Present(Entry),
+    /// Another content was first; it is this.
+    Conflict(Option<Entry>),
+    /// A delete or a newer generation overtook it.
+    Overtaken,
+    /// The copies are of a past start.
+    Stale,
+    /// The namespace is not known.
+    UnknownNamespace,
+}
+
+/// The claim of copies of a block.
+pub(crate) fn claim_of(meta: &BlockMeta, replicas: u32, copies: Vec<Copy>) -> Claim {
+    Claim {
+        put_hlc: meta.put_hlc,
+        checksum: meta.checksum,
+        bytes: u32::try_from(meta.bytes).unwrap_or(u32::MAX),
+        depth: meta.depth,
+        replicas,
+        copies,
+    }
+}
+
+/// Claims copies of a block and says what the directory made of it.
+///
+/// # Errors
+/// When it is not known whether the claim was committed.
+pub(crate) async fn claim(
+    node: &Node,
+    name: BlockName,
+    claim: Claim,
+    deadline: Instant,
+) -> Result<Claimed, Problem> {
+    let kind = ChangeKind::Claim(claim);
+    let changes = vec![BlockChange { name, kind }];
+    let (_, outcomes) = node.consensus.submit(changes, deadline).await?;
+    let entry = node.directory.with(|state| state.entry(&name));
+    Ok(match outcomes.first() {
+        Some(ChangeOutcome::Accepted) => match entry {
+            Some(entry) => Claimed::Present(entry),
+            None => Claimed::Overtaken,
+        },
+        Some(ChangeOutcome::Conflict) => Claimed::Conflict(entry),
+        Some(ChangeOutcome::Deleted) => Claimed::Overtaken,
+        Some(ChangeOutcome::UnknownNamespace) => Claimed::UnknownNamespace,
+        Some(ChangeOutcome::Stale) | None => Claimed::Stale,
+    })
+}
+
+/// Takes copies back that were claimed, so that what is refused is not stored.
+///
+/// # Errors
+/// When it is not known whether that was committed.
+pub(super) async fn take_back(
+    node: &Node,
+    name: BlockName,
+    copies: &[Copy],
+    deadline: Instant,
+) -> Result<(), Problem> {
+    let changes = copies.iter().map(|copy| BlockChange {
+        name,
+        kind: ChangeKind::Retract(*copy),
+    });
+    node.consensus.submit(changes.collect(), deadline).await?;
+    Ok(())
+}

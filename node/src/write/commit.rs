@@ -1,0 +1,99 @@
+//! Keeps a whole block, copies it to the other owners and claims all copies at once.
+
+use std::sync::Arc;
+
+use kvmesh_client::{Block, BlockMeta};
+use kvmesh_directory::{BlockName, Copy};
+use tokio::time::Instant;
+
+use super::{
+    Acked, Claimed, Failure, Reason, Terms, claim, claim_of, decide::complete_or_take_back, spread,
+};
+use crate::{node::Node, store::CopyKey};
+
+/// Puts a verified block.
+///
+/// # Errors
+/// Refused: nothing was stored. Unknown: it may have been committed.
+pub(crate) async fn commit(
+    node: &Node,
+    name: BlockName,
+    block: Block,
+    terms: &Terms,
+    deadline: Instant,
+) -> Result<Acked, Failure> {
+    let put_hlc = match terms.fill {
+        true => block.meta.put_hlc,
+        false => node.stamp(),
+    };
+    let block = Arc::new(Block {
+        meta: BlockMeta {
+            put_hlc,
+            ..block.meta
+        },
+        pieces: block.pieces,
+    });
+    let kept = node.keep(name, Arc::clone(&block)).await;
+    let (own, new) = kept.map_err(|problem| Failure::of_keeping(&problem))?;
+    let committed = committed(node, name, &block, own, terms, deadline).await;
+    // An unknown outcome leaves the copy provisional: a late claim finds it.
+    if new && matches!(committed, Err(Failure::Refused { .. })) {
+        node.store.remove(CopyKey { name, copy: own }).await;
+    }
+    committed
+}
+
+async fn committed(
+    node: &Node,
+    name: BlockName,
+    block: &Arc<Block>,
+    own: Copy,
+    terms: &Terms,
+    deadline: Instant,
+) -> Result<Acked, Failure> {
+    let needed = terms.needed();
+    let mut copies = vec![own];
+    if needed > 1 {
+        copies.extend(spread(node, name, block, needed - 1, &[node.me], deadline).await);
+    }
+    if copies.len() < needed {
+        let have = copies.len();
+        let message = format!("{have} of {needed} owners took the block: too few nodes are alive");
+        return Err(Failure::later(Reason::Unavailable, message));
+    }
+    if Instant::now() >= deadline {
+        return Err(Failure::later(
+            Reason::OutOfTime,
+            "the owners took longer than the deadline",
+        ));
+    }
+    let claim = claim_of(&block.meta, terms.replicas, copies.clone());
+    let claimed = claim::claim(node, name, claim, deadline).await;
+    let position = || node.position().map_err(Failure::Unknown);
+    match claimed.map_err(Failure::Unknown)? {
+        Claimed::Present(entry) => {
+            let entry = complete_or_take_back(node, name, entry, terms, &copies, deadline).await?;
+            Ok(terms.acked(&entry, position()?, false))
+        }
+        Claimed::Conflict(Some(first)) if first.holders.len() >= needed => {
+            node.store.remove(CopyKey { name, copy: own }).await;
+            Ok(terms.acked(&first, position()?, true))
+        }
+        Claimed::Conflict(_) => Err(Failure::later(
+            Reason::Unavailable,
+            "another content of this block was first and has too few copies yet: put it again",
+        )),
+        Claimed::Overtaken => Err(Failure::later(
+            Reason::Overtaken,
+            "a delete or a newer generation overtook the put: put it again",
+        )),
+        Claimed::Stale => Err(Failure::later(
+            Reason::Unavailable,
+            "this node has begun a new start meanwhile: put it again",
+        )),
+        Claimed::UnknownNamespace => Err(Failure::never(
+            Reason::Invalid,
+            "the namespace is not known here: open it first",
+        )),
+    }
+}

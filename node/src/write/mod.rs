@@ -1,0 +1,191 @@
+//! The whole write policy of a node: what is done with a block that is offered to it as
+//! the block's primary owner.
+//!
+//! `decide`: have it already, join a put in flight, or send it. `commit`: keep it, copy it
+//! to the other owners, claim all copies at once. Invariant: what is refused is not stored.
+//!
+//! Not here: how blocks arrive (`rpc`), nor how copies travel (`rpc::copy_client`).
+
+mod claim;
+mod commit;
+mod decide;
+mod flights;
+mod spread;
+
+use std::time::Duration;
+
+use kvmesh_client::{BlockMeta, Problem, block::BlockError};
+use kvmesh_directory::{
+    FeedPosition, Hlc, Namespace, NamespaceId, RingEpoch, namespace::AckLevel, state::Entry,
+};
+use tokio::time::Instant;
+
+pub(crate) use claim::{Claimed, claim, claim_of};
+pub(crate) use commit::commit;
+pub(crate) use decide::{Decision, decide};
+pub(crate) use flights::{Flight, Flights};
+pub(crate) use spread::spread;
+
+/// When to try again after too few owners answered.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// What a put call asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) hash_width: u32,
+    /// Copies that the namespace wants.
+    pub(crate) replicas: u32,
+    /// The level to reach.
+    pub(crate) ack: AckLevel,
+    /// The ring epoch by which the caller chose this node.
+    pub(crate) epoch: RingEpoch,
+    /// How long one block may take.
+    pub(crate) deadline: Duration,
+    /// The block keeps its `put_hlc`.
+    pub(crate) fill: bool,
+}
+
+impl Terms {
+    pub(crate) fn new(
+        namespace: &Namespace,
+        ack: Option<AckLevel>,
+        epoch: RingEpoch,
+        deadline: Duration,
+        fill: bool,
+    ) -> Self {
+        Self {
+            namespace: namespace.id,
+            hash_width: namespace.description.hash_width,
+            replicas: namespace.policy.replicas,
+            ack: ack.unwrap_or(namespace.policy.ack),
+            epoch,
+            deadline,
+            fill,
+        }
+    }
+
+    /// Distinct nodes that must hold a block before it is acknowledged.
+    pub(crate) fn needed(&self) -> usize {
+        match self.ack {
+            AckLevel::Memory => 1,
+            AckLevel::Replicated | AckLevel::Durable => self.replicas as usize,
+        }
+    }
+
+    /// What the committed entry says about a put.
+    pub(crate) fn acked(&self, entry: &Entry, position: FeedPosition, existed: bool) -> Acked {
+        let copies = entry.holders.len();
+        let level = match copies >= self.replicas as usize {
+            true => AckLevel::Replicated,
+            false => AckLevel::Memory,
+        };
+        Acked {
+            level,
+            position,
+            copies: u32::try_from(copies).unwrap_or(u32::MAX),
+            existed,
+            put_hlc: entry.put_hlc,
+        }
+    }
+}
+
+/// A block that is held at the level asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Acked {
+    pub(crate) level: AckLevel,
+    pub(crate) position: FeedPosition,
+    pub(crate) copies: u32,
+    pub(crate) existed: bool,
+    pub(crate) put_hlc: Hlc,
+}
+
+/// Why a put was refused: nothing of it was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Invalid,
+    TooLarge,
+    Checksum,
+    NoSpace,
+    Unavailable,
+    StaleEpoch,
+    Overtaken,
+    Truncated,
+    OutOfTime,
+}
+
+/// How a put failed.
+#[derive(Debug, Clone)]
+pub(crate) enum Failure {
+    /// Nothing of the block was stored.
+    Refused {
+        reason: Reason,
+        message: String,
+        /// Zero: never as it is.
+        retry_after: Duration,
+    },
+    /// Nobody knows whether it was committed; it is safe to repeat.
+    Unknown(Problem),
+}
+
+impl Failure {
+    /// The block cannot be put as it is.
+    pub(crate) fn never(reason: Reason, message: impl ToString) -> Self {
+        let (message, retry_after) = (message.to_string(), Duration::ZERO);
+        Self::Refused {
+            reason,
+            message,
+            retry_after,
+        }
+    }
+
+    /// The block can be put again after a while.
+    pub(crate) fn later(reason: Reason, message: impl ToString) -> Self {
+        let (message, retry_after) = (message.to_string(), RETRY_AFTER);
+        Self::Refused {
+            reason,
+            message,
+            retry_after,
+        }
+    }
+
+    /// The block's bytes or announcement are wrong.
+    pub(crate) fn of_block(error: &BlockError) -> Self {
+        let reason = match error {
+            BlockError::TooLarge { .. } => Reason::TooLarge,
+            BlockError::Piece { .. } | BlockError::Root { .. } => Reason::Checksum,
+            BlockError::Truncated { .. } => Reason::Truncated,
+            BlockError::Empty | BlockError::PieceCount { .. } | BlockError::PieceSize { .. } => {
+                Reason::Invalid
+            }
+        };
+        match reason {
+            Reason::Truncated => Self::later(reason, error),
+            _ => Self::never(reason, error),
+        }
+    }
+
+    /// A copy could not be kept on this node.
+    pub(crate) fn of_keeping(problem: &Problem) -> Self {
+        match problem {
+            Problem::Exhausted { .. } => Self::later(Reason::NoSpace, problem),
+            _ => Self::later(Reason::Unavailable, problem),
+        }
+    }
+}
+
+/// When a block that is offered now must be settled.
+pub(crate) fn due(terms: &Terms) -> Instant {
+    Instant::now() + terms.deadline
+}
+
+/// Whether a fill says when its block was first put.
+pub(crate) fn check_fill(terms: &Terms, meta: &BlockMeta) -> Result<(), Failure> {
+    match terms.fill && meta.put_hlc == Hlc(0) {
+        true => Err(Failure::never(
+            Reason::Invalid,
+            "field meta.put_hlc is 0: a fill keeps the clock of the first put",
+        )),
+        false => Ok(()),
+    }
+}
