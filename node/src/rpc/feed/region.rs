@@ -24,7 +24,7 @@ pub(super) async fn steps(
     for step in steps {
         let frame = wire::RegionStep {
             position: Some(follow.position(step.index, log).to_wire()),
-            command: step.command.as_ref().map(ToWire::to_wire),
+            command: step.command.as_deref().map(ToWire::to_wire),
         };
         follow.send(Kind::RegionStep(frame)).await?;
     }
