@@ -9,6 +9,9 @@ pub mod follow;
 mod rpc;
 pub mod status;
 
+#[cfg(test)]
+mod fake_net_test;
+
 pub use block::{Block, BlockMeta};
 pub use client::Client;
 pub use convert::{FromWire, ToWire, WireError};

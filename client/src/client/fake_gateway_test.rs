@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -15,17 +14,13 @@ use kvmesh_directory::{
     Description, FeedPosition, LogIncarnation, Namespace, Policy, limits::MESSAGE_BYTES_MAX,
 };
 use kvmesh_proto::v1::{self as wire, cache_server, put_decision::Verdict, put_request};
-use tokio::{io::duplex, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 use super::{Chain, Client, Opened};
-use crate::{
-    block::Block,
-    channel::{BoxedIo, Channels, Connect, Connecting},
-    convert::ToWire,
-};
+use crate::{block::Block, convert::ToWire, fake_net_test::FakeNet};
 
 type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -68,45 +63,21 @@ impl Gateway {
     }
 }
 
-/// Gateways by address; others refuse connections.
-pub(super) struct Mesh {
-    doors: BTreeMap<String, mpsc::Sender<io::Result<BoxedIo>>>,
-}
-
-impl Connect for Mesh {
-    fn connect(&self, address: &str) -> Connecting {
-        let door = self.doors.get(address).cloned();
-        Box::pin(async move {
-            let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-            let (ours, theirs) = duplex(1 << 20);
-            let door = door.ok_or_else(refused)?;
-            let knocked = door.send(Ok(BoxedIo::new(theirs))).await;
-            knocked.map_err(|_| refused())?;
-            Ok(BoxedIo::new(ours))
-        })
-    }
-}
-
 /// Starts gateways at `first:1` and `second:1`, and a client of `addresses`.
 pub(super) fn start(addresses: &[&str]) -> (Gateway, Gateway, Client) {
     let (first, second) = (Gateway::default(), Gateway::default());
-    let tasks = TaskTracker::new();
-    let mut doors = BTreeMap::new();
+    let net = FakeNet::default();
     for (address, gateway) in [("first:1", &first), ("second:1", &second)] {
-        let (door, knocks) = mpsc::channel(8);
-        doors.insert(address.to_owned(), door);
         let service = cache_server::CacheServer::new(gateway.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let server = Server::builder().add_service(service);
-        tasks.spawn(server.serve_with_incoming(ReceiverStream::new(knocks)));
+        net.serve(address, Routes::new(service));
     }
-    let channels = Channels::new(Arc::new(Mesh { doors }));
     let addresses = addresses
         .iter()
         .map(|&address| address.to_owned())
         .collect();
-    let client = Client::connect(addresses, channels).unwrap();
+    let client = Client::connect(addresses, net.channels()).unwrap();
     (first, second, client)
 }
 
