@@ -1,0 +1,75 @@
+//! What streams of blocks are made of, between the wire's edges.
+
+use bytes::Bytes;
+use kvmesh_client::BlockMeta;
+use kvmesh_directory::{FeedPosition, Part, RegionId};
+
+/// Announces a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// In the chain of the call.
+    pub(crate) index: u32,
+    pub(crate) part: Part,
+    pub(crate) meta: BlockMeta,
+    /// Where the bytes came from.
+    pub(crate) region: RegionId,
+}
+
+/// One message of a get: of one block, or the summary.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Frame {
+    /// A block's header, one of its pieces, its end: any of them, in this order.
+    Block {
+        header: Option<Header>,
+        piece: Option<Bytes>,
+        whole: bool,
+    },
+    /// The rest of the block under way does not come; with a place, that block does not come at all.
+    Aborted(Option<(u32, Part)>),
+    /// The last one.
+    Summary(Summary),
+}
+
+/// How a get ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Complete,
+    Miss,
+    OutOfTime,
+    ViewBehind,
+    TooShort,
+    SourceFailed,
+}
+
+/// What a get did.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Summary {
+    pub(crate) outcome: Outcome,
+    /// Blocks and bytes by region, over all parts.
+    pub(crate) sources: Vec<(RegionId, u32, u64)>,
+    /// Chain positions.
+    pub(crate) blocks: u32,
+    pub(crate) tokens: u64,
+    pub(crate) estimated_fetch_ms: Option<f64>,
+    pub(crate) fetch_ms: Option<f64>,
+    pub(crate) position: Option<FeedPosition>,
+    pub(crate) fill_position: Option<FeedPosition>,
+    pub(crate) fill_failures: u32,
+}
+
+impl Summary {
+    /// Of a get that sent nothing.
+    pub(crate) fn nothing(outcome: Outcome, position: Option<FeedPosition>) -> Self {
+        Self {
+            outcome,
+            sources: Vec::new(),
+            blocks: 0,
+            tokens: 0,
+            estimated_fetch_ms: None,
+            fetch_ms: None,
+            position,
+            fill_position: None,
+            fill_failures: 0,
+        }
+    }
+}

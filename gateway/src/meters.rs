@@ -1,0 +1,122 @@
+//! What a gateway counts. Every metric carries the process's `instance`.
+
+use std::{sync::Arc, time::Duration};
+
+use kvmesh_directory::RegionId;
+use metrics::{counter, histogram};
+use tonic::Code;
+
+/// Counts for one gateway.
+#[derive(Clone)]
+pub(crate) struct Meters {
+    instance: Arc<str>,
+}
+
+/// What became of a block that was to be kept here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FillEnd {
+    Kept,
+    Failed,
+    /// The queue was full.
+    Dropped,
+}
+
+impl Meters {
+    pub(crate) fn new(instance: Arc<str>) -> Self {
+        Self { instance }
+    }
+
+    fn instance(&self) -> String {
+        self.instance.to_string()
+    }
+
+    /// An RPC leaves the gateway; feeds do not count.
+    pub(crate) fn outbound(&self, method: &'static str) {
+        counter!("kvmesh_gateway_outbound_rpcs_total",
+            "instance" => self.instance(), "method" => method)
+        .increment(1);
+    }
+
+    /// A call was answered.
+    pub(crate) fn answered(&self, method: &'static str, code: Code, took: Duration) {
+        counter!("kvmesh_gateway_requests_total",
+            "instance" => self.instance(), "method" => method, "code" => code_name(code))
+        .increment(1);
+        histogram!("kvmesh_gateway_request_seconds",
+            "instance" => self.instance(), "method" => method)
+        .record(took.as_secs_f64());
+    }
+
+    /// Blocks went to a client; `region` is where they came from.
+    pub(crate) fn served(&self, region: &RegionId, blocks: u64, bytes: u64) {
+        counter!("kvmesh_gateway_blocks_served_total",
+            "instance" => self.instance(), "source" => region.as_str().to_owned())
+        .increment(blocks);
+        counter!("kvmesh_gateway_bytes_served_total",
+            "instance" => self.instance(), "source" => region.as_str().to_owned())
+        .increment(bytes);
+    }
+
+    /// The first bytes of a get left.
+    pub(crate) fn first_block(&self, after: Duration) {
+        histogram!("kvmesh_gateway_get_first_block_seconds", "instance" => self.instance())
+            .record(after.as_secs_f64());
+    }
+
+    /// A view said that somebody has a block, and they did not have it.
+    pub(crate) fn stale_claim(&self) {
+        counter!("kvmesh_gateway_stale_claims_total", "instance" => self.instance()).increment(1);
+    }
+
+    /// A get joined a fetch that was under way.
+    pub(crate) fn flight_shared(&self) {
+        counter!("kvmesh_gateway_flights_shared_total", "instance" => self.instance()).increment(1);
+    }
+
+    /// A fetched block was kept here, or not.
+    pub(crate) fn fill(&self, end: FillEnd) {
+        let end = match end {
+            FillEnd::Kept => "ok",
+            FillEnd::Failed => "failed",
+            FillEnd::Dropped => "dropped",
+        };
+        counter!("kvmesh_gateway_fills_total", "instance" => self.instance(), "end" => end)
+            .increment(1);
+    }
+
+    /// A block of a put was acknowledged or refused.
+    pub(crate) fn put_block(&self, end: &'static str, bytes: u64) {
+        counter!("kvmesh_gateway_put_blocks_total", "instance" => self.instance(), "end" => end)
+            .increment(1);
+        counter!("kvmesh_gateway_put_bytes_total", "instance" => self.instance(), "end" => end)
+            .increment(bytes);
+    }
+
+    /// Hashes were looked up.
+    pub(crate) fn looked_up(&self, hashes: u64) {
+        counter!("kvmesh_gateway_lookup_hashes_total", "instance" => self.instance())
+            .increment(hashes);
+    }
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

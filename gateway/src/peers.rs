@@ -1,0 +1,110 @@
+//! Whom the gateway talks to: warm channels, and a short memory of who could not be reached.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use kvmesh_client::{Problem, channel::Channels};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+/// Addresses that are remembered as failing; more are not remembered.
+const FAILING_MAX: usize = 4_096;
+
+/// Channels and failures by address.
+pub(crate) struct Peers {
+    channels: Channels,
+    memory: Duration,
+    failing: Mutex<BTreeMap<String, Instant>>,
+    turn: AtomicUsize,
+}
+
+impl Peers {
+    pub(crate) fn new(channels: Channels, memory: Duration) -> Self {
+        Self {
+            channels,
+            memory,
+            failing: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// The channel to an address.
+    pub(crate) fn channel(&self, address: &str) -> Result<Channel, Problem> {
+        self.channels
+            .to(address)
+            .map_err(|error| Problem::Internal(error.to_string()))
+    }
+
+    /// The address could not be reached, or fell silent.
+    pub(crate) fn failed(&self, address: &str) {
+        let now = Instant::now();
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        if failing.len() >= FAILING_MAX {
+            failing.retain(|_, until| *until > now);
+        }
+        if failing.len() < FAILING_MAX {
+            failing.insert(address.to_owned(), now + self.memory);
+        }
+    }
+
+    /// Whether the address failed a moment ago.
+    pub(crate) fn is_failing(&self, address: &str) -> bool {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match failing.get(address) {
+            Some(until) if *until > Instant::now() => true,
+            Some(_) => {
+                failing.remove(address);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// A number that differs from call to call, to spread load.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The addresses in the order in which to try them: another first one at each call,
+    /// those that failed a moment ago last.
+    pub(crate) fn in_turn(&self, addresses: &[String]) -> Vec<String> {
+        let mut order = addresses.to_vec();
+        if !order.is_empty() {
+            let by = self.turn() % order.len();
+            order.rotate_left(by);
+        }
+        order.sort_by_key(|address| self.is_failing(address));
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kvmesh_client::channel::TcpConnect;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_failed_comes_last_for_a_while() {
+        let peers = Peers::new(
+            Channels::new(Arc::new(TcpConnect)),
+            Duration::from_secs(1),
+        );
+        let all = ["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned()];
+        peers.failed("a:1");
+        for _ in 0..3 {
+            assert_eq!(peers.in_turn(&all)[2], "a:1");
+        }
+        tokio::time::advance(Duration::from_millis(1_001)).await;
+        let firsts: Vec<String> = (0..3).map(|_| peers.in_turn(&all).remove(0)).collect();
+        assert!(firsts.contains(&"a:1".to_owned()), "{firsts:?}");
+    }
+}
