@@ -26,11 +26,6 @@ impl Chain {
         self.width
     }
 
-    /// Canonical forms, in order.
-    pub(crate) fn hashes(&self) -> &[BlockHash] {
-        &self.hashes
-    }
-
     /// Full name of a block.
     pub(crate) fn name(&self, namespace: NamespaceId, index: u32, part: Part) -> BlockName {
         BlockName {

@@ -84,7 +84,11 @@ mod tests {
             }
             let deadline = Deadline::of(&metadata, deadline_ms, default);
             let left = deadline.at - Instant::now();
-            assert_eq!((left.as_millis(), deadline.named), (left_ms, named), "{header}");
+            assert_eq!(
+                (left.as_millis(), deadline.named),
+                (left_ms, named),
+                "{header}"
+            );
         }
     }
 }

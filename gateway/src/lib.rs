@@ -1,42 +1,33 @@
 //! The front door of a region: stateless, any number behind a load balancer.
+//!
+//! Start reading at `rpc::cache`, then `read` (the whole read policy) and `write` (the
+//! whole write policy).
 
+mod chain;
+mod context;
+mod deadline;
+mod far;
+mod fill;
+mod flight;
+mod frame;
+mod intake;
+mod local;
+mod locate;
+mod lookup;
+mod manage;
+mod merge;
+mod meters;
+mod peers;
+mod pending;
+mod pieces;
+mod read;
+mod request;
+mod rpc;
+mod serve;
 pub mod settings;
 pub mod templates;
+mod views;
+mod write;
 
-use kvmesh_client::channel::Incoming;
-use kvmesh_process::{
-    Environment,
-    settings::{Check, Impossible},
-};
-use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-
+pub use serve::{ServeError, serve};
 pub use settings::Settings;
-
-/// Why a gateway ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The settings cannot be.
-    #[error(transparent)]
-    Settings(#[from] Impossible),
-    /// The gRPC server failed.
-    #[error(transparent)]
-    Server(#[from] kvmesh_process::server::ServeError),
-}
-
-/// Serves as a gateway until `stop`.
-///
-/// # Errors
-/// When the settings are impossible or the server fails.
-pub async fn serve(
-    settings: Settings,
-    environment: Environment,
-    incoming: Incoming,
-    stop: CancellationToken,
-) -> Result<(), ServeError> {
-    settings.check()?;
-    let _ = &environment;
-    let grace = settings.shutdown_grace();
-    kvmesh_process::server::serve(Routes::default(), incoming, stop, grace).await?;
-    Ok(())
-}

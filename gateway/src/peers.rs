@@ -94,10 +94,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_failed_comes_last_for_a_while() {
-        let peers = Peers::new(
-            Channels::new(Arc::new(TcpConnect)),
-            Duration::from_secs(1),
-        );
+        let peers = Peers::new(Channels::new(Arc::new(TcpConnect)), Duration::from_secs(1));
         let all = ["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned()];
         peers.failed("a:1");
         for _ in 0..3 {

@@ -65,14 +65,17 @@ impl Arriving {
         });
     }
 
+    /// Drops what has arrived; nobody reads it any more.
+    pub(crate) fn forget(&self) {
+        self.progress.send_modify(|progress| {
+            progress.pieces.clear();
+            progress.end = Some(End::Lost);
+        });
+    }
+
     /// The end, if it has come.
     pub(crate) fn ended(&self) -> Option<End> {
         self.progress.borrow().end
-    }
-
-    /// Pieces that have arrived.
-    pub(crate) fn pieces(&self) -> Vec<Bytes> {
-        self.progress.borrow().pieces.clone()
     }
 
     /// A reader at the first piece.
@@ -101,8 +104,7 @@ impl Reader {
 
     /// Waits for what is at place `index`. May be dropped at any time.
     pub(crate) async fn wait(&mut self, index: usize) -> Next {
-        let there =
-            |progress: &Progress| progress.pieces.len() > index || progress.end.is_some();
+        let there = |progress: &Progress| progress.pieces.len() > index || progress.end.is_some();
         match self.progress.wait_for(there).await {
             Ok(progress) => match progress.pieces.get(index) {
                 Some(piece) => Next::Piece(piece.clone()),

@@ -6,7 +6,10 @@ use kvmesh_directory::{
     RegionId,
     limits::{BLOCK_BYTES_MAX, REPLICAS_MAX},
 };
-use kvmesh_process::settings::{Check, Impossible};
+use kvmesh_process::{
+    program::ProgramSettings,
+    settings::{Check, Impossible},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::templates::{self, Template};
@@ -133,6 +136,24 @@ impl Check for Settings {
             return Err(impossible("templates", &"without \"default\"", "add it"));
         }
         Ok(())
+    }
+}
+
+impl ProgramSettings for Settings {
+    fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    fn metrics_listen(&self) -> Option<SocketAddr> {
+        Some(self.metrics_listen)
+    }
+
+    fn instance(&self) -> String {
+        format!("{}/gateway", self.region)
+    }
+
+    fn log(&self) -> &str {
+        &self.log
     }
 }
 

@@ -1,0 +1,238 @@
+//! Calls to the region's own nodes: one stream per node and part, read ahead into a bounded buffer.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use kvmesh_directory::{NodeId, Part, limits::PIECE_BYTES};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    context::Gateway,
+    frame::{Frame, Header},
+    read::Slot,
+    request::Want,
+    rpc::ask::{self, Ask},
+};
+
+/// Frames that a call with one large block may have in memory.
+const LARGE_FRAMES: usize = 16;
+
+/// One stream from a node. Dropping it ends the call.
+pub(crate) struct Call {
+    pub(crate) node: NodeId,
+    frames: mpsc::Receiver<CallFrame>,
+    back: Option<CallFrame>,
+}
+
+/// A frame of the block of one slot.
+#[derive(Debug)]
+pub(crate) struct CallFrame {
+    pub(crate) slot: usize,
+    pub(crate) kind: FrameKind,
+}
+
+/// See [`Frame`].
+#[derive(Debug)]
+pub(crate) enum FrameKind {
+    Block {
+        header: Option<Header>,
+        piece: Option<Bytes>,
+        whole: bool,
+    },
+    Aborted,
+}
+
+impl Call {
+    /// The next frame; none: the call has ended. May be dropped at any time.
+    pub(crate) async fn next(&mut self) -> Option<CallFrame> {
+        match self.back.take() {
+            Some(frame) => Some(frame),
+            None => self.frames.recv().await,
+        }
+    }
+
+    /// Puts a frame back that is not wanted yet.
+    pub(crate) fn put_back(&mut self, frame: CallFrame) {
+        self.back = Some(frame);
+    }
+
+    /// Whether the call has ended and everything of it was taken.
+    pub(crate) fn is_over(&self) -> bool {
+        self.back.is_none() && self.frames.is_closed() && self.frames.is_empty()
+    }
+}
+
+/// Asks a node for the blocks of `places` (numbers of slots, ascending, all of `part`), and
+/// renews the recency of `touch`.
+pub(crate) fn start(
+    gateway: &Arc<Gateway>,
+    want: &Want,
+    slots: &[Slot],
+    node: NodeId,
+    part: Part,
+    places: Vec<usize>,
+    touch: &[u32],
+) -> Call {
+    let (frames, taken) = mpsc::channel(buffered_frames(slots, &places));
+    let wanted = places.iter().map(|&place| slots[place].index);
+    let ask = Ask {
+        namespace: want.namespace.id,
+        hashes: want.chain.pick(wanted.chain(touch.iter().copied())),
+        width: want.chain.width(),
+        select: numbers(0, places.len()),
+        touch: numbers(places.len(), touch.len()),
+        parts: vec![part],
+        hop: 0,
+        until: want.deadline.at,
+    };
+    let address = gateway.views.address(node);
+    let shared = Arc::clone(gateway);
+    gateway.tasks.spawn(async move {
+        if let Some(address) = address {
+            read(&shared, &address, ask, &places, &frames).await;
+        }
+    });
+    Call {
+        node,
+        frames: taken,
+        back: None,
+    }
+}
+
+/// Only renews recency; whether that succeeds does not matter to the get.
+pub(crate) fn touch_only(gateway: &Arc<Gateway>, want: &Want, node: NodeId, touch: &[u32]) {
+    let ask = Ask {
+        namespace: want.namespace.id,
+        hashes: want.chain.pick(touch.iter().copied()),
+        width: want.chain.width(),
+        select: Vec::new(),
+        touch: numbers(0, touch.len()),
+        parts: want.parts.clone(),
+        hop: 0,
+        until: want.deadline.at,
+    };
+    let address = gateway.views.address(node);
+    let shared = Arc::clone(gateway);
+    gateway.tasks.spawn(async move {
+        let (frames, mut taken) = mpsc::channel(1);
+        if let Some(address) = address {
+            let all_dropped = async { while taken.recv().await.is_some() {} };
+            let reading = async {
+                read(&shared, &address, ask, &[], &frames).await;
+                drop(frames);
+            };
+            tokio::join!(reading, all_dropped);
+        }
+    });
+}
+
+/// Which places of the unwanted head each node holds.
+pub(crate) fn head_by_node(gateway: &Gateway, want: &Want) -> BTreeMap<NodeId, Vec<u32>> {
+    let mut by_node: BTreeMap<NodeId, Vec<u32>> = BTreeMap::new();
+    gateway.views.local.with(|state| {
+        for &index in &want.touch {
+            for &part in &want.parts {
+                let entry = state.entry(&want.name(index, part));
+                for copy in entry.iter().flat_map(|entry| &entry.holders) {
+                    let places = by_node.entry(copy.node).or_default();
+                    if places.last() != Some(&index) {
+                        places.push(index);
+                    }
+                }
+            }
+        }
+    });
+    by_node
+}
+
+fn numbers(from: usize, count: usize) -> Vec<u32> {
+    (from..from + count).map(|number| number as u32).collect()
+}
+
+fn buffered_frames(slots: &[Slot], places: &[usize]) -> usize {
+    match places {
+        [only] if slots[*only].bytes as usize > LARGE_FRAMES * PIECE_BYTES => LARGE_FRAMES,
+        _ => {
+            let pieces = |&place: &usize| slots[place].bytes as usize / PIECE_BYTES + 3;
+            places.iter().map(pieces).sum::<usize>().max(1)
+        }
+    }
+}
+
+async fn read(
+    gateway: &Gateway,
+    address: &str,
+    ask: Ask,
+    places: &[usize],
+    frames: &mpsc::Sender<CallFrame>,
+) {
+    let until = ask.until;
+    let reading = async {
+        gateway.meters.outbound("Get");
+        let mut stream = match gateway.peers.channel(address) {
+            Ok(channel) => ask::get(channel, gateway.region.clone(), ask).await?,
+            Err(_) => return Ok(()),
+        };
+        let mut current = None;
+        while let Some(frame) = stream.next().await? {
+            let Some(frame) = placed(frame, places, &mut current) else {
+                break;
+            };
+            if frames.send(frame).await.is_err() {
+                break;
+            }
+        }
+        Ok::<(), ask::Failure>(())
+    };
+    tokio::select! {
+        ended = timeout_at(until, reading) => {
+            if let Ok(Err(failure)) = ended {
+                if failure.unreachable {
+                    gateway.peers.failed(address);
+                }
+                tracing::debug!(address, error = %failure, "a node's answer ended early");
+            }
+        }
+        () = frames.closed() => {}
+    }
+}
+
+/// The frame with the slot that it belongs to; none: the stream's end, or a frame that makes no sense.
+fn placed(frame: Frame, places: &[usize], current: &mut Option<usize>) -> Option<CallFrame> {
+    match frame {
+        Frame::Block {
+            header,
+            piece,
+            whole,
+        } => {
+            if let Some(header) = &header {
+                *current = places.get(header.index as usize).copied();
+            }
+            let slot = (*current)?;
+            let kind = FrameKind::Block {
+                header,
+                piece,
+                whole,
+            };
+            Some(CallFrame { slot, kind })
+        }
+        Frame::Aborted(place) => {
+            if let Some((index, _)) = place {
+                *current = places.get(index as usize).copied();
+            }
+            let slot = (*current)?;
+            let kind = FrameKind::Aborted;
+            Some(CallFrame { slot, kind })
+        }
+        Frame::Summary(_) => None,
+    }
+}
+
+/// Nothing came for so long that another holder is asked.
+pub(crate) fn silent_at(gateway: &Gateway, slot: &Slot) -> Option<Instant> {
+    let patience = gateway.owner_timeout(slot.bytes.min(PIECE_BYTES as u64));
+    (slot.sources.len() > 1).then(|| Instant::now() + patience)
+}

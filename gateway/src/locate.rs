@@ -1,0 +1,68 @@
+//! Which nodes own each block of a chain, and which hold it.
+
+use std::time::Duration;
+
+use kvmesh_client::Problem;
+use kvmesh_directory::{Member, Namespace, NodeId, RingEpoch};
+use tokio::time::Instant;
+
+use crate::{context::Gateway, request::Query};
+
+/// Where blocks belong and where they are; nodes by their place in `nodes`.
+pub(crate) struct Located {
+    pub(crate) epoch: RingEpoch,
+    pub(crate) nodes: Vec<Member>,
+    /// In chain order, parts innermost: owners, holders.
+    pub(crate) blocks: Vec<(Vec<u32>, Vec<u32>)>,
+}
+
+/// Locates a chain by the ring of `epoch` (0: the current one).
+pub(crate) async fn locate(
+    gateway: &Gateway,
+    namespace: &Namespace,
+    query: &Query,
+    epoch: u64,
+) -> Result<Located, Problem> {
+    if epoch > gateway.views.ring().epoch().0 {
+        let wait = Duration::from_millis(gateway.settings.epoch_wait_ms);
+        let until = Instant::now() + wait;
+        if !gateway.views.epoch(|current| current >= epoch, until).await {
+            let what = format!("this gateway has not heard of ring epoch {epoch} yet: ask again");
+            return Err(Problem::unavailable(what));
+        }
+    }
+    let ring = gateway.views.ring();
+    let current = ring.epoch();
+    if epoch != 0 && epoch != current.0 {
+        return Err(Problem::StaleEpoch {
+            current: current.0,
+            named: epoch,
+        });
+    }
+    let replicas = namespace.policy.replicas as usize;
+    Ok(gateway.views.local.with(|state| {
+        let nodes = state.topology().members.clone();
+        let place = |node: NodeId| {
+            let at = nodes.binary_search_by_key(&node, |member| member.node);
+            at.ok().and_then(|at| u32::try_from(at).ok())
+        };
+        let mut blocks = Vec::with_capacity(query.chain.len() * query.parts.len());
+        for index in 0..query.chain.len() {
+            for &part in &query.parts {
+                let name = query.chain.name(namespace.id, index as u32, part);
+                let owners = ring.preference(&name).iter().take(replicas);
+                let entry = state.entry(&name);
+                let holders = entry.iter().flat_map(|entry| &entry.holders);
+                blocks.push((
+                    owners.filter_map(|&node| place(node)).collect(),
+                    holders.filter_map(|copy| place(copy.node)).collect(),
+                ));
+            }
+        }
+        Located {
+            epoch: current,
+            nodes,
+            blocks,
+        }
+    }))
+}

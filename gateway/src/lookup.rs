@@ -1,0 +1,178 @@
+//! Answers lookups from the views alone: no RPC leaves the gateway.
+
+use kvmesh_client::follow::Link;
+use kvmesh_directory::{
+    BlockName, DirectoryState, MeshView, NamespaceId, RegionId, view::RegionSet,
+};
+
+use crate::{context::Gateway, far::estimate_ms, request::Query};
+
+/// How much of one chain is where; counts are chain positions from the query's start.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Match {
+    pub(crate) local_blocks: u32,
+    pub(crate) local_bytes: u64,
+    pub(crate) pending_blocks: u32,
+    pub(crate) mesh_blocks: u32,
+    pub(crate) remote: Vec<Remote>,
+}
+
+/// What one other region has of a chain.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Remote {
+    pub(crate) region: RegionId,
+    pub(crate) blocks: u32,
+    /// Those that this region lacks.
+    pub(crate) fetch_bytes: u64,
+    pub(crate) estimated_fetch_ms: f64,
+    pub(crate) rtt_ms: f64,
+}
+
+/// Looks the chains up.
+pub(crate) fn lookup(gateway: &Gateway, namespace: NamespaceId, queries: &[Query]) -> Vec<Match> {
+    let links = gateway.views.reachable();
+    let hashes: usize = queries.iter().map(|it| it.chain.len() - it.start).sum();
+    gateway.meters.looked_up(hashes as u64);
+    gateway.views.local.with(|state| {
+        gateway.views.mesh.with(|mesh| {
+            let sight = Sight {
+                state,
+                mesh,
+                links: &links,
+                under_way: &|name| gateway.pending.has(name) || gateway.flights.has(name),
+            };
+            queries
+                .iter()
+                .map(|query| sight.look(namespace, query))
+                .collect()
+        })
+    })
+}
+
+/// What a lookup sees.
+pub(crate) struct Sight<'a> {
+    pub(crate) state: &'a DirectoryState,
+    pub(crate) mesh: &'a MeshView,
+    /// To the regions that can be asked.
+    pub(crate) links: &'a [(RegionId, Link)],
+    /// Whether a block is being put or fetched here.
+    pub(crate) under_way: &'a dyn Fn(&BlockName) -> bool,
+}
+
+/// One position of a chain, over all parts.
+struct Position {
+    local: bool,
+    local_bytes: u64,
+    /// Bytes of parts that this region lacks.
+    lacking: u64,
+    /// Regions that have all parts.
+    everywhere: RegionSet,
+    /// This region and the others together have all parts.
+    somewhere: bool,
+}
+
+impl Sight<'_> {
+    /// One walk along the chain, for as long as any run goes on.
+    pub(crate) fn look(&self, namespace: NamespaceId, query: &Query) -> Match {
+        let mut found = Match::default();
+        let asked = self.askable();
+        let (mut local, mut pending, mut mesh) = (true, true, true);
+        let (mut remote, mut fetch_bytes) = (asked, 0);
+        for index in query.start..query.chain.len() {
+            let at = self.position(namespace, query, index, asked, mesh || !remote.is_empty());
+            local &= at.local;
+            if local {
+                found.local_blocks += 1;
+                found.local_bytes += at.local_bytes;
+            } else if pending {
+                pending = at.local || self.is_under_way(namespace, query, index);
+                found.pending_blocks += u32::from(pending);
+            }
+            mesh &= at.somewhere;
+            found.mesh_blocks += u32::from(mesh);
+            let ended = RegionSet(remote.0 & !at.everywhere.0);
+            let run = index - query.start;
+            self.end_remote(&mut found, ended, run, fetch_bytes);
+            remote = RegionSet(remote.0 & at.everywhere.0);
+            fetch_bytes += at.lacking;
+            if !local && !pending && !mesh && remote.is_empty() {
+                return found;
+            }
+        }
+        let run = query.chain.len() - query.start;
+        self.end_remote(&mut found, remote, run, fetch_bytes);
+        found
+    }
+
+    fn askable(&self) -> RegionSet {
+        let mut asked = RegionSet(0);
+        // A set names regions by their order of being heard of.
+        for (number, (region, _, _)) in self.mesh.regions().enumerate() {
+            if self.links.iter().any(|(linked, _)| linked == region) {
+                asked.0 |= 1 << number;
+            }
+        }
+        asked
+    }
+
+    fn position(
+        &self,
+        namespace: NamespaceId,
+        query: &Query,
+        index: usize,
+        asked: RegionSet,
+        far: bool,
+    ) -> Position {
+        let mut at = Position {
+            local: true,
+            local_bytes: 0,
+            lacking: 0,
+            everywhere: asked,
+            somewhere: true,
+        };
+        let far = far && !asked.is_empty();
+        for &part in &query.parts {
+            let name = query.chain.name(namespace, index as u32, part);
+            let entry = self.state.entry(&name);
+            let (regions, bytes) = match far {
+                true => self.mesh.whereabouts(name.tag()),
+                false => (RegionSet(0), 0),
+            };
+            at.everywhere.0 &= regions.0;
+            match entry {
+                Some(entry) => at.local_bytes += u64::from(entry.bytes),
+                None => {
+                    at.local = false;
+                    at.lacking += u64::from(bytes);
+                    at.somewhere &= regions.0 & asked.0 != 0;
+                }
+            }
+        }
+        at
+    }
+
+    fn is_under_way(&self, namespace: NamespaceId, query: &Query, index: usize) -> bool {
+        query.parts.iter().all(|&part| {
+            let name = query.chain.name(namespace, index as u32, part);
+            (self.under_way)(&name) || self.state.entry(&name).is_some()
+        })
+    }
+
+    fn end_remote(&self, found: &mut Match, ended: RegionSet, run: usize, fetch_bytes: u64) {
+        if ended.is_empty() || run == 0 {
+            return;
+        }
+        // Nearest first, as the links are.
+        for (region, link) in self.links {
+            if self.mesh.names(ended, region) {
+                found.remote.push(Remote {
+                    region: region.clone(),
+                    blocks: run as u32,
+                    fetch_bytes,
+                    estimated_fetch_ms: estimate_ms(link, fetch_bytes),
+                    rtt_ms: link.rtt_ms,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The whole read policy: who is asked for which block, in which order, for how long, and
+//! when a run ends.
+//!
+//! Local holders come before other regions, nearer regions before farther ones. A wanted
+//! range is cut at the first index of which a part is nowhere. A source that fails is
+//! replaced by the next; without a next one the run ends there.
+//!
+//! Not here: how nodes (`local`) and regions (`far`, `flight`) are asked, and how their
+//! streams become one (`merge`).
+
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
+
+use kvmesh_client::Problem;
+use kvmesh_directory::{
+    BlockName, DirectoryState, MeshView, NodeId, Part, RegionId, namespace::Fallback,
+};
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    context::Gateway,
+    fill::Filled,
+    frame::{Frame, Outcome, Summary},
+    merge::Merge,
+    request::{Position, Want},
+};
+
+/// Bytes that one round of calls to nodes asks for; two rounds are under way at most.
+const ROUND_BYTES: u64 = 8 << 20;
+/// Blocks of one round.
+const ROUND_SLOTS: usize = 1_024;
+/// How long the last message may wait for a slow client.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Who can be asked for a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A holder of this region.
+    Node(NodeId),
+    /// A gateway of another region.
+    Region(RegionId),
+}
+
+/// What the views say about one block.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Whereabouts {
+    /// Holders, the one to ask first in front.
+    pub(crate) nodes: Vec<NodeId>,
+    /// Other regions that may be asked, the nearest first.
+    pub(crate) regions: Vec<RegionId>,
+    pub(crate) bytes: u64,
+}
+
+/// One block to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// Place in the chain.
+    pub(crate) index: u32,
+    pub(crate) part: Part,
+    pub(crate) name: BlockName,
+    /// As the views say.
+    pub(crate) bytes: u64,
+    /// Those not asked in vain yet; the front one is asked.
+    pub(crate) sources: VecDeque<Source>,
+}
+
+/// What a get sends, if no source fails.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// In the order of sending: chain order, parts innermost.
+    pub(crate) slots: Vec<Slot>,
+    /// Chain positions.
+    pub(crate) run: usize,
+    /// The next wanted position is nowhere.
+    pub(crate) cut: bool,
+}
+
+/// Plans a get from what the views say about each block.
+pub(crate) fn plan(want: &Want, mut find: impl FnMut(&BlockName) -> Whereabouts) -> Plan {
+    let mut slots = Vec::with_capacity(want.indexes.len() * want.parts.len());
+    for (run, &index) in want.indexes.iter().enumerate() {
+        let before = slots.len();
+        for &part in &want.parts {
+            let name = want.name(index, part);
+            let found = find(&name);
+            let nodes = found.nodes.into_iter().map(Source::Node);
+            let regions = found.regions.into_iter().map(Source::Region);
+            let sources: VecDeque<Source> = nodes.chain(regions).collect();
+            if sources.is_empty() {
+                slots.truncate(before);
+                return Plan {
+                    slots,
+                    run,
+                    cut: true,
+                };
+            }
+            slots.push(Slot {
+                index,
+                part,
+                name,
+                bytes: found.bytes,
+                sources,
+            });
+        }
+    }
+    Plan {
+        slots,
+        run: want.indexes.len(),
+        cut: false,
+    }
+}
+
+/// The order in which to ask holders: spread by name and turn, those that live and did not
+/// fail a moment ago first.
+pub(crate) fn holders_in_turn(
+    mut holders: Vec<NodeId>,
+    point: u64,
+    turn: usize,
+    well: impl Fn(NodeId) -> bool,
+) -> Vec<NodeId> {
+    if holders.len() > 1 {
+        let by = (point as usize ^ turn) % holders.len();
+        holders.rotate_left(by);
+        holders.sort_by_key(|&node| !well(node));
+    }
+    holders
+}
+
+/// Rounds in which nodes are asked, so that a slow client holds up nodes and not memory.
+pub(crate) fn rounds(slots: &[Slot]) -> VecDeque<Range<usize>> {
+    let mut rounds = VecDeque::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (at, slot) in slots.iter().enumerate() {
+        let full = bytes + slot.bytes > ROUND_BYTES || at - start == ROUND_SLOTS;
+        if full && at > start {
+            rounds.push_back(start..at);
+            (start, bytes) = (at, 0);
+        }
+        bytes += slot.bytes;
+    }
+    if start < slots.len() {
+        rounds.push_back(start..slots.len());
+    }
+    rounds
+}
+
+/// Until when a get waits for other regions; none: they are not asked.
+pub(crate) fn far_until(gateway: &Gateway, want: &Want, now: Instant) -> Option<Instant> {
+    if want.from_afar {
+        return None;
+    }
+    let bounded = now + Duration::from_millis(gateway.settings.remote_fetch_max_ms);
+    match want.namespace.policy.fallback {
+        Fallback::Never => None,
+        Fallback::Always => Some(want.deadline.at),
+        // Prefill rates are not learnt yet: the fetch goes ahead and its bound decides.
+        Fallback::WhenFaster if want.deadline.named => Some(want.deadline.at),
+        Fallback::WhenFaster => Some(bounded.min(want.deadline.at)),
+    }
+}
+
+/// Serves a get into `out`, the summary last.
+pub(crate) async fn get(
+    gateway: Arc<Gateway>,
+    want: Want,
+    position: Position,
+    out: mpsc::Sender<Frame>,
+) -> Result<(), Problem> {
+    let begun = Instant::now();
+    let far_until = far_until(&gateway, &want, begun);
+    let plan = plan_from_views(&gateway, &want, far_until.is_some());
+    let summary = if plan.run < want.blocks_min as usize {
+        Summary::nothing(Outcome::TooShort, position)
+    } else {
+        let planned = plan.slots.iter().map(|slot| slot.bytes).sum::<u64>();
+        let share = planned.min(2 * ROUND_BYTES);
+        let _share = gateway.get_bytes.take(share, want.deadline.at).await?;
+        let merge = Merge::new(&gateway, &want, plan.slots, far_until, &out);
+        let run = merge.run(plan.cut).await;
+        let Some(run) = run else {
+            return Ok(()); // the client has gone
+        };
+        let fills = wait_for_fills(&want, run.fills).await;
+        Summary {
+            outcome: run.outcome,
+            blocks: run.blocks,
+            tokens: u64::from(run.blocks) * u64::from(want.namespace.description.block_tokens),
+            sources: run.sources,
+            estimated_fetch_ms: run.estimated_fetch_ms,
+            fetch_ms: run.fetch_ms,
+            position,
+            fill_position: fills.0,
+            fill_failures: fills.1,
+        }
+    };
+    // The deadline may have passed already; the summary is what the caller then waits for.
+    let _ = tokio::time::timeout(FAREWELL, out.send(Frame::Summary(summary))).await;
+    Ok(())
+}
+
+fn plan_from_views(gateway: &Gateway, want: &Want, far: bool) -> Plan {
+    let regions: Vec<RegionId> = match far {
+        true => gateway
+            .views
+            .reachable()
+            .into_iter()
+            .map(|it| it.0)
+            .collect(),
+        false => Vec::new(),
+    };
+    let turn = gateway.peers.turn();
+    gateway.views.local.with(|state| {
+        gateway.views.mesh.with(|mesh| {
+            plan(want, |name| {
+                find(gateway, state, mesh, &regions, turn, name)
+            })
+        })
+    })
+}
+
+fn find(
+    gateway: &Gateway,
+    state: &DirectoryState,
+    mesh: &MeshView,
+    reachable: &[RegionId],
+    turn: usize,
+    name: &BlockName,
+) -> Whereabouts {
+    let mut found = Whereabouts::default();
+    if !reachable.is_empty() {
+        let (set, bytes) = mesh.whereabouts(name.tag());
+        let named = reachable.iter().filter(|region| mesh.names(set, region));
+        found.regions = named.cloned().collect();
+        found.bytes = bytes.into();
+    }
+    if let Some(entry) = state.entry(name) {
+        let holders = entry.holders.iter().map(|copy| copy.node).collect();
+        let well = |node| {
+            let alive = state.node(node).is_some_and(|record| record.alive);
+            let member = state.topology().member(node);
+            alive && member.is_some_and(|member| !gateway.peers.is_failing(&member.address))
+        };
+        found.nodes = holders_in_turn(holders, name.point(), turn, well);
+        found.bytes = entry.bytes.into();
+    }
+    found
+}
+
+/// The newest position of the fills, and how many failed; those that take longer than the call count as failed.
+async fn wait_for_fills(want: &Want, fills: Vec<Filled>) -> (Position, u32) {
+    if !want.await_fill {
+        return (None, 0);
+    }
+    let (mut newest, mut failures): (Position, u32) = (None, 0);
+    for fill in fills {
+        match fill.wait(want.deadline.at).await {
+            Some(at) if newest.as_ref().is_none_or(|newest| at.index > newest.index) => {
+                newest = Some(at);
+            }
+            Some(_) => {}
+            None => failures += 1,
+        }
+    }
+    (newest, failures)
+}

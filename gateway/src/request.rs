@@ -1,0 +1,51 @@
+//! Calls as words, once the wire's edge has read them.
+
+use std::sync::Arc;
+
+use kvmesh_directory::{BlockName, FeedPosition, Namespace, Part, namespace::AckLevel};
+
+use crate::{chain::Chain, deadline::Deadline};
+
+/// A get.
+#[derive(Debug)]
+pub(crate) struct Want {
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) chain: Chain,
+    /// Wanted places of the chain, ascending.
+    pub(crate) indexes: Vec<u32>,
+    /// Ascending, at least one.
+    pub(crate) parts: Vec<Part>,
+    /// Places whose recency is renewed and that are not sent.
+    pub(crate) touch: Vec<u32>,
+    pub(crate) blocks_min: u32,
+    pub(crate) await_fill: bool,
+    /// Another region's gateway asks: it is answered from this region only.
+    pub(crate) from_afar: bool,
+    pub(crate) deadline: Deadline,
+}
+
+impl Want {
+    pub(crate) fn name(&self, index: u32, part: Part) -> BlockName {
+        self.chain.name(self.namespace.id, index, part)
+    }
+}
+
+/// One chain of a lookup.
+#[derive(Debug)]
+pub(crate) struct Query {
+    pub(crate) chain: Chain,
+    pub(crate) start: usize,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// What a put is to reach.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) level: AckLevel,
+    /// The block came from another region and keeps its clock.
+    pub(crate) fill: bool,
+    pub(crate) deadline: Deadline,
+}
+
+/// A position, if the call's answer has one.
+pub(crate) type Position = Option<FeedPosition>;

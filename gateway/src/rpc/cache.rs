@@ -1,0 +1,304 @@
+//! Serves `Cache`.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt};
+use kvmesh_client::{Problem, ToWire, convert};
+use kvmesh_directory::{Description, limits::PROTOCOL_VERSION};
+use kvmesh_proto::v1::{self as wire, cache_server::Cache};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{
+    decode, encode,
+    messages::{self, Messages},
+};
+use crate::{
+    context::Gateway,
+    deadline::Deadline,
+    frame::{Frame, Outcome, Summary},
+    intake, locate, lookup, manage, read,
+};
+
+/// Frames of a get, and replies of a put, that wait for a slow client.
+const BUFFERED: usize = 8;
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service over one gateway.
+pub(crate) struct Rpc {
+    gateway: Arc<Gateway>,
+}
+
+impl Rpc {
+    pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway }
+    }
+
+    /// Counts a call and how it was answered.
+    async fn answer<T>(
+        &self,
+        method: &'static str,
+        call: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<Response<T>, Status> {
+        let begun = Instant::now();
+        let answer = call.await;
+        let code = answer.as_ref().map_or_else(Problem::code, |_| Code::Ok);
+        self.gateway.meters.answered(method, code, begun.elapsed());
+        answer.map(Response::new).map_err(|problem| {
+            tracing::debug!(method, %problem, "refused");
+            Status::from(problem)
+        })
+    }
+
+    /// How long a call waits for the positions that it names.
+    fn view_wait(&self, deadline: Deadline) -> Instant {
+        let wait = Duration::from_millis(self.gateway.settings.at_least_wait_ms);
+        match deadline.named {
+            true => deadline.at,
+            false => deadline.at.min(Instant::now() + wait),
+        }
+    }
+
+    async fn open_namespace(
+        &self,
+        request: Request<wire::OpenRequest>,
+    ) -> Result<wire::OpenResponse, Problem> {
+        let deadline = Deadline::of(request.metadata(), 0, Duration::from_secs(15));
+        let request = request.into_inner();
+        let description: Description = convert::required("description", request.description)?;
+        let until = deadline.with_room_to_answer().at;
+        let (gateway, template) = (&self.gateway, &request.template);
+        let opened = manage::open(gateway, description, request.name, template, until).await?;
+        let (namespace, position) = opened;
+        Ok(wire::OpenResponse {
+            namespace: Some(namespace.to_wire()),
+            limits: Some(encode::limits()),
+            protocol_version: PROTOCOL_VERSION,
+            ring_epoch: gateway.views.ring().epoch().0,
+            region: gateway.region.to_wire(),
+            position: Some(position.to_wire()),
+        })
+    }
+
+    async fn look_up(
+        &self,
+        request: Request<wire::LookupRequest>,
+    ) -> Result<wire::LookupResponse, Problem> {
+        let gateway = &self.gateway;
+        let _room = gateway.admit()?;
+        let limit = Duration::from_millis(gateway.settings.lookup_deadline_ms);
+        let deadline = Deadline::of(request.metadata(), 0, limit);
+        let request = request.into_inner();
+        if request.hold_ms > 0 {
+            return Err(Problem::Unimplemented(
+                "a lookup that leases (hold_ms)".to_owned(),
+            ));
+        }
+        let positions = decode::positions(request.at_least)?;
+        let position = gateway.views.fresh()?;
+        let until = self.view_wait(deadline);
+        if !gateway.views.at_least(&positions, until).await {
+            return Ok(encode::lookup(gateway, None, Some(&position)));
+        }
+        let position = gateway.views.fresh()?;
+        let namespace = decode::namespace_of(gateway, request.namespace_id)?;
+        let queries = decode::queries(request.chains, &namespace)?;
+        let matches = lookup::lookup(gateway, namespace.id, &queries);
+        Ok(encode::lookup(gateway, Some(matches), Some(&position)))
+    }
+
+    async fn begin_get(
+        &self,
+        request: Request<wire::GetRequest>,
+    ) -> Result<Answers<wire::GetResponse>, Problem> {
+        let gateway = Arc::clone(&self.gateway);
+        let room = gateway.admit()?;
+        let default = Duration::from_millis(gateway.settings.get_deadline_ms);
+        let named = request.get_ref().deadline_ms;
+        let deadline = Deadline::of(request.metadata(), named, default).with_room_to_answer();
+        let mut request = request.into_inner();
+        let positions = decode::positions(std::mem::take(&mut request.at_least))?;
+        let before = gateway.views.fresh()?;
+        let (out, frames) = mpsc::channel(BUFFERED);
+        let until = self.view_wait(deadline);
+        if !gateway.views.at_least(&positions, until).await {
+            let summary = Summary::nothing(Outcome::ViewBehind, Some(before));
+            let only = futures::stream::once(async { Ok(Frame::Summary(summary)) });
+            return Ok(Box::pin(only.map(|frame| frame.map(encode::frame))));
+        }
+        let position = gateway.views.fresh()?;
+        let want = decode::want(&gateway, request, deadline)?;
+        let (failed, failure) = mpsc::channel(1);
+        let tasks = gateway.tasks.clone();
+        tasks.spawn(async move {
+            if let Err(problem) = read::get(gateway, want, Some(position), out).await {
+                let _ = failed.send(Err(Status::from(problem))).await;
+            }
+            drop(room);
+        });
+        let frames = ReceiverStream::new(frames).map(|frame| Ok(encode::frame(frame)));
+        Ok(Box::pin(frames.chain(ReceiverStream::new(failure))))
+    }
+
+    async fn begin_put(
+        &self,
+        request: Request<Streaming<wire::PutRequest>>,
+    ) -> Result<Answers<wire::PutResponse>, Problem> {
+        let gateway = Arc::clone(&self.gateway);
+        let room = gateway.admit()?;
+        let default = gateway.settings.put_deadline_ms;
+        let longest = Duration::from_secs(3_600);
+        let until = Deadline::of(request.metadata(), 0, longest).with_room_to_answer();
+        let mut stream = request.into_inner();
+        let first = until
+            .at
+            .min(Instant::now() + Duration::from_millis(default));
+        let Ok(open) = timeout_at(first, messages::open(&mut stream)).await else {
+            return Err(Problem::OutOfTime("the put's first message"));
+        };
+        let open = open?;
+        if open.fill {
+            let why = "only gateways fill, and they ask nodes: leave it false";
+            return Err(Problem::invalid("open.fill", why));
+        }
+        gateway.views.fresh()?;
+        let namespace = Arc::new(decode::namespace_of(&gateway, open.namespace_id)?);
+        let put = intake::Open {
+            level: decode::level(open.ack, &namespace)?,
+            namespace: Arc::clone(&namespace),
+            deadline: decode::millis(open.deadline_ms, default),
+            until: until.at,
+        };
+        let (out, replies) = mpsc::channel(BUFFERED);
+        let (failed, failure) = mpsc::channel(1);
+        let tasks = gateway.tasks.clone();
+        tasks.spawn(async move {
+            let messages = Messages::new(stream, namespace);
+            if let Err(problem) = intake::run(gateway, put, messages, out).await {
+                let _ = failed.send(Err(Status::from(problem))).await;
+            }
+            drop(room);
+        });
+        let replies = ReceiverStream::new(replies).map(|(id, it)| Ok(encode::reply(id, it)));
+        Ok(Box::pin(replies.chain(ReceiverStream::new(failure))))
+    }
+
+    async fn locate_chain(
+        &self,
+        request: wire::LocateRequest,
+    ) -> Result<wire::LocateResponse, Problem> {
+        let gateway = &self.gateway;
+        gateway.views.fresh()?;
+        let namespace = decode::namespace_of(gateway, request.namespace_id.clone())?;
+        let epoch = request.ring_epoch;
+        let query = decode::located(request, &namespace)?;
+        let located = locate::locate(gateway, &namespace, &query, epoch).await?;
+        Ok(encode::located(&located))
+    }
+
+    async fn delete_blocks(
+        &self,
+        request: Request<wire::DeleteRequest>,
+    ) -> Result<wire::DeleteResponse, Problem> {
+        let gateway = &self.gateway;
+        let deadline = Deadline::of(request.metadata(), 0, Duration::from_secs(15));
+        let request = request.into_inner();
+        gateway.views.fresh()?;
+        let namespace = decode::namespace_of(gateway, request.namespace_id.clone())?;
+        let deletion = decode::deletion(request, &namespace)?;
+        let until = deadline.with_room_to_answer().at;
+        let (position, deleted) = manage::delete(gateway, &deletion, until).await?;
+        Ok(wire::DeleteResponse {
+            position: Some(position.to_wire()),
+            deleted,
+        })
+    }
+}
+
+fn not_built<T>(what: &str) -> Result<Response<T>, Status> {
+    Err(Problem::Unimplemented(what.to_owned()).into())
+}
+
+#[tonic::async_trait]
+impl Cache for Rpc {
+    type GetStream = Answers<wire::GetResponse>;
+    type PutStream = Answers<wire::PutResponse>;
+    type PrefetchStream = Answers<wire::PrefetchResponse>;
+    type WatchStream = Answers<wire::WatchResponse>;
+
+    async fn open(
+        &self,
+        request: Request<wire::OpenRequest>,
+    ) -> Result<Response<wire::OpenResponse>, Status> {
+        self.answer("Open", self.open_namespace(request)).await
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<wire::LookupRequest>,
+    ) -> Result<Response<wire::LookupResponse>, Status> {
+        self.answer("Lookup", self.look_up(request)).await
+    }
+
+    async fn get(
+        &self,
+        request: Request<wire::GetRequest>,
+    ) -> Result<Response<Self::GetStream>, Status> {
+        self.answer("Get", self.begin_get(request)).await
+    }
+
+    async fn put(
+        &self,
+        request: Request<Streaming<wire::PutRequest>>,
+    ) -> Result<Response<Self::PutStream>, Status> {
+        self.answer("Put", self.begin_put(request)).await
+    }
+
+    async fn locate(
+        &self,
+        request: Request<wire::LocateRequest>,
+    ) -> Result<Response<wire::LocateResponse>, Status> {
+        let request = request.into_inner();
+        self.answer("Locate", self.locate_chain(request)).await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<wire::DeleteRequest>,
+    ) -> Result<Response<wire::DeleteResponse>, Status> {
+        self.answer("Delete", self.delete_blocks(request)).await
+    }
+
+    async fn prefetch(
+        &self,
+        _request: Request<wire::PrefetchRequest>,
+    ) -> Result<Response<Self::PrefetchStream>, Status> {
+        not_built("Prefetch")
+    }
+
+    async fn lease(
+        &self,
+        _request: Request<wire::LeaseRequest>,
+    ) -> Result<Response<wire::LeaseResponse>, Status> {
+        not_built("Lease")
+    }
+
+    async fn watch(
+        &self,
+        _request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        not_built("Watch")
+    }
+
+    async fn report(
+        &self,
+        _request: Request<wire::ReportRequest>,
+    ) -> Result<Response<wire::ReportResponse>, Status> {
+        not_built("Report")
+    }
+}

@@ -1,0 +1,29 @@
+//! The wire's edge: what comes in is read into words, what goes out is written from them.
+
+pub(crate) mod ask;
+pub(crate) mod cache;
+pub(crate) mod control;
+mod decode;
+mod encode;
+pub(crate) mod hand;
+pub(crate) mod messages;
+pub(crate) mod topology;
+
+use std::sync::Arc;
+
+use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
+use kvmesh_proto::v1::{cache_server::CacheServer, topology_server::TopologyServer};
+use tonic::service::Routes;
+
+use crate::context::Gateway;
+
+/// Everything that a gateway serves.
+pub(crate) fn routes(gateway: &Arc<Gateway>) -> Routes {
+    let cache = CacheServer::new(cache::Rpc::new(Arc::clone(gateway)))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let topology = TopologyServer::new(topology::Rpc::new(Arc::clone(gateway)))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Routes::new(cache).add_service(topology)
+}

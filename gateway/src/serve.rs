@@ -1,0 +1,67 @@
+//! Starts a gateway and ends it.
+
+use std::{sync::Arc, time::Duration};
+
+use kvmesh_client::{
+    channel::Incoming,
+    follow::{MeshViewFollower, RegionFollower, Source},
+};
+use kvmesh_process::{
+    Environment,
+    settings::{Check, Impossible},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{Settings, context::Gateway, fill, fill::Fills, rpc, views::Views};
+
+/// Why a gateway ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The settings cannot be.
+    #[error(transparent)]
+    Settings(#[from] Impossible),
+    /// The gRPC server failed.
+    #[error(transparent)]
+    Server(#[from] kvmesh_process::server::ServeError),
+}
+
+/// Serves as a gateway until `stop`.
+///
+/// # Errors
+/// When the settings are impossible or the server fails.
+pub async fn serve(
+    settings: Settings,
+    environment: Environment,
+    incoming: Incoming,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    settings.check()?;
+    let region = settings.region_id()?;
+    let grace = settings.shutdown_grace();
+    let tasks = TaskTracker::new();
+    // Feeds and fills go on while calls in flight end.
+    let over = CancellationToken::new();
+    let _over_at_return = over.clone().drop_guard();
+    let source = |addresses: &[String]| Source {
+        channels: environment.channels.clone(),
+        addresses: addresses.to_vec(),
+        instance: Arc::clone(&environment.instance),
+    };
+    let (follower, local) = RegionFollower::new(source(&settings.nodes), region.clone());
+    tasks.spawn(follower.run(over.clone()));
+    let (follower, mesh) = MeshViewFollower::new(source(&settings.region_syncs));
+    tasks.spawn(follower.run(over.clone()));
+    let age_max = Duration::from_millis(settings.view_age_max_ms);
+    let views = Views::new(region.clone(), local, mesh, age_max);
+    let (fills, queue) = Fills::new(settings.fill_queue_bytes);
+    let gateway = Gateway::new(settings, region, environment, views, fills, tasks.clone());
+    let gateway = Arc::new(gateway);
+    tasks.spawn(fill::run(Arc::clone(&gateway), queue, over.clone()));
+    let served = kvmesh_process::server::serve(rpc::routes(&gateway), incoming, stop, grace).await;
+    over.cancel();
+    tasks.close();
+    if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+        tracing::warn!(left = tasks.len(), "grace period over");
+    }
+    Ok(served?)
+}

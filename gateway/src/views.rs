@@ -1,0 +1,117 @@
+//! What this gateway knows: its own region's directory and the mesh view, as their feeds say.
+
+use std::{sync::Arc, time::Duration};
+
+use kvmesh_client::{
+    Problem,
+    follow::{Link, SharedMeshView, SharedRegionView},
+};
+use kvmesh_directory::{FeedPosition, Namespace, NamespaceId, NodeId, RegionId, Ring};
+use tokio::time::{Instant, timeout_at};
+
+/// Both views.
+#[derive(Clone)]
+pub(crate) struct Views {
+    region: RegionId,
+    pub(crate) local: SharedRegionView,
+    pub(crate) mesh: SharedMeshView,
+    age_max: Duration,
+}
+
+impl Views {
+    pub(crate) fn new(
+        region: RegionId,
+        local: SharedRegionView,
+        mesh: SharedMeshView,
+        age_max: Duration,
+    ) -> Self {
+        Self {
+            region,
+            local,
+            mesh,
+            age_max,
+        }
+    }
+
+    /// Refuses while the region view is too old to answer from, or shows no region.
+    pub(crate) fn fresh(&self) -> Result<FeedPosition, Problem> {
+        let age = self.local.age();
+        if age > self.age_max {
+            let what = format!(
+                "the region's feed was not heard for {} s: ask another gateway",
+                age.as_secs()
+            );
+            return Err(Problem::unavailable(what));
+        }
+        self.local.position().ok_or(Problem::NotInitialised)
+    }
+
+    /// A namespace by id.
+    pub(crate) fn namespace(&self, id: NamespaceId) -> Result<Namespace, Problem> {
+        let known = self.local.with(|state| state.namespace(id).cloned());
+        known.ok_or_else(|| Problem::UnknownNamespace(id.to_string()))
+    }
+
+    /// Waits until both views show all of `positions`; false: they do not in time.
+    pub(crate) async fn at_least(&self, positions: &[FeedPosition], until: Instant) -> bool {
+        for position in positions {
+            let reached = if position.region == self.region {
+                self.local.wait_for(position, until).await
+            } else {
+                self.mesh.wait_for(position, until).await
+            };
+            if !reached {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The ring of the current epoch.
+    pub(crate) fn ring(&self) -> Arc<Ring> {
+        self.local.ring()
+    }
+
+    /// Waits until the ring's epoch fits; false: it does not in time.
+    pub(crate) async fn epoch(&self, fits: impl Fn(u64) -> bool, until: Instant) -> bool {
+        let mut changes = self.local.changes();
+        let fit = changes.wait_for(|_| fits(self.local.ring().epoch().0));
+        matches!(timeout_at(until, fit).await, Ok(Ok(_)))
+    }
+
+    /// Where a node of the region serves.
+    pub(crate) fn address(&self, node: NodeId) -> Option<String> {
+        self.local.with(|state| {
+            let member = state.topology().member(node)?;
+            Some(member.address.clone())
+        })
+    }
+
+    /// Addresses of all nodes that live, and as many more as `first` names.
+    pub(crate) fn node_addresses(&self, first: &[String]) -> Vec<String> {
+        let mut addresses = self.local.with(|state| {
+            let alive = |node| state.node(node).is_some_and(|record| record.alive);
+            let members = state.topology().members.iter();
+            let living = members.filter(|member| alive(member.node));
+            living
+                .map(|member| member.address.clone())
+                .collect::<Vec<_>>()
+        });
+        for address in first {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        addresses
+    }
+
+    /// Links to the regions that can be asked, nearest first.
+    pub(crate) fn reachable(&self) -> Vec<(RegionId, Link)> {
+        let mut links = self.mesh.links();
+        links.retain(|(region, link)| {
+            link.reachable && !link.gateways.is_empty() && *region != self.region
+        });
+        links.sort_by(|(_, a), (_, b)| a.rtt_ms.total_cmp(&b.rtt_ms));
+        links
+    }
+}
