@@ -1,1 +1,122 @@
+use std::{fs, io, path::Path, sync::Arc};
 
+use bytes::Bytes;
+use kvmesh_directory::NodeId;
+use openraft::CommittedLeaderId;
+
+use super::{
+    StartError,
+    log_disk::{LogDisk, Mark, MemoryDisk},
+    log_disk_sled::SledDisk,
+    raft::{LogId, SnapshotMeta},
+    snapshot_files::SnapshotFiles,
+    snapshot_store::{SnapshotStore, Stored},
+};
+
+async fn open(dir: &Path) -> Result<SledDisk, StartError> {
+    SledDisk::open(dir, &"here".parse().unwrap(), NodeId(1)).await
+}
+
+fn entry(index: u64) -> (u64, Bytes) {
+    (index, Bytes::from(format!("entry {index}")))
+}
+
+async fn fill(disk: &dyn LogDisk) -> io::Result<()> {
+    disk.save(Mark::Vote, Bytes::from_static(b"vote")).await?;
+    disk.append((0..300).map(entry).collect()).await?;
+    disk.truncate(290).await?;
+    disk.append((290..295).map(entry).collect()).await?;
+    disk.purge(9, Bytes::from_static(b"purged")).await?;
+    disk.save(Mark::Committed, Bytes::from_static(b"committed"))
+        .await?;
+    disk.append(vec![entry(295)]).await
+}
+
+async fn check(disk: &dyn LogDisk) {
+    let found = disk.load().await.unwrap();
+    assert_eq!(found.vote.as_deref(), Some(b"vote".as_slice()));
+    assert_eq!(found.committed.as_deref(), Some(b"committed".as_slice()));
+    assert_eq!(found.purged.as_deref(), Some(b"purged".as_slice()));
+    assert_eq!(found.last, Some(entry(295).1));
+    let all = disk.read(0, u64::MAX, usize::MAX).await.unwrap();
+    let want: Vec<_> = (10..296).map(|index| entry(index).1).collect();
+    assert_eq!(all, want);
+    let some = disk.read(10, 296, 25).await.unwrap();
+    assert_eq!(some.len(), 3);
+    let one = disk.read(10, 296, 1).await.unwrap();
+    assert_eq!(one.len(), 1, "at least one");
+}
+
+#[tokio::test]
+async fn a_log_in_memory_and_one_on_disk_do_the_same_and_a_disk_keeps_it() {
+    let memory = MemoryDisk::default();
+    fill(&memory).await.unwrap();
+    check(&memory).await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let disk = open(dir.path()).await.unwrap();
+    fill(&disk).await.unwrap();
+    check(&disk).await;
+    drop(disk);
+    check(&open(dir.path()).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn another_nodes_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).await.unwrap());
+    let region = "there".parse().unwrap();
+    let foreign = SledDisk::open(dir.path(), &region, NodeId(1)).await;
+    assert!(matches!(foreign.err(), Some(StartError::Foreign { .. })));
+    let foreign = SledDisk::open(dir.path(), &"here".parse().unwrap(), NodeId(2)).await;
+    let error = foreign.err().unwrap().to_string();
+    assert!(
+        error.contains("belongs to node 1 of region here"),
+        "{error}"
+    );
+}
+
+fn snapshot(index: u64) -> Stored {
+    let last_log_id = Some(LogId::new(CommittedLeaderId::new(3, 1), index));
+    Stored {
+        meta: SnapshotMeta {
+            last_log_id,
+            snapshot_id: index.to_string(),
+            ..SnapshotMeta::default()
+        },
+        chunks: Bytes::from(vec![index as u8; 1_000]),
+    }
+}
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let dir = fs::read_dir(dir.join("snapshots")).unwrap();
+    dir.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[tokio::test]
+async fn the_newest_whole_snapshot_is_kept_and_a_damaged_one_is_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn SnapshotStore> = Arc::new(SnapshotFiles::open(dir.path()).unwrap());
+    assert!(store.load().await.unwrap().is_none());
+    store.save(snapshot(5)).await.unwrap();
+    store.save(snapshot(7)).await.unwrap();
+    let loaded = store.load().await.unwrap().unwrap();
+    assert_eq!(
+        (loaded.meta, loaded.chunks),
+        (snapshot(7).meta, snapshot(7).chunks)
+    );
+    let path = files(dir.path()).pop().unwrap();
+    assert_eq!(files(dir.path()).len(), 1, "the older one is gone");
+
+    let whole = fs::read(&path).unwrap();
+    for cut in [0, 5, 11, 30, whole.len() - 1] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        assert!(store.load().await.unwrap().is_none(), "cut at {cut}");
+    }
+    let mut damaged = whole.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(&path, damaged).unwrap();
+    assert!(store.load().await.unwrap().is_none());
+    fs::write(dir.path().join("snapshots/unfinished"), &whole).unwrap();
+    assert!(store.load().await.unwrap().is_none());
+}
