@@ -56,6 +56,14 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 
 /// Looks at every block that lacks copies once.
 async fn walk(node: &Arc<Node>, pace: &Pace) {
+    let alone = node.directory.with(|state| {
+        !state
+            .nodes()
+            .any(|other| other.node != node.me && other.alive)
+    });
+    if alone {
+        return;
+    }
     let mut after = None;
     loop {
         let names: Vec<BlockName> = node.directory.with(|state| {

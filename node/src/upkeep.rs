@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Settings, node::Node};
 
-const PERIOD: Duration = Duration::from_millis(250);
+const PERIOD: Duration = Duration::from_millis(100);
 
 /// Runs until `stop`.
 pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
@@ -27,6 +27,13 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 
 #[allow(clippy::cast_precision_loss, reason = "gauges are floats")]
 fn show(node: &Node) {
+    // Until this start is committed and applied, the directory still lists what was lost
+    // with the start before: its counts would say that all is well.
+    let begun = node.incarnation();
+    let current = node.directory.with(|state| state.node(node.me).copied());
+    if begun.is_none() || current.map(|record| record.incarnation) != begun {
+        return;
+    }
     let (stats, applied) = node
         .directory
         .with(|state| (state.stats(), state.applied_index()));

@@ -1,0 +1,85 @@
+//! Claims follow what nodes really hold.
+
+use kvmesh_client::BlockMeta;
+use kvmesh_directory::{
+    BlockHash, BlockName, ChangeKind, Command, Copy, CopyNumber, Incarnation, NamespaceId, NodeId,
+    Part,
+    command::{BlockChange, Claim},
+    words::Hlc,
+};
+use kvmesh_proto::v1::{AckLevel, GetOutcome};
+
+use crate::region_test::{Put, Region, hash, payload, until};
+
+#[tokio::test]
+async fn a_node_that_was_given_up_offers_what_it_still_has() {
+    let region = Region::start(1).await;
+    let bytes = payload(1, 3_000);
+    for number in 0..20 {
+        region
+            .put(0, number, &bytes, AckLevel::Memory)
+            .await
+            .acked();
+    }
+    let before = region.incarnation(0).await;
+    let (node, incarnation) = (NodeId(1), Incarnation(before));
+    region
+        .propose(0, &Command::MarkDead { node, incarnation })
+        .await;
+    until(async || region.incarnation(0).await > before).await;
+    until(async || region.stats(0).await.blocks == 20).await;
+    for number in 0..20 {
+        assert_eq!(region.get(0, number).await.as_deref(), Some(&bytes[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_honoured_heals_itself() {
+    let region = Region::start(1).await;
+    let meta = BlockMeta::of(&payload(1, 100), 0);
+    let copy = Copy {
+        node: NodeId(1),
+        incarnation: Incarnation(region.incarnation(0).await),
+        copy: CopyNumber(99_999),
+    };
+    let claim = Claim {
+        put_hlc: Hlc(1 << 60),
+        checksum: meta.checksum,
+        bytes: 100,
+        depth: 0,
+        replicas: 1,
+        copies: vec![copy],
+    };
+    let name = BlockName {
+        namespace: NamespaceId::try_from(&region.namespace[..]).unwrap(),
+        hash: BlockHash::from_engine(&hash(1)).unwrap(),
+        part: Part::default(),
+    };
+    let kind = ChangeKind::Claim(claim);
+    let command = Command::Blocks(vec![BlockChange { name, kind }]);
+    region.propose(0, &command).await;
+    assert_eq!(region.get(0, 1).await, None);
+    until(async || region.stats(0).await.blocks == 0).await;
+}
+
+#[tokio::test]
+async fn a_node_without_a_quorum_answers_misses_and_acknowledges_nothing() {
+    let region = Region::start(3).await;
+    let bytes = payload(1, 3_000);
+    let primary = region.locate(0, 1).await.0[0];
+    region
+        .put(primary, 1, &bytes, AckLevel::Replicated)
+        .await
+        .acked();
+    assert!(region.get(primary, 1).await.is_some());
+    for node in (0..3).filter(|node| *node != primary) {
+        region.stop(node);
+    }
+    until(async || region.get(primary, 1).await.is_none()).await;
+    let (_, summary) = region.get_many(primary, &[1]).await;
+    assert_eq!(summary.outcome(), GetOutcome::Miss);
+    match region.put(primary, 2, &bytes, AckLevel::Memory).await {
+        Put::Failed(_) | Put::Refused(_) => {}
+        Put::Acked(ack) => panic!("{ack:?}"),
+    }
+}

@@ -1,0 +1,11 @@
+//! Nodes as their callers see them: real nodes in one process, over loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
+mod claims_test;
+mod delete_test;
+mod feed_test;
+mod input_test;
+mod put_test;
+mod region_test;
+mod repair_test;

@@ -1,0 +1,417 @@
+//! A region of real nodes in this process, and short ways to call them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use kvmesh_client::{ToWire, block::Block, channel::Channels, channel::TcpConnect};
+use kvmesh_directory::{Command, Description, limits::MESSAGE_BYTES_MAX};
+use kvmesh_node::{
+    MemberSetting, Settings,
+    consensus::{MemoryStorage, Storage},
+};
+use kvmesh_process::{Environment, server};
+use kvmesh_proto::v1::{
+    self as wire, cache_client::CacheClient, consensus_client::ConsensusClient,
+    feed_client::FeedClient, put_request, put_response::Frame, topology_client::TopologyClient,
+};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Status, transport::Channel};
+
+pub(crate) const WIDTH: u32 = 16;
+const PATIENCE: Duration = Duration::from_secs(15);
+
+pub(crate) struct Region {
+    pub(crate) settings: Vec<Settings>,
+    stops: Vec<CancellationToken>,
+    storages: Vec<MemoryStorage>,
+    tasks: TaskTracker,
+    channels: Channels,
+    pub(crate) namespace: Bytes,
+}
+
+/// How a put of one block ended.
+#[derive(Debug)]
+pub(crate) enum Put {
+    Acked(wire::PutAck),
+    Refused(wire::PutDecision),
+    Failed(Status),
+}
+
+impl Put {
+    pub(crate) fn acked(self) -> wire::PutAck {
+        match self {
+            Self::Acked(ack) => ack,
+            other => panic!("not acknowledged: {other:?}"),
+        }
+    }
+
+    pub(crate) fn reason(&self) -> wire::RefusalReason {
+        match self {
+            Self::Refused(decision) => decision.reason(),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+}
+
+/// Ends the nodes with the test, also when it fails.
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.stops.iter().for_each(CancellationToken::cancel);
+    }
+}
+
+pub(crate) fn hash(number: u64) -> Bytes {
+    let mut raw = [0x5a; WIDTH as usize];
+    raw[..8].copy_from_slice(&number.to_be_bytes());
+    Bytes::copy_from_slice(&raw)
+}
+
+pub(crate) fn payload(number: u64, len: usize) -> Bytes {
+    let byte = |at: usize| (at as u64).wrapping_mul(31).wrapping_add(number * 7) as u8;
+    (0..len).map(byte).collect::<Vec<u8>>().into()
+}
+
+fn fast(settings: &mut Settings) {
+    settings.raft_heartbeat_ms = 50;
+    settings.election_min_ms = 300;
+    settings.election_max_ms = 600;
+    settings.report_ms = 50;
+    settings.suspect_after_ms = 500;
+    settings.serve_lease_ms = 1_000;
+    settings.dead_after_ms = 1_500;
+    settings.memory_bytes = 64 << 20;
+    settings.shutdown_grace_ms = 1_000;
+    settings.put_deadline_ms = 10_000;
+}
+
+impl Region {
+    /// Nodes that listen, not initialised.
+    pub(crate) async fn listening(nodes: usize, change: impl Fn(&mut Settings)) -> Self {
+        let mut incoming = Vec::new();
+        let mut members = Vec::new();
+        for node in 1..=nodes as u64 {
+            let (address, connections) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+            incoming.push((address, connections));
+            members.push(MemberSetting {
+                node,
+                address: address.to_string(),
+                zone: String::new(),
+                weight: 1,
+                voter: true,
+            });
+        }
+        let mut region = Self {
+            settings: Vec::new(),
+            stops: Vec::new(),
+            storages: Vec::new(),
+            tasks: TaskTracker::new(),
+            channels: Channels::new(std::sync::Arc::new(TcpConnect)),
+            namespace: Bytes::new(),
+        };
+        for (at, (address, connections)) in incoming.into_iter().enumerate() {
+            let mut settings = Settings {
+                region: "us-east".to_owned(),
+                node: at as u64 + 1,
+                listen: address,
+                members: members.clone(),
+                ..Settings::default()
+            };
+            fast(&mut settings);
+            change(&mut settings);
+            region.settings.push(settings);
+            region.stops.push(CancellationToken::new());
+            region.storages.push(MemoryStorage::default());
+            region.run(at, connections);
+        }
+        region
+    }
+
+    fn run(&self, at: usize, connections: kvmesh_client::channel::Incoming) {
+        let settings = self.settings[at].clone();
+        let environment = Environment::real(&format!("us-east/node-{}", at + 1));
+        let storage = Storage::Memory(self.storages[at].clone());
+        let stop = self.stops[at].clone();
+        self.tasks.spawn(async move {
+            kvmesh_node::serve_with(settings, environment, storage, connections, stop)
+                .await
+                .unwrap();
+        });
+    }
+
+    /// An initialised region with an open namespace, all nodes alive.
+    pub(crate) async fn start(nodes: usize) -> Self {
+        Self::start_with(nodes, |_| {}).await
+    }
+
+    pub(crate) async fn start_with(nodes: usize, change: impl Fn(&mut Settings)) -> Self {
+        let mut region = Self::listening(nodes, change).await;
+        let init = wire::InitRegionRequest {};
+        region.topology(0).init_region(init).await.unwrap();
+        region.all_alive().await;
+        region.namespace = region.open(0, "test").await.unwrap().namespace.unwrap().id;
+        for node in 0..nodes {
+            let region = &region;
+            until(async || region.namespaces(node).await == 1).await;
+        }
+        region
+    }
+
+    async fn namespaces(&self, node: usize) -> u64 {
+        self.stats(node).await.namespaces
+    }
+
+    pub(crate) async fn all_alive(&self) {
+        for node in 0..self.settings.len() {
+            until(async || {
+                let shown = self.topology(node).show(wire::ShowRequest {}).await;
+                shown.is_ok_and(|shown| {
+                    let nodes = shown.into_inner().nodes;
+                    let alive = |node: &wire::NodeStatus| node.state() == wire::NodeState::Alive;
+                    !nodes.is_empty() && nodes.iter().all(alive)
+                })
+            })
+            .await;
+        }
+    }
+
+    /// Ends a node and all that it holds, but for its log.
+    pub(crate) fn stop(&self, node: usize) {
+        self.stops[node].cancel();
+    }
+
+    /// Starts a node again that was stopped, on its old address.
+    pub(crate) async fn restart(&mut self, node: usize) {
+        let address = self.settings[node].listen;
+        let began = Instant::now();
+        let connections = loop {
+            match server::listen(address).await {
+                Ok((_, connections)) => break connections,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        self.stops[node] = CancellationToken::new();
+        self.run(node, connections);
+    }
+
+    fn channel(&self, node: usize) -> Channel {
+        let address = self.settings[node].listen.to_string();
+        self.channels.to(&address).unwrap()
+    }
+
+    pub(crate) fn cache(&self, node: usize) -> CacheClient<Channel> {
+        CacheClient::new(self.channel(node))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn topology(&self, node: usize) -> TopologyClient<Channel> {
+        TopologyClient::new(self.channel(node))
+    }
+
+    pub(crate) fn feed(&self, node: usize) -> FeedClient<Channel> {
+        FeedClient::new(self.channel(node)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Proposes a command as another process of the region would.
+    pub(crate) async fn propose(&self, node: usize, command: &Command) {
+        let request = wire::ProposeRequest {
+            command: Some(command.to_wire()),
+            forwarded: false,
+        };
+        let mut client = ConsensusClient::new(self.channel(node));
+        client.propose(request).await.unwrap();
+    }
+
+    /// A node's start, as another one knows it.
+    pub(crate) async fn incarnation(&self, node: usize) -> u64 {
+        let shown = self.topology(0).show(wire::ShowRequest {}).await.unwrap();
+        shown.into_inner().nodes[node].incarnation
+    }
+
+    pub(crate) async fn stats(&self, node: usize) -> wire::StatsResponse {
+        let stats = self.topology(node).stats(wire::StatsRequest {}).await;
+        stats.unwrap().into_inner()
+    }
+
+    pub(crate) async fn open(&self, node: usize, name: &str) -> Result<wire::OpenResponse, Status> {
+        let request = wire::OpenRequest {
+            description: Some(description(name).to_wire()),
+            name: name.to_owned(),
+            template: String::new(),
+        };
+        Ok(self.cache(node).open(request).await?.into_inner())
+    }
+
+    pub(crate) fn chain(&self, numbers: impl IntoIterator<Item = u64>) -> Option<wire::Chain> {
+        let hashes: Vec<u8> = numbers.into_iter().flat_map(|n| hash(n).to_vec()).collect();
+        Some(wire::Chain {
+            hashes: hashes.into(),
+            width: WIDTH,
+        })
+    }
+
+    /// Owners of a block and who holds it, as indexes of nodes, by the view of a node.
+    pub(crate) async fn locate(&self, node: usize, number: u64) -> (Vec<usize>, Vec<usize>) {
+        let request = wire::LocateRequest {
+            namespace_id: self.namespace.clone(),
+            chain: self.chain([number]),
+            ..Default::default()
+        };
+        let located = self.cache(node).locate(request).await.unwrap().into_inner();
+        let indexes = |raw: &[u32]| raw.iter().map(|at| *at as usize).collect();
+        let block = &located.blocks[0];
+        (indexes(&block.owners), indexes(&block.holders))
+    }
+
+    pub(crate) fn opening(&self, ack: wire::AckLevel) -> wire::PutOpen {
+        wire::PutOpen {
+            namespace_id: self.namespace.clone(),
+            ack: ack.into(),
+            ring_epoch: 1,
+            deadline_ms: 5_000,
+            fill: false,
+        }
+    }
+
+    /// Puts one block as it should be.
+    pub(crate) async fn put(
+        &self,
+        node: usize,
+        number: u64,
+        bytes: &Bytes,
+        ack: wire::AckLevel,
+    ) -> Put {
+        let (offer, pieces) = offered(number, bytes);
+        self.put_raw(node, self.opening(ack), offer, pieces).await
+    }
+
+    /// Sends an offer and its pieces without waiting, and reads how it ended.
+    pub(crate) async fn put_raw(
+        &self,
+        node: usize,
+        open: wire::PutOpen,
+        offer: wire::PutOffer,
+        pieces: Vec<Bytes>,
+    ) -> Put {
+        let id = offer.id;
+        let mut frames = vec![
+            put_request::Frame::Open(open),
+            put_request::Frame::Offer(offer),
+        ];
+        let piece = |data| put_request::Frame::Piece(wire::PutPiece { id, data });
+        frames.extend(pieces.into_iter().map(piece));
+        let frames = frames
+            .into_iter()
+            .map(|frame| wire::PutRequest { frame: Some(frame) });
+        let call = async {
+            let mut answers = self
+                .cache(node)
+                .put(tokio_stream::iter(frames))
+                .await?
+                .into_inner();
+            while let Some(answer) = answers.message().await? {
+                match answer.frame.unwrap() {
+                    Frame::Ack(ack) => return Ok(Put::Acked(ack)),
+                    Frame::Decision(decision)
+                        if decision.verdict() == wire::put_decision::Verdict::Refused =>
+                    {
+                        return Ok(Put::Refused(decision));
+                    }
+                    Frame::Decision(_) => {}
+                }
+            }
+            panic!("a put ended without an answer");
+        };
+        timeout(PATIENCE, call)
+            .await
+            .unwrap()
+            .unwrap_or_else(Put::Failed)
+    }
+
+    /// A block's bytes as one node has them.
+    pub(crate) async fn get(&self, node: usize, number: u64) -> Option<Vec<u8>> {
+        self.get_many(node, &[number]).await.0.remove(&0)
+    }
+
+    /// The blocks of a chain that one node has, by index, and the summary.
+    pub(crate) async fn get_many(
+        &self,
+        node: usize,
+        numbers: &[u64],
+    ) -> (BTreeMap<u32, Vec<u8>>, wire::GetSummary) {
+        let request = wire::GetRequest {
+            namespace_id: self.namespace.clone(),
+            chain: self.chain(numbers.iter().copied()),
+            select: (0..numbers.len() as u32).collect(),
+            ..Default::default()
+        };
+        let mut frames = self.cache(node).get(request).await.unwrap().into_inner();
+        let (mut blocks, mut current) = (BTreeMap::new(), None);
+        loop {
+            let frame = timeout(PATIENCE, frames.message())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap();
+            if let Some(summary) = frame.summary {
+                return (blocks, summary);
+            }
+            let end = frame.end();
+            if let Some(header) = frame.header {
+                current = Some((header, Vec::new()));
+            }
+            let (header, bytes) = current.as_mut().unwrap();
+            bytes.extend_from_slice(&frame.piece);
+            if end == wire::BlockEnd::Complete {
+                let meta = header.meta.clone().unwrap();
+                assert_eq!(
+                    Block::of(&bytes.clone().into(), 0).meta.checksum.0[..],
+                    meta.checksum[..]
+                );
+                blocks.insert(header.index, bytes.clone());
+            }
+        }
+    }
+}
+
+pub(crate) fn description(model: &str) -> Description {
+    Description {
+        model: model.to_owned(),
+        dtype: "bf16".to_owned(),
+        layout: "plain".to_owned(),
+        block_tokens: 16,
+        hash_width: WIDTH,
+        short_hashes: false,
+        shard_count: 1,
+        group_count: 1,
+        tenant: String::new(),
+        salt: Vec::new(),
+        residency: Vec::new(),
+    }
+}
+
+/// The offer of a block and its pieces.
+pub(crate) fn offered(number: u64, bytes: &Bytes) -> (wire::PutOffer, Vec<Bytes>) {
+    let block = Block::of(bytes, 0);
+    let offer = wire::PutOffer {
+        id: number,
+        hash: hash(number),
+        part: None,
+        meta: Some(block.meta.to_wire()),
+    };
+    (offer, block.pieces)
+}
+
+/// Waits for a condition, bounded.
+pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !condition().await {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "the condition was not met in time"
+        );
+        sleep(Duration::from_millis(20)).await;
+    }
+}
