@@ -82,7 +82,7 @@ impl Default for Settings {
             failure_memory_ms: 1_000,
             calls_max: 4_096,
             shutdown_grace_ms: 30_000,
-            log: "info".to_owned(),
+            log: kvmesh_process::telemetry::LOG_FILTER.to_owned(),
             templates: templates::built_in(),
         }
     }

@@ -14,7 +14,7 @@ use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// What is logged unless settings say otherwise.
 pub const LOG_FILTER: &str =
-    "info,sled=warn,h2=warn,hyper=warn,tower=warn,openraft=warn,tonic=warn";
+    "info,sled=warn,h2=warn,hyper=warn,tower=warn,openraft=error,tonic=warn";
 
 /// Bounds of histogram buckets for times in seconds.
 const SECONDS: [f64; 17] = [
