@@ -82,13 +82,17 @@ pub async fn run(plan: Plan, folder: &Path) -> Result<Report> {
 }
 
 async fn open(mesh: &Mesh, plan: Plan) -> Result<Load> {
+    let description = blocks::description();
     let mut opened = Vec::new();
     for (region, (name, _)) in REGIONS.iter().enumerate() {
         let client = mesh.client(region)?;
-        let namespace = client
-            .open(&blocks::description(), "", "always", OPEN_BOUND)
-            .await;
-        opened.push(namespace.with_context(|| format!("opening the namespace in {name}"))?);
+        let what = format!("opening the namespace in {name}");
+        // The gateway may not have heard yet that its region was made.
+        let namespace = poll::until(&what, OPEN_BOUND, async || {
+            let opened = client.open(&description, "", "always", OPEN_BOUND);
+            Ok(opened.await?)
+        });
+        opened.push(namespace.await?);
     }
     Ok(Load {
         blocks: Blocks {
