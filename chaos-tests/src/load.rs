@@ -24,7 +24,7 @@ use crate::blocks::{Blocks, CHAIN_BLOCKS, Ledger};
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Before a read is made again inside of its deadline.
 const RETRY_PERIOD: Duration = Duration::from_millis(50);
-const PUT_PERIOD: Duration = Duration::from_millis(100);
+const PUT_PERIOD: Duration = Duration::from_millis(400);
 const READ_PERIOD: Duration = Duration::from_millis(50);
 const FAILURES_KEPT: usize = 20;
 /// Chains that the background puts, at most.

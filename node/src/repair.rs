@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Blocks that are repaired at a time.
-const PARALLEL: usize = 8;
+const PARALLEL: usize = 32;
 /// Names that are looked at before the directory is asked for more.
 const BATCH: usize = 512;
 /// Without changes everything is looked at so often: nodes may have become reachable.
