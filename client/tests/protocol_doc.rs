@@ -8,7 +8,7 @@ use tonic_types::StatusExt;
 
 fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    fs::read_to_string(root.join(path)).unwrap()
+    fs::read_to_string(root.join(path)).expect("the workspace has this file")
 }
 
 /// Names of all limits.

@@ -84,7 +84,11 @@ impl Attempts {
     /// Waits before the next attempt, at least as long as a server asked for; false: there is
     /// no time for another one.
     pub(super) async fn pause(&mut self, at_least: Option<Duration>) -> bool {
-        metrics::counter!("kvmesh_client_retries_total", "call" => self.call).increment(1);
+        metrics::counter!(
+            "kvmesh_client_retries_total",
+            "instance" => self.shared.instance.clone(), "call" => self.call
+        )
+        .increment(1);
         let wait = self.waits.next().unwrap_or(RETRY_MAX);
         let wait = at_least.map_or(wait, |at_least| wait.max(at_least));
         if Instant::now() + wait >= self.deadline {

@@ -251,7 +251,11 @@ impl GetStream {
 
     fn lose(&mut self) {
         self.lost += 1;
-        metrics::counter!("kvmesh_client_lost_blocks_total").increment(1);
+        metrics::counter!(
+            "kvmesh_client_lost_blocks_total",
+            "instance" => self.shared.instance.clone()
+        )
+        .increment(1);
     }
 
     /// The gateway's end: the get's own, or there is reason and time to ask again.

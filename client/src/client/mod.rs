@@ -63,6 +63,7 @@ struct Shared {
     /// Where the next call starts: past the gateways that failed last.
     first: AtomicUsize,
     positions: Positions,
+    instance: String,
 }
 
 impl Client {
@@ -72,6 +73,18 @@ impl Client {
     /// # Errors
     /// When there is no address, or one cannot be.
     pub fn connect(gateways: Vec<String>, channels: Channels) -> Result<Self, CallError> {
+        Self::connect_as("client", gateways, channels)
+    }
+
+    /// As [`Self::connect`]; `instance` is a label of the client's metrics.
+    ///
+    /// # Errors
+    /// When there is no address, or one cannot be.
+    pub fn connect_as(
+        instance: &str,
+        gateways: Vec<String>,
+        channels: Channels,
+    ) -> Result<Self, CallError> {
         if gateways.is_empty() {
             return Err(CallError::NoGateway);
         }
@@ -83,6 +96,7 @@ impl Client {
             channels,
             first: AtomicUsize::new(0),
             positions: Positions::default(),
+            instance: instance.to_owned(),
         };
         Ok(Self {
             shared: Arc::new(shared),
