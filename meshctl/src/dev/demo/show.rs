@@ -98,7 +98,7 @@ impl Show {
 }
 
 fn cells([row, action, by, rtt, time, bytes, verified]: [&str; 7]) -> String {
-    let line = format!("{row:<2} {action:<36} {by:<22} {rtt:>8} {time:>9} {bytes:>9}  {verified}");
+    let line = format!("{row:<2} {action:<34} {by:<21} {rtt:>8} {time:>9} {bytes:>9}  {verified}");
     line.trim_end().to_owned()
 }
 
@@ -138,11 +138,9 @@ mod tests {
             "verified",
         ]);
         assert!(line.chars().count() <= 100, "{}", line.chars().count());
-        let lines = wrap(&"word ".repeat(60), 40);
+        let text = "word ".repeat(60).trim_end().to_owned();
+        let lines = wrap(&text, 40);
         assert!(lines.iter().all(|line| line.len() <= 40));
-        assert_eq!(
-            lines.join(" "),
-            "word ".repeat(60).trim_end().to_owned() + " "
-        );
+        assert_eq!(lines.join(" "), text);
     }
 }
