@@ -1,0 +1,137 @@
+//! `meshctl dev`, its tour and `meshctl replay`, as a user runs them.
+
+mod support;
+
+use std::{fmt::Write, fs, time::Duration};
+
+use serde_json::Value;
+use support::{command, meshctl, text};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    time::timeout,
+};
+
+#[tokio::test]
+async fn the_tour_keeps_its_promises() {
+    let tour = ["dev", "--demo", "--link-scale", "0.5", "-o", "json"];
+    let toured = timeout(Duration::from_secs(60), meshctl(tour))
+        .await
+        .unwrap();
+    let toured = toured.ok().json();
+    assert_eq!(toured["ok"], true);
+    let rows = toured["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    assert!(rows.iter().all(|row| row["verified"] != false));
+    assert_eq!(toured["next"].as_array().unwrap().len(), 3);
+    let log = toured["log"].as_str().unwrap();
+    assert!(
+        fs::read_to_string(log)
+            .unwrap()
+            .contains("the mesh is ready")
+    );
+    fs::remove_file(log).unwrap();
+}
+
+#[tokio::test]
+async fn a_tour_that_cannot_be_set_up_exits_2() {
+    let ran = meshctl(["dev", "--demo", "--regions", "1", "--nodes", "1"]).await;
+    assert_eq!(ran.code, 2, "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_mesh_says_where_it_is_and_ends_when_told() {
+    let dev = [
+        "dev",
+        "--regions",
+        "2",
+        "--nodes",
+        "1",
+        "--link-scale",
+        "0",
+        "-o",
+        "json",
+    ];
+    let mut child = command(dev).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = String::new();
+    let ready = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            said.push_str(&line);
+            if line == "}" {
+                break;
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), ready).await.unwrap();
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["regions"][1]["region"], "eu-west");
+    let gateway = said["regions"][0]["gateway"].as_str().unwrap();
+    meshctl(["stats", "--gateway", gateway]).await.ok();
+    let pid = child.id().unwrap().to_string();
+    Command::new("kill").arg(pid).status().await.unwrap();
+    let ended = timeout(Duration::from_secs(15), child.wait())
+        .await
+        .unwrap();
+    assert_eq!(ended.unwrap().code(), Some(0));
+}
+
+/// Conversations that grow turn by turn, all on one system prompt of two blocks.
+fn trace(conversations: u32, turns: u32) -> (String, u64, u64) {
+    let (mut text, mut references, mut misses) = (String::new(), 0, 2);
+    for turn in 1..=turns {
+        for conversation in 0..conversations {
+            let own = (0..turn * 2).map(|at| 1_000 * (conversation + 1) + at);
+            let ids: Vec<u32> = [0, 1].into_iter().chain(own).collect();
+            references += ids.len() as u64;
+            misses += 2;
+            writeln!(text, "{{\"hash_ids\": {ids:?}}}").unwrap();
+        }
+    }
+    (text, references, references - misses)
+}
+
+#[tokio::test]
+async fn a_settled_replay_finds_exactly_what_was_put() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, assigned) = (dir.path().join("trace"), dir.path().join("assigned"));
+    let (lines, references, bound) = trace(6, 4);
+    fs::write(&path, lines).unwrap();
+    let replay = [
+        "replay",
+        text(&path),
+        "--regions",
+        "2",
+        "--nodes",
+        "1",
+        "--link-scale",
+        "0",
+        "--sticky",
+        "0.7",
+        "--bytes-per-block",
+        "4KiB",
+        "--seed",
+        "7",
+        "--assignment-out",
+        text(&assigned),
+        "-o",
+        "json",
+    ];
+    let ran = timeout(Duration::from_secs(80), meshctl(replay))
+        .await
+        .unwrap();
+    let report = ran.ok().json();
+    let blocks = &report["blocks"];
+    let count = |name: &str| blocks[name].as_u64().unwrap();
+    assert_eq!(report["ok"], true);
+    assert_eq!((count("references"), count("bound")), (references, bound));
+    assert_eq!(count("local_hits") + count("remote_hits"), bound);
+    assert_eq!(count("misses"), references - bound);
+    assert_eq!(count("remote_hits"), count("expected_remote"));
+    assert!(count("remote_hits") > 0, "{report}");
+    assert_eq!(count("wrong"), 0);
+    let assigned = fs::read_to_string(&assigned).unwrap();
+    assert_eq!(assigned.lines().count(), 24);
+    let first: Value = serde_json::from_str(assigned.lines().next().unwrap()).unwrap();
+    assert_eq!(first["request"], 0);
+}
