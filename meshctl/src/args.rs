@@ -81,10 +81,12 @@ pub struct Global {
     )]
     pub timeout: u32,
     /// What to log to standard error: a level, or module=level pairs.
-    #[arg(long, global = true, value_name = "FILTER", default_value = "warn")]
+    #[arg(long, global = true, value_name = "FILTER", default_value = LOG)]
     pub log: String,
 }
 
+/// Problems, but for those that openraft meets and mends in every election.
+pub const LOG: &str = "warn,openraft=error";
 /// Address of a gateway when none is named: the gateway's own default.
 const GATEWAY: &str = "127.0.0.1:7400";
 /// Address of a node when none is named: the node's own default.

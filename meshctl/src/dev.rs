@@ -9,7 +9,7 @@ use anyhow::Context;
 use kvmesh_process::{shutdown, telemetry};
 
 use crate::{
-    args::{DevArgs, Global},
+    args::{self, DevArgs, Global},
     exit, logs,
 };
 
@@ -27,25 +27,25 @@ mod start;
 ///
 /// # Errors
 /// When the mesh cannot be set up, or a promise of the tour broke.
-pub async fn run(global: &Global, args: DevArgs) -> anyhow::Result<()> {
-    let log = log_file(&args)?;
+pub async fn run(global: &Global, flags: DevArgs) -> anyhow::Result<()> {
+    let log = log_file(&flags)?;
     // A file has room for what happened; a terminal only for what went wrong.
     let filter = match (&log, global.log.as_str()) {
-        (Some(_), "warn") => telemetry::LOG_FILTER,
+        (Some(_), args::LOG) => telemetry::LOG_FILTER,
         (_, filter) => filter,
     };
     logs::start(filter, log.as_deref())?;
     let stop = shutdown::on_signal();
-    let metrics = telemetry::metrics(args.metrics_listen)
+    let metrics = telemetry::metrics(flags.metrics_listen)
         .await
         .map_err(|error| exit::set_up(error.to_string()))?;
-    let mut settings = mesh::Settings::from(&args.mesh);
-    settings.first_port = args.first_port;
-    settings.data_dir = args.data_dir.clone();
+    let mut settings = mesh::Settings::from(&flags.mesh);
+    settings.first_port = flags.first_port;
+    settings.data_dir = flags.data_dir.clone();
     let mesh = mesh::Mesh::start(settings)
         .await
         .map_err(|error| exit::set_up(format!("the mesh cannot be set up: {error:#}")))?;
-    let done = if args.demo {
+    let done = if flags.demo {
         let log = log.unwrap_or_default();
         demo::run(global, mesh, &log, &stop).await
     } else {
@@ -60,9 +60,9 @@ pub async fn run(global: &Global, args: DevArgs) -> anyhow::Result<()> {
 }
 
 /// The tour logs into a file, so that its table stands alone.
-fn log_file(args: &DevArgs) -> anyhow::Result<Option<PathBuf>> {
-    if args.log_file.is_some() || !args.demo {
-        return Ok(args.log_file.clone());
+fn log_file(flags: &DevArgs) -> anyhow::Result<Option<PathBuf>> {
+    if flags.log_file.is_some() || !flags.demo {
+        return Ok(flags.log_file.clone());
     }
     let (_, path) = tempfile::Builder::new()
         .prefix("kvmesh-demo-")

@@ -1,6 +1,11 @@
 //! Where `meshctl` writes its log: standard error, or a file of its own.
 
-use std::{fs::File, io, path::Path, sync::Mutex};
+use std::{
+    fs::File,
+    io::{self, IsTerminal},
+    path::Path,
+    sync::Mutex,
+};
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
@@ -17,7 +22,10 @@ pub fn start(filter: &str, file: Option<&Path>) -> anyhow::Result<()> {
         .map_err(|error| exit::set_up(format!("--log {filter:?} is no filter: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let started = match file {
-        None => builder.with_writer(io::stderr).try_init(),
+        None => builder
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr)
+            .try_init(),
         Some(path) => {
             let file = File::create(path).map_err(|error| {
                 exit::set_up(format!(

@@ -5,11 +5,17 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use serde::Serialize;
 
 /// Columns that a table takes at most.
 const TABLE_COLUMNS_MAX: u16 = 100;
+
+/// A line above, one below the heads, and one at the end.
+const STYLE: TableStyle = TableStyle::new()
+    .top_border(LineStyle::none().fill('─').junction('─'))
+    .header_separator(LineStyle::none().fill('─').junction('─'))
+    .bottom_border(LineStyle::none().fill('─').junction('─'));
 
 /// How a verb says what it found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,7 +50,7 @@ pub fn emit(
 pub fn table(heads: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(TABLE_COLUMNS_MAX)
         .set_header(heads.to_vec());
