@@ -1,4 +1,5 @@
 //! A dev mesh in this process, operated through the built program.
+#![allow(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
 mod support;
 
@@ -25,7 +26,7 @@ async fn a_file_put_in_one_region_is_read_in_another_and_survives_losses() {
     let door = |region: usize| mesh.regions()[region].gateway.as_str();
     let dir = tempfile::tempdir().unwrap();
     let (file, chain) = (dir.path().join("file"), dir.path().join("chain"));
-    let bytes: Vec<u8> = (0..300_001_u32).map(|n| (n * 31 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..300_001_u32).map(|n| ((n * 31) >> 3) as u8).collect();
     fs::write(&file, &bytes).unwrap();
 
     // Nobody knows the namespace yet: the mesh says no, and what to do.

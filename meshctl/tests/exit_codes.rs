@@ -1,4 +1,5 @@
 //! Exit codes, and what goes to which stream, without a mesh.
+#![allow(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! `meshctl dev`, its tour and `meshctl replay`, as a user runs them.
+#![allow(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
 mod support;
 

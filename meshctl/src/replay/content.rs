@@ -38,6 +38,8 @@ pub fn is_exact(hash: &[u8], len: usize, pieces: &[Bytes]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     #[test]
@@ -49,14 +51,14 @@ mod tests {
             &[block.slice(..60), block.slice(60..)]
         ));
         assert!(
-            !is_exact(&hash("8"), 100, &[block.clone()]),
+            !is_exact(&hash("8"), 100, from_ref(&block)),
             "another block"
         );
         assert!(
             !is_exact(&hash("7"), 100, &[block.slice(..99)]),
             "too short"
         );
-        assert!(!is_exact(&hash("7"), 99, &[block.clone()]), "too long");
+        assert!(!is_exact(&hash("7"), 99, from_ref(&block)), "too long");
         let mut bent = block.to_vec();
         bent[99] ^= 1;
         assert!(!is_exact(&hash("7"), 100, &[bent.into()]));

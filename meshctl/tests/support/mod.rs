@@ -1,4 +1,5 @@
 //! Runs the built `meshctl` and reads what it says.
+#![allow(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::{ffi::OsStr, path::Path, process::Stdio};
