@@ -27,6 +27,7 @@ mod serve;
 pub mod settings;
 pub mod templates;
 mod views;
+mod warm;
 mod write;
 
 pub use serve::{ServeError, serve};

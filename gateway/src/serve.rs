@@ -12,7 +12,7 @@ use kvmesh_process::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Settings, context::Gateway, fill, fill::Fills, rpc, views::Views};
+use crate::{Settings, context::Gateway, fill, fill::Fills, rpc, views::Views, warm};
 
 /// Why a gateway ended.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,7 @@ pub async fn serve(
     let gateway = Gateway::new(settings, region, environment, views, fills, tasks.clone());
     let gateway = Arc::new(gateway);
     tasks.spawn(fill::run(Arc::clone(&gateway), queue, over.clone()));
+    tasks.spawn(warm::run(Arc::clone(&gateway), over.clone()));
     let served = kvmesh_process::server::serve(rpc::routes(&gateway), incoming, stop, grace).await;
     over.cancel();
     tasks.close();

@@ -8,6 +8,7 @@ mod encode;
 pub(crate) mod hand;
 pub(crate) mod messages;
 pub(crate) mod topology;
+pub(crate) mod touch;
 
 use std::sync::Arc;
 
