@@ -7,12 +7,15 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    promise::Broken,
     show::Show,
-    steps::{Broken, Row, Tour},
+    steps::{Row, Tour},
 };
 use super::mesh::Mesh;
 use crate::args::Global;
 
+mod material;
+mod promise;
 mod show;
 mod steps;
 

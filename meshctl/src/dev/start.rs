@@ -165,11 +165,17 @@ impl Starting<'_> {
 
     fn gateway(&self, at: usize, door: Door) {
         let region = &self.regions[at];
+        let mut templates = kvmesh_gateway::templates::built_in();
+        // A region of one node, for trials only, has none for a second copy.
+        for template in templates.values_mut() {
+            template.replicas = template.replicas.min(region.nodes.len() as u32);
+        }
         let settings = kvmesh_gateway::Settings {
             region: region.id.to_string(),
             listen: door.address,
             nodes: addresses(region),
             region_syncs: vec![region.region_sync.clone()],
+            templates,
             shutdown_grace_ms: GRACE_MS,
             ..Default::default()
         };

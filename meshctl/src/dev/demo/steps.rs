@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use kvmesh_directory::{Description, FeedPosition, NamespaceId};
+use kvmesh_directory::{FeedPosition, NamespaceId};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::{
+    material::{BLOCK_BYTES, BLOCKS, description, made},
+    promise::{Broken, promise, promise_that},
+};
 use crate::{
-    chain::{Chain, Chainer},
+    chain::Chain,
     dev::mesh::Mesh,
-    replay::{content, settle},
+    replay::settle,
     rpc::{
         Peer,
         get::{Arrived, Summary, Wanted},
@@ -19,8 +22,9 @@ use crate::{
     sizes::human,
 };
 
-const BLOCKS: usize = 16;
-const BLOCK_BYTES: usize = 128 << 10;
+/// A machine that is busy with other things gets so many tries at the far hit, each with a
+/// chain of its own: what is promised is the number of round trips.
+const FAR_TRIES: usize = 5;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the chain is put, and where it is read, by their place among the regions.
 const HOME: usize = 0;
@@ -39,35 +43,6 @@ pub(super) struct Row {
     /// None: no block's bytes came.
     pub(super) verified: Option<bool>,
     pub(super) says: String,
-}
-
-/// A promise that did not hold.
-#[derive(Debug, Clone, Serialize, thiserror::Error)]
-#[error("{what}: expected {expected}, seen {seen}")]
-pub(super) struct Broken {
-    pub(super) what: String,
-    pub(super) expected: String,
-    pub(super) seen: String,
-}
-
-fn promise<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, seen: T) -> Result<(), Broken> {
-    promise_that(what, expected == seen, format!("{expected:?}"), &seen)
-}
-
-fn promise_that(
-    what: &str,
-    holds: bool,
-    expected: impl ToString,
-    seen: &impl std::fmt::Debug,
-) -> Result<(), Broken> {
-    if holds {
-        return Ok(());
-    }
-    Err(Broken {
-        what: what.to_owned(),
-        expected: expected.to_string(),
-        seen: format!("{seen:?}"),
-    })
 }
 
 /// What the steps share.
@@ -97,23 +72,14 @@ impl<'a> Tour<'a> {
             mesh.regions().len() > READER,
             crate::exit::SetUp("the tour needs two regions: raise --regions".to_owned())
         );
-        let mut chainer = Chainer::new(32);
-        let block = |depth: usize| {
-            let bytes: Bytes = content::bytes(&depth.to_le_bytes(), BLOCK_BYTES);
-            PutBlock {
-                hash: chainer.next(&bytes),
-                depth: depth as u32,
-                bytes,
-            }
-        };
-        let blocks: Vec<PutBlock> = (0..BLOCKS).map(block).collect();
+        let (chain, blocks) = made(0);
         Ok(Self {
             mesh,
             home: mesh.gateway(HOME, CALL_TIMEOUT)?,
             reader: mesh.gateway(READER, CALL_TIMEOUT)?,
             names: [HOME, READER].map(|at| mesh.regions()[at].id.to_string()),
             namespace: description().id(),
-            chain: Chain::new(blocks.iter().map(|block| block.hash.clone()).collect()),
+            chain,
             blocks,
             after: Vec::new(),
         })
@@ -166,10 +132,15 @@ impl<'a> Tour<'a> {
         })
     }
 
-    async fn look_up(&mut self) -> anyhow::Result<Row> {
-        // Until the reader's views have heard of the put: seconds at most, WAN latency mostly.
+    /// Until the reader's views have heard of the put: a WAN latency, mostly.
+    async fn settle(&self) -> anyhow::Result<()> {
         let reader = std::slice::from_ref(&self.reader);
         settle::settle(reader, self.namespace, &self.chain, &self.after).await?;
+        Ok(())
+    }
+
+    async fn look_up(&mut self) -> anyhow::Result<Row> {
+        self.settle().await?;
         let started = Instant::now();
         let found = self
             .reader
@@ -208,13 +179,21 @@ impl<'a> Tour<'a> {
     }
 
     async fn get_from_afar(&mut self) -> anyhow::Result<Row> {
-        let read = self.get(true).await?;
+        let rtt = self.rtt_ms();
+        let bounds = 0.9 * rtt..=(1.9 * rtt).max(rtt + 100.0);
+        let mut read = self.get(true).await?;
+        for number in 1..FAR_TRIES {
+            if millis(read.took) <= *bounds.end() {
+                break;
+            }
+            self.renew(number).await?;
+            read = self.get(true).await?;
+        }
         self.promise_from("a far hit comes from where the lookup said", HOME, &read)?;
-        let (rtt, took) = (self.rtt_ms(), millis(read.took));
-        let bounds = (0.9 * rtt, (2.0 * rtt).max(rtt + 250.0));
+        let took = millis(read.took);
         let what = "a far hit takes about one WAN round trip";
-        let want = format!("{:.0} to {:.0} ms", bounds.0, bounds.1);
-        promise_that(what, (bounds.0..=bounds.1).contains(&took), want, &took)?;
+        let want = format!("{:.0} to {:.0} ms", bounds.start(), bounds.end());
+        promise_that(what, bounds.contains(&took), want, &took)?;
         promise("what was fetched is kept", 0, read.summary.fill_failures)?;
         self.after = read.summary.fill_position.into_iter().collect();
         Ok(Row {
@@ -234,6 +213,15 @@ impl<'a> Tour<'a> {
                 ),
             },
         })
+    }
+
+    /// Puts another chain, that the reader's region has not fetched yet.
+    async fn renew(&mut self, number: usize) -> anyhow::Result<()> {
+        (self.chain, self.blocks) = made(number);
+        let acked = self.home.put(self.namespace, &self.blocks).await?;
+        let positions = acked.into_iter().filter_map(|ack| ack.position);
+        self.after = positions.collect();
+        self.settle().await
     }
 
     async fn get_again(&mut self) -> anyhow::Result<Row> {
@@ -352,22 +340,6 @@ impl<'a> Tour<'a> {
 
     fn bytes(&self) -> u64 {
         (BLOCKS * BLOCK_BYTES) as u64
-    }
-}
-
-fn description() -> Description {
-    Description {
-        model: "demo".to_owned(),
-        dtype: "bytes".to_owned(),
-        layout: "opaque".to_owned(),
-        block_tokens: 16,
-        hash_width: 32,
-        short_hashes: false,
-        shard_count: 1,
-        group_count: 1,
-        tenant: String::new(),
-        salt: Vec::new(),
-        residency: Vec::new(),
     }
 }
 
