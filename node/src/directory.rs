@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 /// Applied entries that are kept for followers; one that lags further takes a snapshot.
 pub const TAIL_ENTRIES_MAX: usize = 65_536;
+/// Events of kept entries, about 100 bytes each; an entry's changes make at most a few.
+pub const TAIL_EVENTS_MAX: usize = 524_288;
 
 /// One applied log entry.
 #[derive(Debug)]
@@ -28,6 +30,20 @@ pub struct Step {
 struct Inner {
     state: DirectoryState,
     tail: VecDeque<Arc<Step>>,
+    tail_events: usize,
+}
+
+impl Inner {
+    fn push(&mut self, step: Step) {
+        self.tail_events += step.events.len();
+        self.tail.push_back(Arc::new(step));
+        while self.tail.len() > TAIL_ENTRIES_MAX
+            || self.tail_events > TAIL_EVENTS_MAX && self.tail.len() > 1
+        {
+            let dropped = self.tail.pop_front();
+            self.tail_events -= dropped.map_or(0, |step| step.events.len());
+        }
+    }
 }
 
 /// The applied directory. Cheap to clone; clones share it.
@@ -51,6 +67,7 @@ impl SharedDirectory {
         let inner = Inner {
             state,
             tail: VecDeque::new(),
+            tail_events: 0,
         };
         Self {
             inner: Arc::new(RwLock::new(inner)),
@@ -85,14 +102,11 @@ impl SharedDirectory {
                 (Outcome::default(), Vec::new())
             }
         };
-        if inner.tail.len() == TAIL_ENTRIES_MAX {
-            inner.tail.pop_front();
-        }
-        inner.tail.push_back(Arc::new(Step {
+        inner.push(Step {
             index,
             command,
             events,
-        }));
+        });
         drop(inner);
         self.applied.send_replace(index);
         outcome
@@ -104,6 +118,7 @@ impl SharedDirectory {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.state = state;
         inner.tail.clear();
+        inner.tail_events = 0;
         drop(inner);
         self.applied.send_replace(index);
     }
@@ -134,3 +149,7 @@ impl SharedDirectory {
         self.applied.subscribe()
     }
 }
+
+#[cfg(test)]
+#[path = "directory_test.rs"]
+mod tests;

@@ -9,7 +9,11 @@ use kvmesh_directory::{ChangeOutcome, Command, command::BlockChange, limits::ENT
 use kvmesh_process::Environment;
 use metrics::{counter, histogram};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -49,7 +53,7 @@ impl Batcher {
     /// Queues changes, at most [`ENTRY_CHANGES_MAX`].
     ///
     /// # Errors
-    /// [`ProposeError::Overloaded`] when too many wait.
+    /// [`ProposeError::Overloaded`] when too many wait, [`ProposeError::Stopped`] at shutdown.
     pub(super) fn submit(
         &self,
         changes: Vec<BlockChange>,
@@ -64,9 +68,10 @@ impl Batcher {
             reply,
             _room: room,
         };
-        self.queue
-            .try_send(batch)
-            .map_err(|_| ProposeError::Overloaded)?;
+        self.queue.try_send(batch).map_err(|error| match error {
+            TrySendError::Full(_) => ProposeError::Overloaded,
+            TrySendError::Closed(_) => ProposeError::Stopped,
+        })?;
         Ok(answer)
     }
 }

@@ -61,4 +61,10 @@ async fn too_many_waiting_changes_are_refused_and_room_comes_back() {
     );
     drop(waiting.recv().await);
     assert!(batcher.submit(changes(ENTRY_CHANGES_MAX)).is_ok());
+    drop(waiting);
+    assert_eq!(
+        batcher.submit(changes(1)).err(),
+        Some(ProposeError::Stopped),
+        "a leader that ends is not overloaded: the next one is asked"
+    );
 }

@@ -58,6 +58,7 @@ impl Desk {
                             continue;
                         }
                         Taken::Answered(notice) => notice,
+                        Taken::Ended => return,
                     }
                 }
                 Some((sequence, committed)) = answers.next() => {
@@ -81,10 +82,11 @@ impl Desk {
         let sequence = report.sequence;
         match self.batcher.submit(report.changes) {
             Ok(answer) => Taken::Queued(Box::pin(async move { (sequence, answer.await.ok()) })),
-            Err(_) => Taken::Answered(Notice {
+            Err(ProposeError::Overloaded) => Taken::Answered(Notice {
                 sequence,
                 ..Notice::plain(false)
             }),
+            Err(_) => Taken::Ended,
         }
     }
 
@@ -140,4 +142,5 @@ impl Desk {
 enum Taken {
     Answered(Notice),
     Queued(Answer),
+    Ended,
 }

@@ -28,6 +28,8 @@ struct Part {
 /// Changes of several callers, sent in one report.
 struct Flight {
     sent: Instant,
+    /// An earlier leader may have committed it.
+    again: bool,
     changes: Vec<BlockChange>,
     parts: Vec<Part>,
 }
@@ -80,6 +82,7 @@ impl Flights {
         self.last_sequence += 1;
         let flight = Flight {
             sent: now,
+            again: false,
             changes: changes.clone(),
             parts,
         };
@@ -93,6 +96,7 @@ impl Flights {
             .retain(|_, flight| flight.parts.iter().any(|part| !part.reply.is_closed()));
         let again = self.open.iter_mut().map(|(sequence, flight)| {
             flight.sent = now;
+            flight.again = true;
             (*sequence, flight.changes.clone())
         });
         again.collect()
@@ -105,10 +109,10 @@ impl Flights {
         let mut outcomes = notice.outcomes.into_iter();
         for part in flight.parts {
             let mine = outcomes.by_ref().take(part.changes).collect();
-            let committed = if taken {
-                Ok((notice.index, mine))
-            } else {
-                Err(ProposeError::Overloaded)
+            let committed = match taken {
+                true => Ok((notice.index, mine)),
+                false if flight.again => Err(ProposeError::NoLeader),
+                false => Err(ProposeError::Overloaded),
             };
             // Whoever asked may be gone.
             let _ = part.reply.send(committed);

@@ -69,10 +69,13 @@ async fn small_submissions_share_a_flight_and_each_gets_its_answer() {
 async fn what_nobody_waits_for_is_not_sent_again() {
     let (_queue, mut waiting) = mpsc::channel(1);
     let mut flights = Flights::default();
-    let (kept, _answer) = submission(1, 1);
+    let (kept, answer) = submission(1, 1);
     let (gone, _) = submission(1, 2);
     flights.take_off(Instant::now(), Some(kept), &mut waiting);
     flights.take_off(Instant::now(), Some(gone), &mut waiting);
     let again = flights.again(Instant::now());
     assert_eq!(again.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1]);
+    flights.land(notice(1, 0));
+    let promise = answer.await.unwrap();
+    assert_eq!(promise, Err(ProposeError::NoLeader), "it may be committed");
 }
