@@ -379,3 +379,23 @@ fn a_block_has_at_most_twice_the_copies_that_can_be_wanted() {
     assert_eq!(told.state.entry(&name(b'a')).unwrap().holders.len(), 16);
     assert_eq!(told.events.len(), 1 + 20);
 }
+
+#[test]
+fn no_more_copies_are_wanted_than_there_are_members() {
+    let mut told = Told {
+        state: DirectoryState::empty(),
+        ..Told::begin()
+    };
+    told.apply(&Command::InitRegion {
+        region: region("here"),
+        log_incarnation: LogIncarnation(7),
+        members: vec![member(1)],
+        feature_level: 1,
+    });
+    told.apply(&start(1, 1));
+    told.apply(&Command::OpenNamespace(namespace("m", "ns")));
+    let copies = vec![copy(1, 1, 1)];
+    told.apply(&Command::Blocks(vec![claim(name(b'a'), "a", 10, copies)]));
+    assert_eq!(told.there(), "a@10 1: 1/1/1");
+    assert_eq!(told.state.stats().under_replicated, 0);
+}

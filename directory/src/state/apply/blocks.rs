@@ -58,7 +58,7 @@ impl DirectoryState {
         let mut row = known.cloned().unwrap_or_else(|| row_of(claim));
         let (accepted, copies) = self.add_copies(name, &mut row, &claim.copies);
         if accepted {
-            let wanted = u32::from(row.wanted).max(claim.replicas);
+            let wanted = u32::from(row.wanted).max(self.copies_possible(claim.replicas));
             row.wanted = wanted.clamp(1, REPLICAS_MAX) as u8;
             if appeared {
                 let bytes = row.bytes;
@@ -73,6 +73,12 @@ impl DirectoryState {
             true => ChangeOutcome::Accepted,
             false => ChangeOutcome::Stale,
         }
+    }
+
+    /// A region of fewer nodes than replicas lacks nothing: no node could make the others.
+    fn copies_possible(&self, replicas: u32) -> u32 {
+        let members = self.topology().members.len();
+        replicas.min(u32::try_from(members).unwrap_or(u32::MAX))
     }
 
     /// Whether any of the copies is in the row now, and what happened to the copies.
