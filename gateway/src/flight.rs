@@ -219,3 +219,7 @@ impl Drop for Ticket {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "flight_test.rs"]
+mod flight_test;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kvmesh_directory::{NodeId, Part, RegionId};
+use kvmesh_directory::{DirectoryState, NodeId, Part, RegionId};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
@@ -221,11 +221,7 @@ impl<'a> Merge<'a> {
                 }
                 Feed::Flight(ticket) => self.send_from_flight(at, *ticket).await,
                 Feed::None => {
-                    let end = match self.failed {
-                        true => Outcome::SourceFailed,
-                        false => Outcome::Miss,
-                    };
-                    return Some(Some(end));
+                    return Some(Some(self.end_without_source(at)));
                 }
             };
             match sent {
@@ -241,6 +237,16 @@ impl<'a> Merge<'a> {
                 Sent::Gone => return None,
             }
             self.ask_next(at, asked);
+        }
+    }
+
+    /// A block that the view still shows is worth another call; one that it does not is gone.
+    fn end_without_source(&self, at: usize) -> Outcome {
+        let name = self.slots[at].name;
+        let shown = |state: &DirectoryState| state.entry(&name).is_some();
+        match self.failed || self.gateway.views.local.with(shown) {
+            true => Outcome::SourceFailed,
+            false => Outcome::Miss,
         }
     }
 

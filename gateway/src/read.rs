@@ -175,11 +175,19 @@ pub(crate) async fn get(
         let share = planned.min(2 * ROUND_BYTES);
         let _share = gateway.get_bytes.take(share, want.deadline.at).await?;
         let merge = Merge::new(&gateway, &want, plan.slots, far_until, &out);
-        let run = merge.run(plan.cut).await;
-        let Some(run) = run else {
-            return Ok(()); // the client has gone
+        let served = async {
+            let mut run = merge.run(plan.cut).await?;
+            let fills = wait_for_fills(&want, std::mem::take(&mut run.fills)).await;
+            Some((run, fills))
         };
-        let fills = wait_for_fills(&want, run.fills).await;
+        // Whoever waits for the client's sake stops when it goes.
+        let served = tokio::select! {
+            served = served => served,
+            () = out.closed() => None,
+        };
+        let Some((run, fills)) = served else {
+            return Ok(());
+        };
         Summary {
             outcome: run.outcome,
             blocks: run.blocks,
@@ -262,3 +270,7 @@ async fn wait_for_fills(want: &Want, fills: Vec<Filled>) -> (Position, u32) {
     }
     (newest, failures)
 }
+
+#[cfg(test)]
+#[path = "read_test.rs"]
+mod read_test;

@@ -244,18 +244,24 @@ async fn try_owner(
     let until = attempt.order.deadline.at;
     let piece_patience = gateway.owner_timeout(block.offer.meta.piece_len(0) as u64);
     let ack_patience = gateway.owner_timeout(block.offer.meta.bytes) * OWNERS_WAITED_FOR;
+    // Before it decides, an owner may wait for another put of the block, or make missing copies.
+    let offer_patience = ack_patience;
     let opening = timeout_at(until.min(Instant::now() + piece_patience), attempt.open());
     let (pieces, mut answers) = match opening.await {
         Ok(Ok(opened)) => opened,
         Ok(Err(failure)) => return failed(attempt, failure),
-        Err(_) => return silent(attempt),
+        Err(_) => {
+            // A process that lives accepts a call at once.
+            gateway.peers.failed(attempt.address);
+            return silent(attempt);
+        }
     };
     let mut reader = block.pieces.reader();
     let mut phase = Phase::Offered;
     let mut existed = false;
     loop {
         let patience = match phase {
-            Phase::Offered => Some(piece_patience),
+            Phase::Offered => Some(offer_patience),
             Phase::Sending(at) => reader.at(at).map(|_| piece_patience),
             Phase::Sent => Some(ack_patience),
         };
@@ -311,7 +317,6 @@ fn silent(attempt: &Hand<'_>) -> Attempt {
     if Instant::now() >= attempt.order.deadline.at {
         return Attempt::Next(Refused::out_of_time());
     }
-    attempt.gateway.peers.failed(attempt.address);
     let message = "an owner of the block did not answer in time: put it again";
     Attempt::Next(Refused::for_now(Reason::Unavailable, message))
 }

@@ -1,0 +1,62 @@
+//! A made-up region-sync: says which far region has what.
+
+use kvmesh_client::{ToWire, convert::mesh::pack_appeared};
+use kvmesh_directory::{BlockName, FeedPosition, LogIncarnation, RegionId};
+use kvmesh_proto::v1::{self as wire, mesh_frame::Kind};
+use tokio::sync::watch;
+
+pub(crate) struct Mesh {
+    pub(crate) frames: watch::Sender<Vec<wire::MeshFrame>>,
+}
+
+impl Mesh {
+    pub(crate) fn new() -> Self {
+        Self {
+            frames: watch::Sender::new(Vec::new()),
+        }
+    }
+
+    fn say(&self, region: &str, kind: Kind) {
+        self.frames.send_modify(|frames| {
+            frames.push(wire::MeshFrame {
+                region: region.to_owned(),
+                kind: Some(kind),
+            });
+        });
+    }
+
+    pub(crate) fn link(&self, region: &str, rtt_ms: f64, gateways: &[String]) {
+        let link = wire::LinkState {
+            reachable: true,
+            rtt_ms,
+            bandwidth: 125_000_000.0,
+            gateways: gateways.to_vec(),
+            age_ms: 0,
+        };
+        self.say(region, Kind::Link(link));
+    }
+
+    pub(crate) fn has(&self, region: &str, index: u64, names: &[(BlockName, u32)]) -> FeedPosition {
+        let position = position(region, index);
+        let tags: Vec<_> = names
+            .iter()
+            .map(|(name, bytes)| (name.tag(), *bytes))
+            .collect();
+        let tags = wire::MeshTags {
+            position: Some(position.to_wire()),
+            appeared: pack_appeared(&tags),
+            ..Default::default()
+        };
+        self.say(region, Kind::Tags(tags));
+        position
+    }
+}
+
+pub(crate) fn position(region: &str, index: u64) -> FeedPosition {
+    let region: RegionId = region.parse().unwrap();
+    FeedPosition {
+        region,
+        log_incarnation: LogIncarnation(9),
+        index,
+    }
+}
