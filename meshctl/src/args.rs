@@ -19,13 +19,17 @@ mod verbs;
 
 const AFTER_HELP: &str = "\
 Examples:
-  meshctl dev --demo                               a tour of a mesh, in one process
-  meshctl dev --first-port 7400                    a mesh that stays; gateways on 7400, 7401, 7402
-  meshctl namespace open notes --model my-model    make a namespace known
+  meshctl dev --demo                             a tour of a mesh, in this process
+  meshctl dev --first-port 7400                  a mesh that stays; gateways on 7400 to 7402
+  meshctl replay trace.jsonl --requests 100      real requests through a mesh of its own
+  meshctl namespace open notes --model m         make a namespace known
   meshctl put FILE --namespace notes --chain-out notes.chain
   meshctl lookup --namespace notes --chain notes.chain --gateway 127.0.0.1:7401
   meshctl get --namespace notes --chain notes.chain --out copy
-  meshctl replay trace.jsonl --requests 100        real requests through a mesh of its own
+  meshctl delete --namespace notes --chain notes.chain
+  meshctl region init --node 127.0.0.1:7410      form a region, once
+  meshctl region list                            what a gateway sees of the others
+  meshctl topology show, meshctl node list, meshctl namespace list, meshctl stats
 
 Exit codes:
   0   ok
@@ -47,40 +51,26 @@ pub struct Args {
 
 /// Flags of all verbs.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Options of all verbs")]
 pub struct Global {
-    /// How to print what was found; JSON stands alone on standard output.
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        default_value = "table",
-        value_name = "FORMAT"
-    )]
+    /// How to print what was found; JSON stands alone on standard output
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    #[arg(value_name = "FORMAT", hide_possible_values = true)]
+    #[arg(help = "How to print what was found: table or json")]
     pub output: Format,
-    /// Gateway to ask, host:port [default: 127.0.0.1:7400]. `replay` takes several: one per
-    /// region, separated by commas.
-    #[arg(
-        long,
-        global = true,
-        value_name = "ADDR",
-        value_delimiter = ',',
-        env = "KVMESH_GATEWAY"
-    )]
+    /// Gateway to ask, host:port; `replay` takes one per region, separated by commas
+    /// [default: 127.0.0.1:7400]
+    #[arg(long, global = true, value_name = "ADDR", value_delimiter = ',')]
+    #[arg(env = "KVMESH_GATEWAY")]
     pub gateway: Vec<String>,
-    /// Node to ask instead of a gateway, host:port. `region init` asks 127.0.0.1:7410 by default.
+    /// Node to ask instead of a gateway, host:port; for `region init` [default: 127.0.0.1:7410]
     #[arg(long, global = true, value_name = "ADDR", conflicts_with = "gateway")]
     pub node: Option<String>,
-    /// Seconds that a call may take.
-    #[arg(
-        long,
-        global = true,
-        value_name = "SECONDS",
-        default_value_t = 30,
-        value_parser = clap::value_parser!(u32).range(1..=3_600)
-    )]
+    /// Seconds that a call may take
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub timeout: u32,
-    /// What to log to standard error: a level, or module=level pairs.
+    /// What to log to standard error: a level, or module=level pairs
     #[arg(long, global = true, value_name = "FILTER", default_value = LOG)]
     pub log: String,
 }
@@ -118,50 +108,54 @@ impl Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Regions of the mesh. Example: meshctl region list
+    /// Initialise a region, list all
     #[command(subcommand)]
     Region(RegionVerb),
-    /// The ring of a region. Example: meshctl topology show
+    /// The ring of a region
     #[command(subcommand)]
     Topology(TopologyVerb),
-    /// Nodes of a region. Example: meshctl node list
+    /// The nodes of a region
     #[command(subcommand)]
     Node(NodeVerb),
-    /// Namespaces: which blocks are interchangeable. Example: meshctl namespace list
+    /// Make a namespace known, list all
     #[command(subcommand)]
     Namespace(NamespaceVerb),
-    /// How much of a chain is here and in every other region.
-    /// Example: meshctl lookup --namespace notes --chain notes.chain
+    /// How much of a chain is here, and in every other region
+    #[command(after_help = "Example: meshctl lookup --namespace notes --chain notes.chain")]
     Lookup(ChainArgs),
-    /// Cut a file into blocks, chain them and store them.
-    /// Example: meshctl put FILE --namespace notes --block-bytes 256KiB --chain-out notes.chain
+    /// Cut a file into blocks, chain them, store them
+    #[command(after_help = verbs::PUT)]
     Put(PutArgs),
-    /// Fetch a chain's blocks and put the file together again.
-    /// Example: meshctl get --namespace notes --chain notes.chain --out copy
+    /// Fetch a chain's blocks and put the file together again
+    #[command(after_help = verbs::GET)]
     Get(GetArgs),
-    /// Make a chain's blocks unreadable, everywhere.
-    /// Example: meshctl delete --namespace notes --chain notes.chain
+    /// Make a chain's blocks unreadable, everywhere
+    #[command(after_help = "Example: meshctl delete --namespace notes --chain notes.chain")]
     Delete(DeleteArgs),
-    /// Counts of a gateway's or a node's region. Example: meshctl stats -o json
+    /// Counts of a region, or of a node
+    #[command(after_help = "Example: meshctl stats --gateway 127.0.0.1:7401 -o json")]
     Stats,
-    /// Run a whole mesh in one process. Example: meshctl dev --demo
+    /// Run a whole mesh in this process
+    #[command(long_about = dev::ABOUT, after_help = dev::EXAMPLES)]
     Dev(DevArgs),
-    /// Send the requests of a block-hash trace through gateways, and verify every byte.
-    /// Example: meshctl replay trace.jsonl --requests 2000 --pace settled --link-scale 0 -o json
+    /// Send the requests of a block-hash trace through a mesh, and verify every byte
+    #[command(long_about = replay::ABOUT, after_help = replay::EXAMPLES)]
     Replay(ReplayArgs),
 }
 
 /// Verbs about topology.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum TopologyVerb {
-    /// Members, shares and epoch of a region. Example: meshctl topology show -o json
+    /// Members, shares and epoch of a region
+    #[command(after_help = "Example: meshctl topology show -o json")]
     Show,
 }
 
 /// Verbs about nodes.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum NodeVerb {
-    /// A region's nodes, and whether they live. Example: meshctl node list
+    /// A region's nodes, and whether they live
+    #[command(after_help = "Example: meshctl node list --gateway 127.0.0.1:7401")]
     List,
 }
 

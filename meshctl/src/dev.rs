@@ -5,7 +5,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use kvmesh_process::{shutdown, telemetry};
 
 use crate::{
@@ -56,7 +55,7 @@ pub async fn run(global: &Global, flags: DevArgs) -> anyhow::Result<()> {
         mesh.stop().await;
         said
     };
-    done.context("meshctl dev")
+    done
 }
 
 /// The tour logs into a file, so that its table stands alone.

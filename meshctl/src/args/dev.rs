@@ -4,23 +4,25 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{dev::rtt::REGIONS_BUILT_IN, sizes::Size};
 
-/// Runs regions of nodes, a gateway and a region-sync each, in this process, on loopback.
-///
-/// Between the regions stands a link that delays bytes by the round trips that a public
-/// cloud publishes (us-east to eu-west 78.5 ms). Endpoints are printed; the mesh ends with
-/// SIGINT or SIGTERM. Needs no network and no terminal.
-///
-/// Example: meshctl dev --first-port 7400 --data-dir ./mesh
+pub(super) const ABOUT: &str = "\
+Run a whole mesh in this process: regions of nodes, a gateway and a region-sync each, on loopback.
+
+Between the regions stands a link that delays bytes by the round trips that a public cloud
+publishes (us-east to eu-west 78.5 ms). Endpoints are printed; the mesh ends with SIGINT or
+SIGTERM. It needs no network and no terminal.";
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  meshctl dev --demo
+  meshctl dev --first-port 7400 --data-dir ./mesh";
+
+/// Flags of a mesh in this process.
 #[derive(Debug, Clone, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub struct DevArgs {
     /// Run the tour and exit: 0 when every promise held, 1 when one broke, 2 when the mesh
     /// could not be set up.
     #[arg(long)]
     pub demo: bool,
-    /// Size and links of the mesh.
-    #[command(flatten)]
-    pub mesh: MeshArgs,
     /// The first region's gateway listens on this port, the next ones on the following;
     /// 0 takes free ones. Nodes and region-syncs always take free ones.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
@@ -35,10 +37,14 @@ pub struct DevArgs {
     /// Write the log here; `--demo` writes to a file of its own if none is named.
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
+    /// Size and links of the mesh.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
 }
 
 /// Size and links of a dev mesh.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "The mesh")]
 pub struct MeshArgs {
     /// Regions: us-east, eu-west, ap-south, then seven more.
     #[arg(

@@ -16,27 +16,28 @@ pub enum Pace {
     AtOnce,
 }
 
-/// Sends the requests of a block-hash trace through real gateways over gRPC, one after the
-/// other. Each looks its chain up in its region, gets what is there, and puts the rest;
-/// every byte is verified.
-///
-/// A trace has one JSON object a line, with `hash_ids` (ids that name a prefix) and, if it
-/// has sessions, `session_id`. An id becomes a hash by BLAKE3 over its decimal text; a
-/// block's bytes are BLAKE3's output stream over its hash. A request's home region is a
-/// hash of its session (without one: of the first block that at most one request in twenty
-/// shares); it goes there with probability `--sticky`, else to another region.
-///
-/// Without --gateway it starts a mesh of its own and ends it.
-///
-/// Example: meshctl replay trace.jsonl --requests 2000 --pace settled --link-scale 0 -o json
+pub(super) const ABOUT: &str = "\
+Send the requests of a block-hash trace through real gateways over gRPC, one after the other.
+Each looks its chain up in its region, gets what is there, and puts the rest; every byte is
+verified.
+
+A trace has one JSON object a line, with `hash_ids` (ids that name a prefix) and, if it has
+sessions, `session_id`. An id becomes a hash by BLAKE3 over its text; a block's bytes are
+BLAKE3's output stream over its hash. A request's home region is a hash of its session
+(without one: of the first block that at most one request in twenty shares); it goes there
+with probability --sticky, else to another region.
+
+Without --gateway it starts a mesh of its own, large enough to evict nothing, and ends it.
+In settled pace it exits 1 when hits are not exactly what the assignment implies.";
+
+pub(super) const EXAMPLES: &str = "\
+Example: meshctl replay trace.jsonl --requests 2000 --pace settled --link-scale 0 -o json";
+
+/// Flags of a replay.
 #[derive(Debug, Clone, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub struct ReplayArgs {
     /// Trace: JSON lines with `hash_ids`.
     pub trace: PathBuf,
-    /// The mesh to start when no gateway is named.
-    #[command(flatten)]
-    pub mesh: MeshArgs,
     /// Probability that a request goes to its home region.
     #[arg(long, default_value_t = 0.9, value_name = "P", value_parser = probability)]
     pub sticky: f64,
@@ -55,6 +56,9 @@ pub struct ReplayArgs {
     /// Write each request's region here, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub assignment_out: Option<PathBuf>,
+    /// The mesh to start when no gateway is named.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
 }
 
 fn probability(text: &str) -> Result<f64, String> {

@@ -6,22 +6,43 @@ use clap::Subcommand;
 
 use crate::sizes::Size;
 
+pub(super) const OPEN: &str = "\
+All flags but --template make the namespace's id and cannot be changed later.
+
+Example: meshctl namespace open notes --model my-model --block-tokens 16";
+
+pub(super) const PUT: &str = "\
+A block's hash is BLAKE3 over the previous block's hash and the block's bytes, as wide as the
+namespace says; it is stored as part (0, 0). The chain is printed one hash a line, or written
+to --chain-out.
+
+Example: meshctl put FILE --namespace notes --block-bytes 256KiB --chain-out notes.chain";
+
+pub(super) const GET: &str = "\
+Every byte is verified twice: against the block's checksum, and against its hash. The file
+appears under its name only once it is whole.
+
+Example: meshctl get --namespace notes --chain notes.chain --out copy";
+
 /// Verbs about regions.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum RegionVerb {
-    /// Commit the members that a node's settings list, once. Example: meshctl region init --node 127.0.0.1:7410
+    /// Commit the members that a node's settings list, once
+    #[command(after_help = "Example: meshctl region init --node 127.0.0.1:7410")]
     Init,
-    /// The regions that a gateway sees, with reach and round trip. Example: meshctl region list
+    /// The regions that a gateway sees, with reach and round trip
+    #[command(after_help = "Example: meshctl region list --gateway 127.0.0.1:7401")]
     List,
 }
 
 /// Verbs about namespaces.
 #[derive(Debug, Subcommand)]
 pub enum NamespaceVerb {
-    /// Make a namespace known; repeating it is harmless.
-    /// Example: meshctl namespace open notes --model my-model --block-tokens 16
+    /// Make a namespace known; repeating it is harmless
+    #[command(after_help = OPEN)]
     Open(NamespaceOpenArgs),
-    /// The namespaces of a region. Example: meshctl namespace list
+    /// The namespaces of a region
+    #[command(after_help = "Example: meshctl namespace list -o json")]
     List,
 }
 
