@@ -63,8 +63,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "ADDR", value_delimiter = ',')]
     #[arg(env = "KVMESH_GATEWAY")]
     pub gateway: Vec<String>,
-    /// Node to ask instead of a gateway, host:port; for `region init` [default: 127.0.0.1:7410]
-    #[arg(long, global = true, value_name = "ADDR", conflicts_with = "gateway")]
+    /// Node to ask instead of any gateway, host:port; for `region init` [default: 127.0.0.1:7410]
+    #[arg(long, global = true, value_name = "ADDR")]
     pub node: Option<String>,
     /// Seconds that a call may take
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]

@@ -2,17 +2,27 @@
 //!
 //! A block's hash is BLAKE3 over (previous hash ‖ block bytes), cut to the namespace's
 //! width; the first block has no previous hash.
+//!
+//! A chain file also says from which feed position on its blocks can be seen, so that who
+//! reads them in another region waits for them instead of missing them.
 
 use std::{fmt::Write, fs, path::Path};
 
-use kvmesh_directory::limits::{CHAIN_BLOCKS_MAX, HASH_WIDTH_MAX, HASH_WIDTH_MIN};
+use kvmesh_directory::{
+    FeedPosition, LogIncarnation,
+    limits::{CHAIN_BLOCKS_MAX, HASH_WIDTH_MAX, HASH_WIDTH_MIN},
+};
 
 use crate::exit;
+
+/// Begins the line of a chain file that names a position: region, log incarnation, index.
+const AFTER: &str = "# after ";
 
 /// Engine hashes of one sequence, in order, all of one width.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain {
     hashes: Vec<Vec<u8>>,
+    after: Vec<FeedPosition>,
 }
 
 /// A text that is not a chain.
@@ -21,6 +31,12 @@ pub enum ChainError {
     /// A line is not hexadecimal.
     #[error("line {line} is not a hash: write 16 to 128 hexadecimal digits, one hash a line")]
     Line {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// A line names a position that is none.
+    #[error("line {line} is no position: write `# after REGION LOG-INCARNATION INDEX`, or drop it")]
+    Position {
         /// Counted from 1.
         line: usize,
     },
@@ -46,7 +62,20 @@ impl Chain {
     /// Of hashes of one width.
     #[must_use]
     pub fn new(hashes: Vec<Vec<u8>>) -> Self {
-        Self { hashes }
+        let after = Vec::new();
+        Self { hashes, after }
+    }
+
+    /// The same chain, seen from these positions on.
+    #[must_use]
+    pub fn seen_after(self, after: Vec<FeedPosition>) -> Self {
+        Self { after, ..self }
+    }
+
+    /// Positions from which on the blocks can be seen.
+    #[must_use]
+    pub fn after(&self) -> &[FeedPosition] {
+        &self.after
     }
 
     /// From text: one hexadecimal hash a line; empty lines and lines that begin with `#` are skipped.
@@ -55,8 +84,12 @@ impl Chain {
     /// The first line that is not as it must be.
     pub fn parse(text: &str) -> Result<Self, ChainError> {
         let mut hashes: Vec<Vec<u8>> = Vec::new();
+        let mut after = Vec::new();
         for (at, raw) in text.lines().enumerate() {
             let (line, raw) = (at + 1, raw.trim());
+            if let Some(position) = raw.strip_prefix(AFTER) {
+                after.push(position_of(position).ok_or(ChainError::Position { line })?);
+            }
             if raw.is_empty() || raw.starts_with('#') {
                 continue;
             }
@@ -75,7 +108,7 @@ impl Chain {
         if hashes.is_empty() {
             return Err(ChainError::Empty);
         }
-        Ok(Self { hashes })
+        Ok(Self { hashes, after })
     }
 
     /// From a chain file.
@@ -96,11 +129,12 @@ impl Chain {
     /// As [`Chain::parse`] reads it.
     #[must_use]
     pub fn to_text(&self) -> String {
-        self.hashes.iter().fold(String::new(), |mut text, hash| {
-            text.push_str(&hex(hash));
-            text.push('\n');
-            text
-        })
+        let after = self.after.iter().map(|position| {
+            let (log, index) = (position.log_incarnation, position.index);
+            format!("{AFTER}{} {log} {index}\n", position.region)
+        });
+        let hashes = self.hashes.iter().map(|hash| hex(hash) + "\n");
+        after.chain(hashes).collect()
     }
 
     /// Number of blocks.
@@ -132,6 +166,16 @@ impl Chain {
     pub fn packed(&self) -> Vec<u8> {
         self.hashes.concat()
     }
+}
+
+fn position_of(text: &str) -> Option<FeedPosition> {
+    let mut words = text.split_whitespace();
+    let position = FeedPosition {
+        region: words.next()?.parse().ok()?,
+        log_incarnation: LogIncarnation(words.next()?.parse().ok()?),
+        index: words.next()?.parse().ok()?,
+    };
+    words.next().is_none().then_some(position)
 }
 
 /// Chains the blocks of one sequence by their bytes.
@@ -210,6 +254,8 @@ mod tests {
         for width in [8, 32, 64] {
             let mut chainer = Chainer::new(width);
             let chain = Chain::new((0..5_u8).map(|n| chainer.next(&[n])).collect());
+            let after = position_of("us-east 18446744073709551615 7").unwrap();
+            let chain = chain.seen_after(vec![after]);
             assert_eq!(chain.width(), width);
             assert_eq!(Chain::parse(&chain.to_text()), Ok(chain));
         }
@@ -226,6 +272,8 @@ mod tests {
             Chain::parse(&text),
             Err(ChainError::Width { line: 2, got, want })
         );
+        let text = format!("# after us-east 1\n{good}");
+        assert_eq!(Chain::parse(&text), Err(ChainError::Position { line: 1 }));
         assert_eq!(Chain::parse("# nothing\n"), Err(ChainError::Empty));
     }
 }

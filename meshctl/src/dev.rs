@@ -44,7 +44,7 @@ pub async fn run(global: &Global, flags: DevArgs) -> anyhow::Result<()> {
     let mesh = mesh::Mesh::start(settings)
         .await
         .map_err(|error| exit::set_up(format!("the mesh cannot be set up: {error:#}")))?;
-    let done = if flags.demo {
+    if flags.demo {
         let log = log.unwrap_or_default();
         demo::run(global, mesh, &log, &stop).await
     } else {
@@ -54,8 +54,7 @@ pub async fn run(global: &Global, flags: DevArgs) -> anyhow::Result<()> {
         }
         mesh.stop().await;
         said
-    };
-    done
+    }
 }
 
 /// The tour logs into a file, so that its table stands alone.

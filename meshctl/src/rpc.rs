@@ -172,3 +172,19 @@ pub fn position_text<S: Serializer>(
         None => to.serialize_none(),
     }
 }
+
+/// The newest position of each region's log.
+#[must_use]
+pub fn newest(positions: impl IntoIterator<Item = FeedPosition>) -> Vec<FeedPosition> {
+    let mut newest: Vec<FeedPosition> = Vec::new();
+    for position in positions {
+        let same = |known: &&mut FeedPosition| {
+            (&known.region, known.log_incarnation) == (&position.region, position.log_incarnation)
+        };
+        match newest.iter_mut().find(same) {
+            Some(known) => known.index = known.index.max(position.index),
+            None => newest.push(position),
+        }
+    }
+    newest
+}

@@ -1,9 +1,10 @@
 //! One file per family of verbs; here: which verb runs, and what all of them need.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kvmesh_client::channel::{Channels, TcpConnect};
 use kvmesh_directory::{Namespace, NamespaceId};
+use tokio::time::Instant;
 
 use crate::{
     args::{Args, Global, NamespaceVerb, NodeVerb, RegionVerb, TopologyVerb, Verb},
@@ -20,6 +21,9 @@ mod put;
 mod region;
 mod stats;
 mod topology;
+
+/// A view that does not show in this time what a chain file says is far behind.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs the verb that the flags name.
 ///
@@ -85,4 +89,23 @@ fn check_width(chain: &chain::Chain, namespace: &Namespace) -> anyhow::Result<()
         "the chain's hashes have {got} bytes, those of namespace {:?} have {want}: name the chain's own namespace",
         namespace.name
     )))
+}
+
+/// Waits until the views of the process asked show the chain's blocks as its file says.
+async fn catch_up(peer: &Peer, namespace: NamespaceId, chain: &chain::Chain) -> anyhow::Result<()> {
+    let until = Instant::now() + CATCH_UP_WITHIN;
+    while !chain.after().is_empty() {
+        let found = peer.lookup(namespace, chain, 0, chain.after()).await?;
+        if !found.view_behind {
+            break;
+        }
+        anyhow::ensure!(
+            Instant::now() < until,
+            "the views of {} have not reached the position in the chain file in {CATCH_UP_WITHIN:?}: \
+             look at `meshctl region list`; if the region that stored the chain began anew, drop \
+             the file's `# after` line",
+            peer.address()
+        );
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::{
     rpc::{
         Peer,
         get::{Arrived, Summary, Wanted},
+        newest,
         put::PutBlock,
     },
 };
@@ -224,19 +225,4 @@ impl Driver<'_> {
         self.seen.put_existed += acked.iter().filter(|ack| ack.existed).count() as u64;
         Ok(acked.into_iter().filter_map(|ack| ack.position).collect())
     }
-}
-
-/// The newest position of each region's log.
-fn newest(positions: Vec<FeedPosition>) -> Vec<FeedPosition> {
-    let mut newest: Vec<FeedPosition> = Vec::new();
-    for position in positions {
-        let same = |known: &&mut FeedPosition| {
-            (&known.region, known.log_incarnation) == (&position.region, position.log_incarnation)
-        };
-        match newest.iter_mut().find(same) {
-            Some(known) => known.index = known.index.max(position.index),
-            None => newest.push(position),
-        }
-    }
-    newest
 }

@@ -48,6 +48,7 @@ pub(super) async fn run(global: &Global, args: &GetArgs) -> anyhow::Result<()> {
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.chain.namespace).await?;
     super::check_width(&chain, &namespace)?;
+    super::catch_up(&peer, namespace.id, &chain).await?;
     // Only a whole chain can be chained again: the first wanted block needs the one before it.
     let hashes = !args.opaque && start == 0;
     let part = part_of(&args.out);

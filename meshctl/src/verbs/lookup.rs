@@ -12,6 +12,7 @@ pub(super) async fn run(global: &Global, args: &ChainArgs) -> anyhow::Result<()>
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.namespace).await?;
     super::check_width(&chain, &namespace)?;
+    super::catch_up(&peer, namespace.id, &chain).await?;
     let found = peer.lookup(namespace.id, &chain, args.start, &[]).await?;
     emit(global.output, &found, || {
         let heads = ["where", "blocks", "bytes to bring", "estimate", "rtt"];

@@ -17,7 +17,7 @@ use crate::{
     chain::{self, Chain, Chainer},
     exit,
     output::{Format, emit, ms},
-    rpc::put::PutBlock,
+    rpc::{newest, put::PutBlock},
     sizes::human,
 };
 
@@ -61,7 +61,8 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
             .sum::<u64>();
         acked.extend(peer.put(namespace.id, &batch).await?);
     }
-    let chain = Chain::new(hashes);
+    let positions = acked.iter().filter_map(|ack| ack.position.clone());
+    let chain = Chain::new(hashes).seen_after(newest(positions));
     if let Some(out) = &args.chain_out {
         fs::write(out, chain.to_text()).map_err(|error| {
             exit::set_up(format!(
