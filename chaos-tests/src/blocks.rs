@@ -123,3 +123,32 @@ impl Ledger {
         acked.get(at).copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetched(blocks: Blocks, chain: u64) -> Vec<FetchedBlock> {
+        let block = |put: PutBlock| FetchedBlock {
+            index: put.block.meta.depth,
+            part: put.part,
+            block: put.block,
+            region: "us-east".parse().unwrap(),
+        };
+        blocks.to_put(chain).into_iter().map(block).collect()
+    }
+
+    #[test]
+    fn wrong_and_missing_blocks_are_found() {
+        let blocks = Blocks { bytes: 100 };
+        let mut whole = fetched(blocks, 7);
+        whole.reverse();
+        blocks.check(7, &whole).unwrap();
+        assert!(blocks.check(8, &whole).is_err());
+        assert!(blocks.check(7, &whole[1..]).is_err());
+        let names = blocks.chain(7).unwrap();
+        assert_eq!(names.hash(3), blocks.to_put(7)[3].hash);
+        whole[0].block = fetched(blocks, 7)[0].block.clone();
+        assert!(blocks.check(7, &whole).is_err());
+    }
+}

@@ -26,7 +26,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const RETRY_PERIOD: Duration = Duration::from_millis(50);
 const PUT_PERIOD: Duration = Duration::from_millis(400);
 const READ_PERIOD: Duration = Duration::from_millis(50);
-const FAILURES_KEPT: usize = 20;
+/// Of failures, and of reasons why reads were made again.
+const TEXTS_KEPT: usize = 20;
 /// Chains that the background puts, at most.
 const BACKGROUND_CHAINS_MAX: u64 = 2_000;
 
@@ -37,6 +38,8 @@ pub(crate) struct Progress {
     pub(crate) reads: AtomicU64,
     /// Reads that were made again inside of their deadline.
     pub(crate) retries: AtomicU64,
+    /// Why, the first ones.
+    reasons: Mutex<Vec<String>>,
     failures: Mutex<Vec<String>>,
     failed: AtomicU64,
 }
@@ -52,6 +55,12 @@ impl Progress {
         bail!("{failed} calls failed, such as:\n{}", failures.join("\n"))
     }
 
+    /// Why reads were made again, the first ones.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        reasons.clone()
+    }
+
     fn note<T>(&self, result: Result<T>, done: &AtomicU64) -> Option<T> {
         match result {
             Ok(value) => {
@@ -60,13 +69,17 @@ impl Progress {
             }
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-                if failures.len() < FAILURES_KEPT {
-                    failures.push(format!("{error:#}"));
-                }
+                keep(&self.failures, format!("{error:#}"));
                 None
             }
         }
+    }
+}
+
+fn keep(texts: &Mutex<Vec<String>>, text: String) {
+    let mut texts = texts.lock().unwrap_or_else(PoisonError::into_inner);
+    if texts.len() < TEXTS_KEPT {
+        texts.push(text);
     }
 }
 
@@ -134,8 +147,12 @@ impl Load {
                 Err(error) if Instant::now() >= end => {
                     bail!("chain {chain} in region {region}: {error:#}")
                 }
-                Err(_) => self.progress.retries.fetch_add(1, Ordering::Relaxed),
-            };
+                Err(error) => {
+                    self.progress.retries.fetch_add(1, Ordering::Relaxed);
+                    let reason = format!("chain {chain} in region {region}: {error:#}");
+                    keep(&self.progress.reasons, reason);
+                }
+            }
         }
     }
 

@@ -75,6 +75,7 @@ pub async fn run(plan: Plan, folder: &Path) -> Result<Report> {
         block_bytes: plan.block_bytes,
         reads_during: reads,
         retries: load.progress.retries.load(Ordering::Relaxed),
+        retry_reasons: load.progress.reasons(),
         kills,
         regions_verified: REGIONS.len(),
         seconds: begun.elapsed().as_secs_f64(),

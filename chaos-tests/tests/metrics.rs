@@ -1,5 +1,7 @@
 //! Every metric that the code writes has its row in the runbook, and no row is left over.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Names of metrics between double quotes, or between backquotes.

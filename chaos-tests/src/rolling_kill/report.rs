@@ -26,6 +26,8 @@ pub struct Report {
     pub reads_during: u64,
     /// Reads that were made again inside of their deadline.
     pub retries: u64,
+    /// Why, the first ones.
+    pub retry_reasons: Vec<String>,
     /// In order.
     pub kills: Vec<Kill>,
     /// Regions in which every acknowledged block was found with its bytes.
@@ -51,6 +53,7 @@ impl Report {
             "block_bytes": self.block_bytes,
             "reads_during": self.reads_during,
             "retries": self.retries,
+            "retry_reasons": self.retry_reasons,
             "kills": kills.collect::<Vec<_>>(),
             "regions_verified": self.regions_verified,
             "seconds": self.seconds,
