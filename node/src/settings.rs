@@ -179,8 +179,8 @@ impl Settings {
         if !(1..=WEIGHT_MAX).contains(&self.weight) {
             return Err(impossible("weight", self.weight, "1 to 16"));
         }
-        if self.election_min_ms <= self.raft_heartbeat_ms {
-            let want = "above raft_heartbeat_ms";
+        if self.election_min_ms / 2 <= self.raft_heartbeat_ms {
+            let want = "above twice raft_heartbeat_ms";
             return Err(impossible("election_min_ms", self.election_min_ms, want));
         }
         if self.election_max_ms <= self.election_min_ms {

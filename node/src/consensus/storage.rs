@@ -83,8 +83,10 @@ fn config(settings: &Settings) -> Result<Arc<Config>, StartError> {
     let config = Config {
         cluster_name: settings.region.to_string(),
         heartbeat_interval: millis(settings.heartbeat),
-        election_timeout_min: millis(settings.election_min),
-        election_timeout_max: millis(settings.election_max),
+        // A follower stands for election after a silence of Raft's largest timeout (the old
+        // leader's lease) plus a random one: together they stay below the setting.
+        election_timeout_min: millis(settings.election_min) / 2,
+        election_timeout_max: millis(settings.election_max) / 2,
         install_snapshot_timeout: INSTALL_MAX_MS,
         max_payload_entries: REPLICATE_ENTRIES_MAX,
         replication_lag_threshold: settings.snapshot_entries + settings.kept_entries,
