@@ -50,7 +50,9 @@ const FENCES: &[Fence] = &[
             "process/src/server",
             "*/rpc/",
             "*/rpc.rs",
+            // Tests that stand in for a caller or a neighbour.
             "*_test.rs",
+            "*/tests/",
         ],
     },
     Fence {
@@ -230,17 +232,18 @@ fn sleeping_tests(files: &[File]) -> Vec<String> {
     sleeping
 }
 
-/// Paths in backquotes that a page names and that do not exist. A word is a path when
-/// it has a slash and begins with a folder of ours, or ends like a file of ours.
+/// Paths in backquotes that a page names and that do not exist. A word with a slash is a
+/// path when it ends like a file of ours or like a folder.
 fn missing_paths(page: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let quoted = page.split('`').skip(1).step_by(2);
     let path = |word: &&str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-        let file = [".rs", ".md", ".toml", ".proto"]
-            .iter()
-            .any(|end| word.ends_with(end));
-        let folder = word.contains('/') && word.starts_with(|c: char| c.is_ascii_lowercase());
-        !word.starts_with('.') && word.chars().all(plain) && (file || folder)
+        let ends = [".rs", ".md", ".toml", ".proto", "/"];
+        let begins = word.starts_with(|c: char| c.is_ascii_alphabetic());
+        begins
+            && word.contains('/')
+            && word.chars().all(plain)
+            && ends.iter().any(|end| word.ends_with(end))
     };
     let paths = quoted.filter(path).filter(|path| !exists(path));
     paths.map(str::to_owned).collect()
@@ -321,6 +324,6 @@ fn paths_that_the_pages_name_exist() {
         let missing = missing_paths(&text, |path| root.join(path).exists());
         assert_eq!(missing, [""; 0], "in {page}");
     }
-    let page = "see `src/a.rs`, `b/`, `Ring::build` and `us-east`";
+    let page = "see `src/a.rs`, `b/`, `c.rs`, `Ring::build` and `us-east`";
     assert_eq!(missing_paths(page, |path| path == "b/"), ["src/a.rs"]);
 }

@@ -14,7 +14,7 @@ use kvmesh_proto::v1::{
     self as wire, cache_client::CacheClient, consensus_client::ConsensusClient,
     feed_client::FeedClient, put_request, put_response::Frame, topology_client::TopologyClient,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, transport::Channel};
 
@@ -184,12 +184,13 @@ impl Region {
     pub(crate) async fn restart(&mut self, node: usize) {
         let address = self.settings[node].listen;
         let began = Instant::now();
+        let mut ticks = interval(Duration::from_millis(20));
         let connections = loop {
+            ticks.tick().await;
             match server::listen(address).await {
                 Ok((_, connections)) => break connections,
                 Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
             }
-            sleep(Duration::from_millis(20)).await;
         };
         self.stops[node] = CancellationToken::new();
         self.run(node, connections);
@@ -407,11 +408,12 @@ pub(crate) fn offered(number: u64, bytes: &Bytes) -> (wire::PutOffer, Vec<Bytes>
 /// Waits for a condition, bounded.
 pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
     let began = Instant::now();
+    let mut ticks = interval(Duration::from_millis(20));
     while !condition().await {
         assert!(
             began.elapsed() < PATIENCE,
             "the condition was not met in time"
         );
-        sleep(Duration::from_millis(20)).await;
+        ticks.tick().await;
     }
 }
