@@ -67,8 +67,7 @@ impl Group {
     /// Whether the group has ever been formed, as far as this node knows.
     pub(super) fn is_formed(&self) -> bool {
         let metrics = self.raft.metrics();
-        let formed = metrics.borrow().membership_config.nodes().next().is_some();
-        formed
+        metrics.borrow().membership_config.nodes().next().is_some()
     }
 
     /// Commits a command wherever the leader is. It may be committed more than once.

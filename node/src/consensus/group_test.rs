@@ -1,10 +1,13 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use futures::future;
 use kvmesh_directory::{ChangeOutcome, Command, command::Refusal};
+use kvmesh_process::Environment;
 use tokio::time::{self, Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ProposeError, Storage, testing::*};
+use super::{Consensus, ProposeError, StartError, Storage, raft::Peer, testing::*};
+use crate::directory::SharedDirectory;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_form_a_region_once_and_a_follower_proposes() {
@@ -127,7 +130,7 @@ async fn a_lost_leader_is_replaced_and_submits_go_on() {
     let claims: Vec<_> = (0..40)
         .map(|block| claim(&region.nodes[follower], block))
         .collect();
-    let submits = tokio_util::task::TaskTracker::new();
+    let submits = TaskTracker::new();
     let handles: Vec<_> = claims
         .into_iter()
         .map(|change| {
@@ -312,4 +315,105 @@ async fn leases_end_without_a_quorum_and_deletes_wait_for_them() {
     let change = vec![claim(&region.nodes[leader], 2)];
     let submitted = alone.consensus.submit(change, deadline).await;
     assert_eq!(submitted, Err(ProposeError::OutOfTime));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_formation_that_stopped_halfway_is_completed() {
+    let region = Region::new(3, 3, brisk).await;
+    let voters: BTreeMap<u64, Peer> = region
+        .members
+        .iter()
+        .map(|member| {
+            let address = member.address.clone();
+            (member.node.0, Peer { address })
+        })
+        .collect();
+    let first = &region.nodes[0].up().consensus;
+    first.inner.group.raft.initialize(voters).await.unwrap();
+    region.leader().await;
+
+    let mut fewer = region.members.clone();
+    fewer.truncate(1);
+    let other = first.init_region(region.name.clone(), fewer, soon()).await;
+    assert!(matches!(other, Err(ProposeError::Invalid(_))), "{other:?}");
+    region.form().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_cannot_form_a_region_are_refused() {
+    let region = Region::new(1, 2, brisk).await;
+    let (voter, follower) = (&region.nodes[0].up(), &region.nodes[1].up());
+    let members = || region.members.clone();
+    let mut two = members();
+    two[1].voter = true;
+    let elsewhere = "elsewhere".parse().unwrap();
+    for refused in [
+        voter
+            .consensus
+            .init_region(region.name.clone(), two, soon())
+            .await,
+        voter
+            .consensus
+            .init_region(elsewhere, members(), soon())
+            .await,
+        follower
+            .consensus
+            .init_region(region.name.clone(), members(), soon())
+            .await,
+    ] {
+        assert!(
+            matches!(refused, Err(ProposeError::Invalid(_))),
+            "{refused:?}"
+        );
+    }
+    region.form().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_the_snapshot_below_its_log_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut region = Region::new(1, 1, |id, settings| {
+        brisk(id, settings);
+        settings.snapshot_entries = 20;
+        settings.kept_entries = 5;
+        settings.storage = Storage::Directory(dir.path().to_owned());
+    })
+    .await;
+    region.form().await;
+    let node = &region.nodes[0];
+    for block in 0..60 {
+        let change = vec![claim(node, block)];
+        node.up().consensus.submit(change, soon()).await.unwrap();
+    }
+    until("the log is purged", || {
+        let metrics = node.up().consensus.inner.group.raft.metrics();
+        metrics.borrow().purged.is_some()
+    })
+    .await;
+    region.nodes[0].stop().await;
+    region.nodes[0].start().await;
+    let back = region.nodes[0].up();
+    until("the new incarnation voids its older claims", || {
+        back.directory.with(|state| state.stats().blocks == 0)
+    })
+    .await;
+    region.nodes[0].stop().await;
+
+    fs::remove_dir_all(dir.path().join("snapshots")).unwrap();
+    let refused = until_some("the store is free", || async {
+        let tasks = TaskTracker::new();
+        let started = Consensus::start(
+            region.nodes[0].settings.clone(),
+            Environment::real("test"),
+            SharedDirectory::default(),
+            &tasks,
+            CancellationToken::new(),
+        );
+        let error = started.await.err().expect("it must not start");
+        format!("{error:?}")
+            .contains("missing or damaged")
+            .then_some(error)
+    })
+    .await;
+    assert!(matches!(refused, StartError::Store { .. }), "{refused}");
 }

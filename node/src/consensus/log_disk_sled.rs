@@ -18,6 +18,7 @@ use bytes::Bytes;
 use kvmesh_directory::{NodeId, RegionId};
 
 use super::{
+    blocking::blocking,
     error::StartError,
     log_disk::{Found, LogDisk, Mark},
     log_disk_owner::Owner,
@@ -83,16 +84,6 @@ impl SledDisk {
     ) -> io::Result<T> {
         let inner = Arc::clone(&self.0);
         blocking(move || work(&inner)).await
-    }
-}
-
-/// Runs disk work where it may block.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(io::Error::other(error)),
     }
 }
 

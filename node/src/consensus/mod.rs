@@ -9,6 +9,7 @@ mod attend;
 mod attend_words;
 mod attendance;
 mod batcher;
+mod blocking;
 mod convert;
 mod desk;
 mod error;
@@ -36,6 +37,8 @@ mod storage;
 
 #[cfg(test)]
 mod group_test;
+#[cfg(test)]
+mod rate_test;
 #[cfg(test)]
 mod storage_test;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use prost::Message;
 use tracing::warn;
 
 use super::{
+    blocking::blocking,
     convert,
     snapshot_store::{SnapshotStore, Stored},
 };
@@ -118,15 +119,6 @@ fn read(mut raw: Bytes) -> io::Result<Stored> {
         meta: convert::meta_from_wire(meta).map_err(io::Error::other)?,
         chunks: raw,
     })
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(io::Error::other(error)),
-    }
 }
 
 #[async_trait]
