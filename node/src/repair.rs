@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, stream};
 use kvmesh_client::{Block, BlockMeta};
-use kvmesh_directory::{BlockName, NodeId, state::Entry};
+use kvmesh_directory::{
+    BlockName, ChangeKind, ChangeOutcome, NodeId, command::BlockChange, limits::ENTRY_CHANGES_MAX,
+    state::Entry,
+};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -16,11 +19,13 @@ use tracing::debug;
 use crate::{
     node::Node,
     store::{CopyKey, Lookup},
-    write::{self, Claimed},
+    write,
 };
 
-/// Blocks that are repaired at a time.
-const PARALLEL: usize = 32;
+/// Blocks that are copied at a time.
+const PARALLEL: usize = 16;
+/// Bytes that are copied before they are claimed.
+const GROUP_BYTES_MAX: u64 = 64 << 20;
 /// Names that are looked at before the directory is asked for more.
 const BATCH: usize = 512;
 /// Without changes everything is looked at so often: nodes may have become reachable.
@@ -74,18 +79,32 @@ async fn walk(node: &Arc<Node>, pace: &Pace) {
             return;
         };
         after = Some(last);
-        let plans: Vec<Plan> = names
-            .into_iter()
-            .filter_map(|name| plan(node, name))
-            .collect();
-        stream::iter(plans)
-            .for_each_concurrent(PARALLEL, |plan| async move {
-                match repair(node, plan, pace).await {
-                    true => node.metrics.repairs.increment(1),
-                    false => node.metrics.repair_failures.increment(1),
-                }
-            })
-            .await;
+        let mut group = Group::default();
+        for plan in names.into_iter().filter_map(|name| plan(node, name)) {
+            if let Some(full) = group.add(plan) {
+                repair(node, full, pace).await;
+            }
+        }
+        repair(node, group, pace).await;
+    }
+}
+
+/// Blocks that are copied together and claimed at once.
+#[derive(Default)]
+struct Group {
+    plans: Vec<Plan>,
+    bytes: u64,
+}
+
+impl Group {
+    /// Takes a plan; the group before it, when that is full.
+    fn add(&mut self, plan: Plan) -> Option<Self> {
+        let bytes = u64::from(plan.entry.bytes);
+        let is_full = self.plans.len() == ENTRY_CHANGES_MAX || self.bytes + bytes > GROUP_BYTES_MAX;
+        let full = (is_full && !self.plans.is_empty()).then(|| std::mem::take(self));
+        self.bytes += bytes;
+        self.plans.push(plan);
+        full
     }
 }
 
@@ -114,8 +133,34 @@ fn plan(node: &Node, name: BlockName) -> Option<Plan> {
     })
 }
 
-/// Makes the missing copies of a block; whether at least one was made.
-async fn repair(node: &Arc<Node>, plan: Plan, pace: &Pace) -> bool {
+/// Makes the missing copies of a group's blocks, and claims them.
+async fn repair(node: &Arc<Node>, group: Group, pace: &Pace) {
+    let copying = stream::iter(group.plans).map(|plan| copy(node, plan, pace));
+    let copied: Vec<_> = copying.buffer_unordered(PARALLEL).collect().await;
+    let tried = copied.len();
+    let changes: Vec<BlockChange> = copied.into_iter().flatten().collect();
+    let deadline = Instant::now() + REPAIR_TIMEOUT;
+    let made = match changes.is_empty() {
+        true => 0,
+        false => match node.consensus.submit(changes, deadline).await {
+            // What was not accepted was deleted or replaced meanwhile.
+            Ok((_, outcomes)) => {
+                let accepted = |outcome: &&ChangeOutcome| **outcome == ChangeOutcome::Accepted;
+                outcomes.iter().filter(accepted).count()
+            }
+            Err(error) => {
+                debug!(%error, "repairs were not committed");
+                0
+            }
+        },
+    };
+    node.metrics.repairs.increment(made as u64);
+    let failed = tried.saturating_sub(made);
+    node.metrics.repair_failures.increment(failed as u64);
+}
+
+/// Copies a block to as many nodes as it lacks; the claim of those that took it.
+async fn copy(node: &Node, plan: Plan, pace: &Pace) -> Option<BlockChange> {
     let Plan {
         key,
         entry,
@@ -123,7 +168,7 @@ async fn repair(node: &Arc<Node>, plan: Plan, pace: &Pace) -> bool {
     } = plan;
     let Lookup::Hit(held) = node.store.read(key).await else {
         node.stale_claim(key);
-        return false;
+        return None;
     };
     pace.take(held.meta.bytes, node.settings.repair_rate).await;
     let block = Arc::new(Block {
@@ -136,22 +181,11 @@ async fn repair(node: &Arc<Node>, plan: Plan, pace: &Pace) -> bool {
     let missing = (entry.wanted as usize).saturating_sub(entry.holders.len());
     let deadline = Instant::now() + REPAIR_TIMEOUT;
     let copies = write::spread(node, key.name, &block, missing, &holders, deadline).await;
-    if copies.is_empty() {
-        return false;
-    }
     let claim = write::claim_of(&block.meta, entry.wanted, copies);
-    match write::claim(node, key.name, claim, deadline).await {
-        Ok(Claimed::Present(_)) => true,
-        // Deleted or replaced meanwhile: nothing is missing any more.
-        Ok(outcome) => {
-            debug!(?outcome, "a repair was overtaken");
-            false
-        }
-        Err(error) => {
-            debug!(%error, "a repair was not committed");
-            false
-        }
-    }
+    (!claim.copies.is_empty()).then_some(BlockChange {
+        name: key.name,
+        kind: ChangeKind::Claim(claim),
+    })
 }
 
 /// Spreads bytes evenly over time.

@@ -2,7 +2,7 @@
 //! it evicted, and those that it is said to have and does not.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -68,9 +68,20 @@ impl Reports {
 
     fn add(&self, key: CopyKey, fate: Fate) -> bool {
         let mut waiting = self.waiting();
-        let new = !waiting.fates.contains_key(&key);
+        let new = match waiting.fates.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(fate);
+                true
+            }
+            // A read may notice a copy's absence before its eviction is reported.
+            Entry::Occupied(mut entry) => {
+                if fate == Fate::Evicted {
+                    entry.insert(fate);
+                }
+                false
+            }
+        };
         if new {
-            waiting.fates.insert(key, fate);
             waiting.order.push_back(key);
             drop(waiting);
             self.more.notify_one();

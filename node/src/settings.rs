@@ -286,7 +286,8 @@ mod tests {
     #[test]
     fn impossible_values_name_their_key() {
         assert!(possible().check().is_ok());
-        let wrong: [(&str, fn(&mut Settings)); 7] = [
+        type Spoil = fn(&mut Settings);
+        let wrong: [(&str, Spoil); 7] = [
             ("region", |s| s.region = "US".into()),
             ("node", |s| s.node = 0),
             ("weight", |s| s.weight = 17),

@@ -1,6 +1,6 @@
 //! Commits which nodes hold a block.
 
-use kvmesh_client::{BlockMeta, Problem};
+use kvmesh_client::BlockMeta;
 use kvmesh_directory::{
     BlockName, ChangeKind, ChangeOutcome, Copy,
     command::{BlockChange, Claim},
@@ -8,7 +8,7 @@ use kvmesh_directory::{
 };
 use tokio::time::Instant;
 
-use crate::node::Node;
+use crate::{consensus::ProposeError, node::Node};
 
 /// What became of a claim; the directory of this node shows it.
 #[derive(Debug)]
@@ -40,13 +40,13 @@ pub(crate) fn claim_of(meta: &BlockMeta, replicas: u32, copies: Vec<Copy>) -> Cl
 /// Claims copies of a block and says what the directory made of it.
 ///
 /// # Errors
-/// When it is not known whether the claim was committed.
+/// See the promises of [`ProposeError`].
 pub(crate) async fn claim(
     node: &Node,
     name: BlockName,
     claim: Claim,
     deadline: Instant,
-) -> Result<Claimed, Problem> {
+) -> Result<Claimed, ProposeError> {
     let kind = ChangeKind::Claim(claim);
     let changes = vec![BlockChange { name, kind }];
     let (_, outcomes) = node.consensus.submit(changes, deadline).await?;
@@ -66,13 +66,13 @@ pub(crate) async fn claim(
 /// Takes copies back that were claimed, so that what is refused is not stored.
 ///
 /// # Errors
-/// When it is not known whether that was committed.
+/// See the promises of [`ProposeError`].
 pub(super) async fn take_back(
     node: &Node,
     name: BlockName,
     copies: &[Copy],
     deadline: Instant,
-) -> Result<(), Problem> {
+) -> Result<(), ProposeError> {
     let changes = copies.iter().map(|copy| BlockChange {
         name,
         kind: ChangeKind::Retract(*copy),

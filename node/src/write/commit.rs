@@ -70,7 +70,7 @@ async fn committed(
     let claim = claim_of(&block.meta, terms.replicas, copies.clone());
     let claimed = claim::claim(node, name, claim, deadline).await;
     let position = || node.position().map_err(Failure::Unknown);
-    match claimed.map_err(Failure::Unknown)? {
+    match claimed.map_err(Failure::of_claim)? {
         Claimed::Present(entry) => {
             let entry = complete_or_take_back(node, name, entry, terms, &copies, deadline).await?;
             Ok(terms.acked(&entry, position()?, false))

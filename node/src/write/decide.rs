@@ -107,7 +107,7 @@ pub(super) async fn complete(
         let claim = super::claim_of(&block.meta, terms.replicas, copies);
         match claim::claim(node, name, claim, deadline)
             .await
-            .map_err(Failure::Unknown)?
+            .map_err(Failure::of_claim)?
         {
             Claimed::Present(now) if now.holders.len() > have => entry = now,
             Claimed::Overtaken => {
@@ -142,7 +142,7 @@ pub(super) async fn complete_or_take_back(
             // The deadline may be over; without an answer the outcome would be unknown.
             let until = deadline.max(Instant::now() + Duration::from_secs(1));
             let taken = take_back(node, name, copies, until).await;
-            Err(taken.map_or_else(Failure::Unknown, |()| refused))
+            Err(taken.map_or_else(|error| Failure::Unknown(error.into()), |()| refused))
         }
         other => other,
     }

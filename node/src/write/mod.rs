@@ -20,6 +20,8 @@ use kvmesh_directory::{
 };
 use tokio::time::Instant;
 
+use crate::consensus::ProposeError;
+
 pub(crate) use claim::{Claimed, claim, claim_of};
 pub(crate) use commit::commit;
 pub(crate) use decide::{Decision, decide};
@@ -162,6 +164,22 @@ impl Failure {
         match reason {
             Reason::Truncated => Self::later(reason, error),
             _ => Self::never(reason, error),
+        }
+    }
+
+    /// A claim was not committed, or nobody knows.
+    pub(crate) fn of_claim(error: ProposeError) -> Self {
+        match error {
+            ProposeError::Overloaded => Self::later(Reason::NoSpace, error),
+            ProposeError::NotInitialised | ProposeError::NotLeader => {
+                Self::later(Reason::Unavailable, error)
+            }
+            ProposeError::Refused(_) | ProposeError::TooLarge { .. } | ProposeError::Invalid(_) => {
+                Self::never(Reason::Invalid, error)
+            }
+            ProposeError::NoLeader | ProposeError::OutOfTime | ProposeError::Stopped => {
+                Self::Unknown(error.into())
+            }
         }
     }
 

@@ -8,7 +8,11 @@ use kvmesh_directory::{BlockName, Copy, NodeId};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use crate::{Settings, node::Node, rpc::copy_client};
+use crate::{
+    Settings,
+    node::Node,
+    rpc::copy_client::{self, CopyError},
+};
 
 /// Copies a block to `count` more living nodes of its preference list, but to none of
 /// `except`. Returns the copies that were taken, which may be fewer.
@@ -34,6 +38,8 @@ pub(crate) async fn spread(
     let mut sending: FuturesUnordered<_> = candidates.by_ref().take(count).map(send).collect();
     let mut copies = Vec::with_capacity(count);
     while let Some((owner, sent)) = sending.next().await {
+        let silent = matches!(sent, Err(CopyError::OutOfTime | CopyError::Call(_)));
+        node.placement.answered(owner, !silent);
         match sent {
             Ok(copy) if copy.node == owner => copies.push(copy),
             Ok(copy) => {

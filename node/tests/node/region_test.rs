@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, transport::Channel};
 
 pub(crate) const WIDTH: u32 = 16;
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Region {
     pub(crate) settings: Vec<Settings>,
@@ -73,13 +73,13 @@ pub(crate) fn payload(number: u64, len: usize) -> Bytes {
 }
 
 fn fast(settings: &mut Settings) {
-    settings.raft_heartbeat_ms = 50;
-    settings.election_min_ms = 300;
-    settings.election_max_ms = 600;
+    settings.raft_heartbeat_ms = 100;
+    settings.election_min_ms = 500;
+    settings.election_max_ms = 1_000;
     settings.report_ms = 50;
-    settings.suspect_after_ms = 500;
-    settings.serve_lease_ms = 1_000;
-    settings.dead_after_ms = 1_500;
+    settings.suspect_after_ms = 1_000;
+    settings.serve_lease_ms = 1_500;
+    settings.dead_after_ms = 2_500;
     settings.memory_bytes = 64 << 20;
     settings.shutdown_grace_ms = 1_000;
     settings.put_deadline_ms = 10_000;
