@@ -1,5 +1,7 @@
 //! Gets that need another region.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod fakes;
 
 use std::{sync::atomic::Ordering, time::Duration};

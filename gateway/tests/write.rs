@@ -1,5 +1,7 @@
 //! Puts, opens, deletes and what is refused at the door.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod fakes;
 
 use std::{sync::atomic::Ordering, time::Duration};

@@ -118,10 +118,10 @@ impl Feed for MeshFeed {
                 }
                 let quiet = tokio::time::timeout(Duration::from_millis(300), all.changed());
                 // The link's state again is the heartbeat.
-                if let (Err(_), Some(link)) = (quiet.await, last_link) {
-                    if frames.send(Ok(link)).await.is_err() {
-                        return;
-                    }
+                if let (Err(_), Some(link)) = (quiet.await, last_link)
+                    && frames.send(Ok(link)).await.is_err()
+                {
+                    return;
                 }
             }
         });

@@ -229,10 +229,10 @@ impl World {
         };
         let caught_up = async {
             loop {
-                if let Ok(answer) = client.lookup(ask()).await {
-                    if !answer.into_inner().view_behind {
-                        return;
-                    }
+                if let Ok(answer) = client.lookup(ask()).await
+                    && !answer.into_inner().view_behind
+                {
+                    return;
                 }
                 tokio::task::yield_now().await;
             }
