@@ -161,8 +161,31 @@ impl<'a> Merge<'a> {
         let round = self.rounds.pop_front()?;
         let begins = round.start;
         let unasked = round.filter(|&at| matches!(self.feeds[at], Feed::None));
-        self.launch(&unasked.collect::<Vec<_>>());
+        let unasked: Vec<usize> = unasked.collect();
+        self.pass_over_failing(&unasked);
+        self.launch(&unasked);
         Some(begins)
+    }
+
+    /// Puts holders that failed since the plan was made behind the others.
+    fn pass_over_failing(&mut self, places: &[usize]) {
+        let mut failing: BTreeMap<NodeId, bool> = BTreeMap::new();
+        let gateway = self.gateway;
+        let mut fails = |node: NodeId| {
+            *failing.entry(node).or_insert_with(|| {
+                let address = gateway.views.address(node);
+                address.is_none_or(|address| gateway.peers.is_failing(&address))
+            })
+        };
+        for &at in places {
+            self.slots[at]
+                .sources
+                .make_contiguous()
+                .sort_by_key(|source| match source {
+                    Source::Node(node) => u8::from(fails(*node)),
+                    Source::Region(_) => 2,
+                });
+        }
     }
 
     /// Asks the front source of each slot.

@@ -1,6 +1,6 @@
 //! Made-up neighbours of a gateway: nodes, a region-sync and far gateways, over loopback.
 
-#![allow(dead_code, reason = "no test uses all of them")]
+#![allow(dead_code, unused_imports, reason = "no test uses all of them")]
 
 mod cache;
 mod feed;
