@@ -85,8 +85,8 @@ impl Show {
             None if !toured.ok => format!("the tour broke off; log: {}", toured.log),
             None => {
                 let next = toured.next.iter().enumerate();
-                let next: Vec<String> =
-                    next.map(|(at, it)| format!("  {}. {it}", at + 1)).collect();
+                let next = next.map(|(at, it)| format!("  {}. {}", at + 1, broken_up(it)));
+                let next: Vec<String> = next.collect();
                 format!(
                     "every promise held; log: {}\n\ntry next (the first one stays; run the others beside it):\n{}",
                     toured.log,
@@ -95,6 +95,13 @@ impl Show {
             }
         })
     }
+}
+
+/// A command over lines that a shell reads as one.
+fn broken_up(command: &str) -> String {
+    command
+        .replace(" && ", " &&\n       ")
+        .replace(" --gateway", " \\\n       --gateway")
 }
 
 fn cells([row, action, by, rtt, time, bytes, verified]: [&str; 7]) -> String {
