@@ -190,6 +190,11 @@ fn report(
     if args.pace == Pace::Settled {
         broken.extend(unsettled(seen, want));
     }
+    let blocks = Blocks::new(seen, want);
+    let hits = blocks.local_hits + blocks.remote_hits;
+    if let Some(expected) = args.expect_hits.filter(|expected| *expected != hits) {
+        broken.push(format!("expected {expected} hits, seen {hits}"));
+    }
     let mut by_region: BTreeMap<String, usize> = BTreeMap::new();
     for &region in &assignment.region {
         *by_region.entry(driver.regions[region].clone()).or_default() += 1;
@@ -213,7 +218,7 @@ fn report(
             away: assignment.away(),
             by_region,
         },
-        blocks: Blocks::new(seen, want),
+        blocks,
         puts: Puts {
             blocks: seen.put_blocks,
             existed: seen.put_existed,

@@ -41,7 +41,7 @@ async fn held(state: &DirectoryState) -> BTreeMap<NodeId, (u64, u64)> {
 }
 
 fn ask_a_node<T>(what: &str) -> Result<Response<T>, Status> {
-    let what = format!("{what} at a gateway: ask a node of the region; it");
+    let what = format!("{what} at a gateway (a node of the region may serve it)");
     Err(Problem::Unimplemented(what).into())
 }
 

@@ -53,6 +53,9 @@ pub struct ReplayArgs {
     /// How soon the next request follows.
     #[arg(long, value_enum, default_value = "settled")]
     pub pace: Pace,
+    /// Fail unless so many blocks are hits, local and remote together.
+    #[arg(long, value_name = "N")]
+    pub expect_hits: Option<u64>,
     /// Write each request's region here, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub assignment_out: Option<PathBuf>,

@@ -139,8 +139,12 @@ fn whole_enough(args: &GetArgs, done: &Done) -> anyhow::Result<()> {
     if blocks == wanted || args.partial && blocks > 0 {
         return Ok(());
     }
+    let hint = match blocks {
+        0 => "`meshctl lookup` says where they are",
+        _ => "add --partial to keep these",
+    };
     anyhow::bail!(
-        "{blocks} of {wanted} blocks could be had ({}): add --partial to keep these",
+        "{blocks} of {wanted} blocks could be had ({}): {hint}",
         done.summary.outcome.replace('_', " ")
     )
 }
