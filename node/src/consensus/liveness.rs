@@ -63,9 +63,7 @@ impl Liveness {
         let instance = self.environment.instance.to_string();
         let leads = if since.is_some() { 1.0 } else { 0.0 };
         gauge!("kvmesh_node_raft_leads", "instance" => instance.clone()).set(leads);
-        gauge!("kvmesh_node_members_suspect", "instance" => instance.clone()).set(suspect as f64);
-        let applied = self.desk.directory.with(|state| state.applied_index());
-        gauge!("kvmesh_node_raft_applied_index", "instance" => instance).set(applied as f64);
+        gauge!("kvmesh_node_members_suspect", "instance" => instance).set(suspect as f64);
     }
 
     async fn declare_dead(&self, since: Instant) {
