@@ -310,3 +310,13 @@ async fn until(mut holds: impl FnMut() -> bool) {
     };
     timeout(Duration::from_secs(10), held).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_far_gateway_is_connected_to_before_anything_is_asked_of_it() {
+    let world = World::start(1, |_| {}).await;
+    let far = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = far.local_addr().unwrap().to_string();
+    world.mesh.link("ap-south", 10.0, &[address]);
+    let connected = timeout(Duration::from_secs(5), far.accept()).await;
+    connected.expect("nobody connected").unwrap();
+}
