@@ -6,6 +6,7 @@ pub mod channel;
 pub mod client;
 pub mod convert;
 pub mod follow;
+pub mod refusal;
 mod rpc;
 pub mod status;
 
@@ -15,4 +16,5 @@ mod fake_net_test;
 pub use block::{Block, BlockMeta};
 pub use client::Client;
 pub use convert::{FromWire, ToWire, WireError};
+pub use refusal::RefusalReason;
 pub use status::Problem;

@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvmesh_client::BlockMeta;
+pub(crate) use kvmesh_client::RefusalReason as Reason;
 use kvmesh_directory::{
     BlockName, FeedPosition, Namespace, NodeId, Ring, RingEpoch, namespace::AckLevel,
 };
@@ -46,20 +47,6 @@ pub(crate) struct Outgoing {
     pub(crate) namespace: Arc<Namespace>,
     pub(crate) offer: Offer,
     pub(crate) pieces: Arriving,
-}
-
-/// Why nothing of a block was stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    Invalid,
-    TooLarge,
-    Checksum,
-    NoSpace,
-    Unavailable,
-    StaleEpoch,
-    Overtaken,
-    Truncated,
-    OutOfTime,
 }
 
 /// A block was not stored.

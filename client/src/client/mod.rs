@@ -31,7 +31,7 @@ pub use chain::Chain;
 pub use error::CallError;
 pub use get::{Fetched, FetchedBlock, GetOptions, GetOutcome, GetStream, GetSummary, SourceCount};
 pub use opened::Opened;
-pub use put::{Acked, PutBlock, PutOptions, PutResult, RefusalReason, Refused};
+pub use put::{Acked, PutBlock, PutOptions, PutResult, Refused};
 
 use std::{
     future::Future,

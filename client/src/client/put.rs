@@ -7,7 +7,7 @@ use kvmesh_directory::{FeedPosition, NamespaceId, Part, namespace::AckLevel};
 use tokio::time::{Instant, timeout_at};
 
 use super::{CallError, Shared, attempts::Attempts, put_attempt};
-use crate::{block::Block, rpc::PutOpen};
+use crate::{block::Block, refusal::RefusalReason, rpc::PutOpen};
 
 /// Bounds a put whose deadline is left to the gateway.
 const DEADLINE_MAX: Duration = Duration::from_secs(30);
@@ -69,29 +69,6 @@ pub struct Refused {
     pub message: String,
     /// When to try again; none: never as it is.
     pub retry_after: Option<Duration>,
-}
-
-/// Why a block was not stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalReason {
-    /// A field is wrong; the message says which.
-    Invalid,
-    /// It is over the limit.
-    TooLarge,
-    /// The bytes do not have the checksum that the offer named.
-    Checksum,
-    /// No memory free for it.
-    NoSpace,
-    /// Too few owners answered.
-    Unavailable,
-    /// The ring has changed.
-    StaleEpoch,
-    /// A delete or a newer generation overtook it.
-    Overtaken,
-    /// The stream ended before the block was whole.
-    Truncated,
-    /// The block's deadline passed.
-    OutOfTime,
 }
 
 impl Refused {

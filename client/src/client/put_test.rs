@@ -6,9 +6,10 @@ use kvmesh_directory::Part;
 use kvmesh_proto::v1 as wire;
 
 use super::{
-    Opened, PutBlock, PutOptions, PutResult, RefusalReason,
+    Opened, PutBlock, PutOptions, PutResult,
     fake_gateway_test::{self as fake, Gateway, LONG, PutPlan, block, hash, opened, position},
 };
+use crate::RefusalReason;
 
 fn blocks(count: u8) -> Vec<PutBlock> {
     let put = |number| PutBlock {

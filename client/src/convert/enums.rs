@@ -7,6 +7,7 @@ use kvmesh_directory::{
 use kvmesh_proto::v1 as wire;
 
 use super::{FromWire, ToWire, WireError};
+use crate::refusal::RefusalReason;
 
 macro_rules! choice {
     ($word:ident, $field:literal, $($variant:ident),+) => {
@@ -43,6 +44,19 @@ choice!(
     Deleted,
     Stale,
     UnknownNamespace
+);
+choice!(
+    RefusalReason,
+    "reason",
+    Invalid,
+    TooLarge,
+    Checksum,
+    NoSpace,
+    Unavailable,
+    StaleEpoch,
+    Overtaken,
+    Truncated,
+    OutOfTime
 );
 
 /// Reads the level that a put asks for; none: the namespace's policy decides.

@@ -13,8 +13,9 @@ use tonic::Streaming;
 use super::{RpcError, get::millis};
 use crate::{
     block::BlockMeta,
-    client::{Acked, RefusalReason, Refused},
+    client::{Acked, Refused},
     convert::{FromWire, ToWire, WireError, ack_level, ack_level_or_policy, required},
+    refusal::RefusalReason,
 };
 
 /// How the blocks of a call are to be put.
@@ -136,7 +137,7 @@ fn read_decision(raw: wire::PutDecision) -> Result<PutAnswer, WireError> {
         Ok(Verdict::Send) => Ok(PutAnswer::Send),
         Ok(Verdict::Have) => Ok(PutAnswer::Have),
         Ok(Verdict::Refused) => Ok(PutAnswer::Refused(Refused {
-            reason: read_reason(raw.reason())?,
+            reason: RefusalReason::from_wire(raw.reason)?,
             message: raw.message,
             retry_after: Some(Duration::from_millis(raw.retry_after_ms.into()))
                 .filter(|after| !after.is_zero()),
@@ -144,21 +145,6 @@ fn read_decision(raw: wire::PutDecision) -> Result<PutAnswer, WireError> {
         Ok(Verdict::Unspecified) => Err(WireError::Missing("verdict")),
         Err(why) => Err(WireError::field("verdict", why)),
     }
-}
-
-fn read_reason(raw: wire::RefusalReason) -> Result<RefusalReason, WireError> {
-    Ok(match raw {
-        wire::RefusalReason::Unspecified => return Err(WireError::Missing("reason")),
-        wire::RefusalReason::Invalid => RefusalReason::Invalid,
-        wire::RefusalReason::TooLarge => RefusalReason::TooLarge,
-        wire::RefusalReason::Checksum => RefusalReason::Checksum,
-        wire::RefusalReason::NoSpace => RefusalReason::NoSpace,
-        wire::RefusalReason::Unavailable => RefusalReason::Unavailable,
-        wire::RefusalReason::StaleEpoch => RefusalReason::StaleEpoch,
-        wire::RefusalReason::Overtaken => RefusalReason::Overtaken,
-        wire::RefusalReason::Truncated => RefusalReason::Truncated,
-        wire::RefusalReason::OutOfTime => RefusalReason::OutOfTime,
-    })
 }
 
 impl FromWire for Acked {

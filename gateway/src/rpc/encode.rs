@@ -15,7 +15,7 @@ use crate::{
     frame::{Frame, Header, Outcome, Summary},
     locate::Located,
     lookup::Match,
-    write::{Ack, Reason, Refused, Reply},
+    write::{Ack, Refused, Reply},
 };
 
 pub(super) fn limits() -> wire::Limits {
@@ -116,22 +116,10 @@ pub(super) fn reply(id: u64, reply: Reply) -> wire::PutResponse {
 }
 
 fn write_refused(refused: Refused) -> wire::PutDecision {
-    use wire::RefusalReason as Wire;
-    let reason = match refused.reason {
-        Reason::Invalid => Wire::Invalid,
-        Reason::TooLarge => Wire::TooLarge,
-        Reason::Checksum => Wire::Checksum,
-        Reason::NoSpace => Wire::NoSpace,
-        Reason::Unavailable => Wire::Unavailable,
-        Reason::StaleEpoch => Wire::StaleEpoch,
-        Reason::Overtaken => Wire::Overtaken,
-        Reason::Truncated => Wire::Truncated,
-        Reason::OutOfTime => Wire::OutOfTime,
-    };
     let retry_after_ms = refused.retry_after.as_millis();
     wire::PutDecision {
         verdict: Verdict::Refused.into(),
-        reason: reason.into(),
+        reason: refused.reason.to_wire(),
         message: refused.message,
         retry_after_ms: u32::try_from(retry_after_ms).unwrap_or(u32::MAX),
     }

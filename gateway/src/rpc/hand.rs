@@ -154,26 +154,12 @@ fn read_decision(decision: wire::PutDecision) -> Result<Answer, WireError> {
         Ok(Verdict::Send) => Ok(Answer::Send),
         Ok(Verdict::Have) => Ok(Answer::Have),
         Ok(Verdict::Refused) => Ok(Answer::Refused(Refused {
-            reason: read_reason(decision.reason),
+            // A node of a later version may know more reasons: another owner is tried then.
+            reason: Reason::from_wire(decision.reason).unwrap_or(Reason::Unavailable),
             message: decision.message,
             retry_after: Duration::from_millis(decision.retry_after_ms.into()),
         })),
         Ok(Verdict::Unspecified) | Err(_) => Err(WireError::Missing("verdict")),
-    }
-}
-
-fn read_reason(reason: i32) -> Reason {
-    use wire::RefusalReason as Wire;
-    match Wire::try_from(reason) {
-        Ok(Wire::Invalid) => Reason::Invalid,
-        Ok(Wire::TooLarge) => Reason::TooLarge,
-        Ok(Wire::Checksum) => Reason::Checksum,
-        Ok(Wire::NoSpace) => Reason::NoSpace,
-        Ok(Wire::StaleEpoch) => Reason::StaleEpoch,
-        Ok(Wire::Overtaken) => Reason::Overtaken,
-        Ok(Wire::Truncated) => Reason::Truncated,
-        Ok(Wire::OutOfTime) => Reason::OutOfTime,
-        Ok(Wire::Unavailable | Wire::Unspecified) | Err(_) => Reason::Unavailable,
     }
 }
 

@@ -12,12 +12,12 @@ use bytes::Bytes;
 use kvmesh_client::Problem;
 use kvmesh_directory::{NamespaceId, limits::MESSAGE_BYTES_MAX};
 use kvmesh_proto::v1::{
-    self as wire, cache_server::CacheServer, feed_server::FeedServer,
-    replication_server::ReplicationServer, topology_server::TopologyServer,
+    cache_server::CacheServer, feed_server::FeedServer, replication_server::ReplicationServer,
+    topology_server::TopologyServer,
 };
 use tonic::service::Routes;
 
-use crate::{node::Node, write::Reason};
+use crate::node::Node;
 
 /// All services of a node.
 pub(crate) fn routes(node: &Arc<Node>) -> Routes {
@@ -52,18 +52,4 @@ fn namespace_id(raw: &Bytes) -> Result<NamespaceId, Problem> {
 
 fn not_built<T>(what: &str) -> Result<T, tonic::Status> {
     Err(Problem::Unimplemented(what.to_owned()).into())
-}
-
-fn reason(reason: Reason) -> wire::RefusalReason {
-    match reason {
-        Reason::Invalid => wire::RefusalReason::Invalid,
-        Reason::TooLarge => wire::RefusalReason::TooLarge,
-        Reason::Checksum => wire::RefusalReason::Checksum,
-        Reason::NoSpace => wire::RefusalReason::NoSpace,
-        Reason::Unavailable => wire::RefusalReason::Unavailable,
-        Reason::StaleEpoch => wire::RefusalReason::StaleEpoch,
-        Reason::Overtaken => wire::RefusalReason::Overtaken,
-        Reason::Truncated => wire::RefusalReason::Truncated,
-        Reason::OutOfTime => wire::RefusalReason::OutOfTime,
-    }
 }

@@ -206,7 +206,7 @@ fn refusal(node: &Node, id: u64, failure: Failure) -> wire::CopyResponse {
     wire::CopyResponse {
         id,
         copy: None,
-        refused: super::reason(refused).into(),
+        refused: refused.to_wire(),
         message,
     }
 }

@@ -14,6 +14,7 @@ mod spread;
 
 use std::time::Duration;
 
+pub(crate) use kvmesh_client::RefusalReason as Reason;
 use kvmesh_client::{BlockMeta, Problem, block::BlockError};
 use kvmesh_directory::{
     FeedPosition, Hlc, Namespace, NamespaceId, RingEpoch, namespace::AckLevel, state::Entry,
@@ -100,20 +101,6 @@ pub(crate) struct Acked {
     pub(crate) copies: u32,
     pub(crate) existed: bool,
     pub(crate) put_hlc: Hlc,
-}
-
-/// Why a put was refused: nothing of it was stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    Invalid,
-    TooLarge,
-    Checksum,
-    NoSpace,
-    Unavailable,
-    StaleEpoch,
-    Overtaken,
-    Truncated,
-    OutOfTime,
 }
 
 /// How a put failed.

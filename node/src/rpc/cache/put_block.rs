@@ -172,7 +172,7 @@ pub(super) async fn refuse(node: &Node, answers: &Answers, id: u64, failure: Fai
             }
             let decision = wire::PutDecision {
                 verdict: Verdict::Refused.into(),
-                reason: super::super::reason(reason).into(),
+                reason: reason.to_wire(),
                 message,
                 retry_after_ms: millis(retry_after),
             };
