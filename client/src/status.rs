@@ -284,7 +284,8 @@ pub fn at_address(status: Status, address: &str) -> Status {
     Status::with_details_and_metadata(status.code(), message, details, status.metadata().clone())
 }
 
-fn root_cause(status: &Status) -> Option<String> {
+/// Why a connection broke or could not be made; none: a server said it.
+pub(crate) fn root_cause(status: &Status) -> Option<String> {
     let mut cause = std::error::Error::source(status)?;
     while let Some(deeper) = cause.source() {
         cause = deeper;

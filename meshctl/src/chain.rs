@@ -1,4 +1,4 @@
-//! Chains of block hashes: made from a file's bytes, and kept as text, one hash a line.
+//! Chains of block hashes: made from a file's bytes, and kept in files, one hash a line.
 //!
 //! A block's hash is BLAKE3 over (previous hash ‖ block bytes), cut to the namespace's
 //! width; the first block has no previous hash.
@@ -8,6 +8,8 @@
 
 use std::{fmt::Write, fs, path::Path};
 
+use bytes::Bytes;
+use kvmesh_client::client::Chain;
 use kvmesh_directory::{
     FeedPosition, LogIncarnation,
     limits::{CHAIN_BLOCKS_MAX, HASH_WIDTH_MAX, HASH_WIDTH_MIN},
@@ -18,11 +20,13 @@ use crate::exit;
 /// Begins the line of a chain file that names a position: region, log incarnation, index.
 const AFTER: &str = "# after ";
 
-/// Engine hashes of one sequence, in order, all of one width.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Chain {
-    hashes: Vec<Vec<u8>>,
-    after: Vec<FeedPosition>,
+/// What a chain file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainFile {
+    /// The hashes.
+    pub chain: Chain,
+    /// Positions from which on the blocks can be seen.
+    pub after: Vec<FeedPosition>,
 }
 
 /// A text that is not a chain.
@@ -58,26 +62,7 @@ pub enum ChainError {
     Long,
 }
 
-impl Chain {
-    /// Of hashes of one width.
-    #[must_use]
-    pub fn new(hashes: Vec<Vec<u8>>) -> Self {
-        let after = Vec::new();
-        Self { hashes, after }
-    }
-
-    /// The same chain, seen from these positions on.
-    #[must_use]
-    pub fn seen_after(self, after: Vec<FeedPosition>) -> Self {
-        Self { after, ..self }
-    }
-
-    /// Positions from which on the blocks can be seen.
-    #[must_use]
-    pub fn after(&self) -> &[FeedPosition] {
-        &self.after
-    }
-
+impl ChainFile {
     /// From text: one hexadecimal hash a line; empty lines and lines that begin with `#` are skipped.
     ///
     /// # Errors
@@ -100,15 +85,14 @@ impl Chain {
                 let (got, want) = (hash.len(), first.len());
                 return Err(ChainError::Width { line, got, want });
             }
-            if hashes.len() == CHAIN_BLOCKS_MAX {
-                return Err(ChainError::Long);
-            }
             hashes.push(hash);
         }
         if hashes.is_empty() {
             return Err(ChainError::Empty);
         }
-        Ok(Self { hashes, after })
+        // Widths were checked, so that only the length is left.
+        let chain = Chain::new(hashes).map_err(|_| ChainError::Long)?;
+        Ok(Self { chain, after })
     }
 
     /// From a chain file.
@@ -126,46 +110,21 @@ impl Chain {
             .map_err(|error| exit::set_up(format!("chain file {}: {error}", path.display())))
     }
 
-    /// As [`Chain::parse`] reads it.
+    /// As [`ChainFile::parse`] reads it.
     #[must_use]
     pub fn to_text(&self) -> String {
         let after = self.after.iter().map(|position| {
             let (log, index) = (position.log_incarnation, position.index);
             format!("{AFTER}{} {log} {index}\n", position.region)
         });
-        let hashes = self.hashes.iter().map(|hash| hex(hash) + "\n");
+        let hashes = hashes(&self.chain).map(|hash| hex(&hash) + "\n");
         after.chain(hashes).collect()
     }
+}
 
-    /// Number of blocks.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.hashes.len()
-    }
-
-    /// Whether there is no block.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.hashes.is_empty()
-    }
-
-    /// Bytes of one hash; 0 for an empty chain.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.hashes.first().map_or(0, Vec::len)
-    }
-
-    /// The hashes, in order.
-    #[must_use]
-    pub fn hashes(&self) -> &[Vec<u8>] {
-        &self.hashes
-    }
-
-    /// All hashes behind one another, as the wire carries them.
-    #[must_use]
-    pub fn packed(&self) -> Vec<u8> {
-        self.hashes.concat()
-    }
+/// The hashes of a chain, in order.
+pub fn hashes(chain: &Chain) -> impl Iterator<Item = Bytes> {
+    (0..chain.len()).map(|index| chain.hash(index))
 }
 
 fn position_of(text: &str) -> Option<FeedPosition> {
@@ -181,7 +140,7 @@ fn position_of(text: &str) -> Option<FeedPosition> {
 /// Chains the blocks of one sequence by their bytes.
 #[derive(Debug)]
 pub struct Chainer {
-    previous: Vec<u8>,
+    previous: Bytes,
     width: usize,
 }
 
@@ -190,19 +149,19 @@ impl Chainer {
     #[must_use]
     pub fn new(width: usize) -> Self {
         Self {
-            previous: Vec::new(),
+            previous: Bytes::new(),
             width,
         }
     }
 
     /// The hash of the next block.
-    pub fn next(&mut self, block: &[u8]) -> Vec<u8> {
+    pub fn next(&mut self, block: &[u8]) -> Bytes {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.previous).update(block);
         let mut hash = vec![0; self.width];
         hasher.finalize_xof().fill(&mut hash);
-        self.previous.clone_from(&hash);
-        hash
+        self.previous = hash.into();
+        self.previous.clone()
     }
 }
 
@@ -236,28 +195,24 @@ mod tests {
     fn a_hash_names_everything_before_it() {
         let chain = |blocks: [&[u8]; 3]| {
             let mut chainer = Chainer::new(32);
-            Chain::new(blocks.iter().map(|block| chainer.next(block)).collect())
+            Chain::new(blocks.iter().map(|block| chainer.next(block))).unwrap()
         };
         let (one, other) = (chain([b"a", b"b", b"c"]), chain([b"a", b"x", b"c"]));
-        assert_eq!(one.hashes()[0], other.hashes()[0]);
-        assert_ne!(one.hashes()[1], other.hashes()[1]);
-        assert_ne!(
-            one.hashes()[2],
-            other.hashes()[2],
-            "same block, other prefix"
-        );
-        assert_eq!(one.hashes()[0], blake3::hash(b"a").as_bytes());
+        assert_eq!(one.hash(0), other.hash(0));
+        assert_ne!(one.hash(1), other.hash(1));
+        assert_ne!(one.hash(2), other.hash(2), "same block, other prefix");
+        assert_eq!(one.hash(0), blake3::hash(b"a").as_bytes()[..]);
     }
 
     #[test]
     fn text_round_trips() {
         for width in [8, 32, 64] {
             let mut chainer = Chainer::new(width);
-            let chain = Chain::new((0..5_u8).map(|n| chainer.next(&[n])).collect());
-            let after = position_of("us-east 18446744073709551615 7").unwrap();
-            let chain = chain.seen_after(vec![after]);
-            assert_eq!(chain.width(), width);
-            assert_eq!(Chain::parse(&chain.to_text()), Ok(chain));
+            let chain = Chain::new((0..5_u8).map(|n| chainer.next(&[n]))).unwrap();
+            assert_eq!(chain.width() as usize, width);
+            let after = vec![position_of("us-east 18446744073709551615 7").unwrap()];
+            let file = ChainFile { chain, after };
+            assert_eq!(ChainFile::parse(&file.to_text()), Ok(file));
         }
     }
 
@@ -265,15 +220,18 @@ mod tests {
     fn a_bad_line_is_named() {
         let good = "00112233445566778899aabbccddeeff";
         let text = format!("# a comment\n\n{good}\nzz");
-        assert_eq!(Chain::parse(&text), Err(ChainError::Line { line: 4 }));
+        assert_eq!(ChainFile::parse(&text), Err(ChainError::Line { line: 4 }));
         let text = format!("{good}\n{good}00");
         let (got, want) = (17, 16);
         assert_eq!(
-            Chain::parse(&text),
+            ChainFile::parse(&text),
             Err(ChainError::Width { line: 2, got, want })
         );
         let text = format!("# after us-east 1\n{good}");
-        assert_eq!(Chain::parse(&text), Err(ChainError::Position { line: 1 }));
-        assert_eq!(Chain::parse("# nothing\n"), Err(ChainError::Empty));
+        assert_eq!(
+            ChainFile::parse(&text),
+            Err(ChainError::Position { line: 1 })
+        );
+        assert_eq!(ChainFile::parse("# nothing\n"), Err(ChainError::Empty));
     }
 }

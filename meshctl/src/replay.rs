@@ -10,8 +10,11 @@ use std::{
 };
 
 use anyhow::Context;
-use kvmesh_client::channel::{Channels, TcpConnect};
-use kvmesh_directory::{Description, NamespaceId, limits::BLOCK_BYTES_MAX};
+use kvmesh_client::{
+    channel::{Channels, TcpConnect},
+    client::Chain,
+};
+use kvmesh_directory::{Description, Namespace, limits::BLOCK_BYTES_MAX};
 use tokio::time::Instant;
 
 use self::{
@@ -148,7 +151,7 @@ async fn regions(gateways: &[Peer]) -> anyhow::Result<Vec<String>> {
 }
 
 /// Makes a namespace of this run alone known everywhere.
-async fn open(gateways: &[Peer]) -> anyhow::Result<NamespaceId> {
+async fn open(gateways: &[Peer]) -> anyhow::Result<Namespace> {
     let run: u64 = rand::random();
     let description = Description {
         model: "replay".to_owned(),
@@ -164,15 +167,17 @@ async fn open(gateways: &[Peer]) -> anyhow::Result<NamespaceId> {
         residency: Vec::new(),
     };
     let name = format!("replay-{run:016x}");
-    let mut positions = Vec::new();
+    let (mut positions, mut namespace) = (Vec::new(), None);
     for gateway in gateways {
         let opened = gateway.open(&description, &name, TEMPLATE).await?;
-        positions.extend(opened.position);
+        positions.extend(opened.positions());
+        namespace = Some(opened.namespace().clone());
     }
+    let namespace = namespace.context("there is no gateway: name one per region")?;
     // One block that nobody has: what counts is that all views know the namespace.
-    let probe = crate::chain::Chain::new(vec![vec![0; 32]]);
-    settle::settle(gateways, description.id(), &probe, &positions).await?;
-    Ok(description.id())
+    let probe = Chain::new([[0; 32]])?;
+    settle::settle(gateways, &namespace, &probe, &positions).await?;
+    Ok(namespace)
 }
 
 fn report(

@@ -4,14 +4,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kvmesh_client::{WireError, block::BlockError, channel::Channels};
+use kvmesh_client::{WireError, channel::Channels};
 use kvmesh_directory::FeedPosition;
 use serde::Serializer;
 use tonic::{Code, Request, Status, transport::Channel};
 
 pub mod cache;
-pub mod get;
-pub mod put;
 pub mod topology;
 
 /// Why a call brought no answer.
@@ -60,9 +58,10 @@ pub enum CallError {
 }
 
 /// One process of the mesh, as its callers see it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Peer {
     address: Arc<str>,
+    channels: Channels,
     channel: Channel,
     timeout: Duration,
 }
@@ -78,6 +77,7 @@ impl Peer {
             .map_err(|error| crate::exit::set_up(error.to_string()))?;
         Ok(Self {
             address: address.into(),
+            channels: channels.clone(),
             channel,
             timeout,
         })
@@ -102,10 +102,6 @@ impl Peer {
         let mut request = Request::new(body);
         request.set_timeout(self.timeout);
         request
-    }
-
-    fn timeout_ms(&self) -> u32 {
-        u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX)
     }
 
     fn failed(&self, what: &'static str) -> impl FnOnce(Status) -> CallError {
@@ -144,11 +140,6 @@ impl Peer {
         let peer = self.clone();
         move |error| peer.broken(what, error)
     }
-
-    fn corrupt(&self, what: &'static str) -> impl FnOnce(BlockError) -> CallError {
-        let peer = self.clone();
-        move |error| peer.broken(what, error)
-    }
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {
@@ -171,20 +162,4 @@ pub fn position_text<S: Serializer>(
         Some(position) => to.collect_str(&format_args!("{}@{}", position.region, position.index)),
         None => to.serialize_none(),
     }
-}
-
-/// The newest position of each region's log.
-#[must_use]
-pub fn newest(positions: impl IntoIterator<Item = FeedPosition>) -> Vec<FeedPosition> {
-    let mut newest: Vec<FeedPosition> = Vec::new();
-    for position in positions {
-        let same = |known: &&mut FeedPosition| {
-            (&known.region, known.log_incarnation) == (&position.region, position.log_incarnation)
-        };
-        match newest.iter_mut().find(same) {
-            Some(known) => known.index = known.index.max(position.index),
-            None => newest.push(position),
-        }
-    }
-    newest
 }

@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use kvmesh_client::channel::{Channels, TcpConnect};
+use kvmesh_client::client::Chain;
 use kvmesh_directory::{Namespace, NamespaceId};
 use tokio::time::Instant;
 
 use crate::{
     args::{Args, Global, NamespaceVerb, NodeVerb, RegionVerb, TopologyVerb, Verb},
-    chain, dev, exit, logs, replay,
+    chain::{self, ChainFile},
+    dev, exit, logs, replay,
     rpc::Peer,
 };
 
@@ -80,8 +82,8 @@ async fn named(peer: &Peer, name: &str) -> anyhow::Result<Namespace> {
 }
 
 /// Refuses a chain whose hashes have another width than the namespace's.
-fn check_width(chain: &chain::Chain, namespace: &Namespace) -> anyhow::Result<()> {
-    let (got, want) = (chain.width(), namespace.description.hash_width as usize);
+fn check_width(chain: &Chain, namespace: &Namespace) -> anyhow::Result<()> {
+    let (got, want) = (chain.width(), namespace.description.hash_width);
     if got == want {
         return Ok(());
     }
@@ -92,13 +94,10 @@ fn check_width(chain: &chain::Chain, namespace: &Namespace) -> anyhow::Result<()
 }
 
 /// Waits until the views of the process asked show the chain's blocks as its file says.
-async fn catch_up(peer: &Peer, namespace: NamespaceId, chain: &chain::Chain) -> anyhow::Result<()> {
+async fn catch_up(peer: &Peer, namespace: &Namespace, file: &ChainFile) -> anyhow::Result<()> {
+    let cache = peer.cache(namespace, &file.after)?;
     let until = Instant::now() + CATCH_UP_WITHIN;
-    while !chain.after().is_empty() {
-        let found = peer.lookup(namespace, chain, 0, chain.after()).await?;
-        if !found.view_behind {
-            break;
-        }
+    while !file.after.is_empty() && cache.lookup(&file.chain, 0).await?.view_behind {
         anyhow::ensure!(
             Instant::now() < until,
             "the views of {} have not reached the position in the chain file in {CATCH_UP_WITHIN:?}: \

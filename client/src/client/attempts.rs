@@ -66,7 +66,7 @@ impl Attempts {
 
     /// As [`Self::failed`], of an error in words.
     pub(super) async fn retry(&mut self, error: CallError) -> Result<(), CallError> {
-        if !error.is_retryable() {
+        if self.shared.once || !error.is_retryable() {
             return Err(error);
         }
         debug!(call = self.call, address = self.address(), %error, "tried again elsewhere");

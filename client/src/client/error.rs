@@ -21,6 +21,8 @@ pub enum CallError {
         call: &'static str,
         /// Code, message with the address, and details.
         status: Box<Status>,
+        /// Why the connection broke or could not be made; none: a gateway said it.
+        broken: Option<String>,
     },
     /// The gateway's answer cannot be read.
     #[error("{call} at {address} was answered with what cannot be read")]
@@ -70,8 +72,13 @@ pub enum CallError {
 
 impl CallError {
     pub(crate) fn status(call: &'static str, address: &str, status: Status) -> Self {
+        let broken = status::root_cause(&status);
         let status = Box::new(status::at_address(status, address));
-        Self::Status { call, status }
+        Self::Status {
+            call,
+            status,
+            broken,
+        }
     }
 
     /// The gRPC code, where a gateway or the connection gave one.

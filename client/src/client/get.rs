@@ -203,7 +203,9 @@ impl GetStream {
         self.summary.as_ref()
     }
 
-    pub(super) fn into_summary(mut self) -> GetSummary {
+    /// How the get ended, or what came so far when it has not: out of time.
+    #[must_use]
+    pub fn into_summary(mut self) -> GetSummary {
         match self.summary.take() {
             Some(summary) => summary,
             None => self.own_summary(GetOutcome::OutOfTime),
@@ -266,7 +268,7 @@ impl GetStream {
         }
         let complete = self.gathering.is_complete();
         let again = match summary.outcome {
-            _ if complete => false,
+            _ if complete || self.shared.once => false,
             GetOutcome::ViewBehind => Instant::now() + VIEW_BEHIND_WAIT < self.deadline,
             GetOutcome::SourceFailed | GetOutcome::Complete if self.losses_left > 0 => {
                 self.losses_left -= 1;

@@ -64,6 +64,8 @@ struct Shared {
     first: AtomicUsize,
     positions: Positions,
     instance: String,
+    /// A call that failed is not made again.
+    once: bool,
 }
 
 impl Client {
@@ -85,6 +87,25 @@ impl Client {
         gateways: Vec<String>,
         channels: Channels,
     ) -> Result<Self, CallError> {
+        Self::new(instance, gateways, channels, false)
+    }
+
+    /// A client of one gateway that makes each call once: the first failure is the answer,
+    /// and so is a view that is behind. For those who want to see a failure, not to have it
+    /// mended. Blocks that were refused for the moment are still put again.
+    ///
+    /// # Errors
+    /// When the address cannot be.
+    pub fn connect_once(gateway: &str, channels: Channels) -> Result<Self, CallError> {
+        Self::new("client", vec![gateway.to_owned()], channels, true)
+    }
+
+    fn new(
+        instance: &str,
+        gateways: Vec<String>,
+        channels: Channels,
+        once: bool,
+    ) -> Result<Self, CallError> {
         if gateways.is_empty() {
             return Err(CallError::NoGateway);
         }
@@ -97,6 +118,7 @@ impl Client {
             first: AtomicUsize::new(0),
             positions: Positions::default(),
             instance: instance.to_owned(),
+            once,
         };
         Ok(Self {
             shared: Arc::new(shared),

@@ -61,7 +61,8 @@ impl Opened {
                 rpc.lookup(self.namespace.id, queries, &at_least, left)
             });
             let answer = answer.await?;
-            if !answer.view_behind || Instant::now() + VIEW_BEHIND_WAIT >= deadline {
+            let again = answer.view_behind && !self.client.shared.once;
+            if !again || Instant::now() + VIEW_BEHIND_WAIT >= deadline {
                 return Ok(answer);
             }
             sleep(VIEW_BEHIND_WAIT).await;

@@ -118,3 +118,48 @@ async fn impossible_requests_do_not_leave() {
     assert!(super::Chain::new(Vec::<Vec<u8>>::new()).is_err());
     assert!(super::Chain::new([vec![0; 16], vec![0; 17]]).is_err());
 }
+
+#[tokio::test]
+async fn a_client_that_asks_once_does_not_mend() {
+    let (first, _, client) = fake::start(&["first:1"]);
+    let behind = wire::LookupResponse {
+        view_behind: true,
+        ..Default::default()
+    };
+    first.with(|script| {
+        script
+            .lookups
+            .push_back(Err(Status::unavailable("starting")));
+        script.lookups.push_back(Ok(behind));
+    });
+    let channels = client.shared.channels.clone();
+    let once = super::Client::connect_once("first:1", channels.clone()).unwrap();
+    let namespace = opened(&once);
+    let error = namespace
+        .lookup(&[chain(1).into()], LONG)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CallError::Status { broken: None, .. }),
+        "{error}"
+    );
+    let answer = namespace.lookup(&[chain(1).into()], LONG).await.unwrap();
+    assert!(answer.view_behind);
+    first.with(|script| assert_eq!(script.asked_lookups.len(), 2));
+
+    let nowhere = super::Client::connect_once("nowhere:1", channels).unwrap();
+    let error = opened(&nowhere)
+        .lookup(&[chain(1).into()], LONG)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CallError::Status {
+                broken: Some(_),
+                ..
+            }
+        ),
+        "{error}"
+    );
+}

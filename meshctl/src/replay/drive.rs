@@ -3,20 +3,15 @@
 use std::{collections::BTreeMap, collections::HashSet};
 
 use anyhow::Context;
-use kvmesh_directory::{FeedPosition, NamespaceId};
+use kvmesh_client::{
+    Block,
+    client::{Chain, FetchedBlock, GetOptions, GetSummary, PutBlock},
+};
+use kvmesh_directory::{FeedPosition, Namespace, Part};
 use tokio::time::Instant;
 
 use super::{bound::Split, content, latency::Times, settle::settle, trace::Trace};
-use crate::{
-    args::Pace,
-    chain::Chain,
-    rpc::{
-        Peer,
-        get::{Arrived, Summary, Wanted},
-        newest,
-        put::PutBlock,
-    },
-};
+use crate::{args::Pace, rpc::Peer};
 
 /// Through which gateways, as what, and how.
 pub struct Driver<'a> {
@@ -25,7 +20,7 @@ pub struct Driver<'a> {
     /// Their regions' names.
     pub regions: Vec<String>,
     /// Namespace of the replay; new in every run.
-    pub namespace: NamespaceId,
+    pub namespace: Namespace,
     /// The requests.
     pub trace: &'a Trace,
     /// Hash of each block.
@@ -99,8 +94,7 @@ impl Driver<'_> {
     /// When a gateway refuses, or views do not settle.
     pub async fn request(&mut self, at: usize, region: usize, want: Split) -> anyhow::Result<()> {
         let blocks = &self.trace.requests[at].chain;
-        let hash = |&block: &u32| self.hashes[block as usize].to_vec();
-        let chain = Chain::new(blocks.iter().map(hash).collect());
+        let chain = Chain::new(blocks.iter().map(|&block| self.hashes[block as usize]))?;
         let mut positions = Vec::new();
         let run = self.look_up(region, &chain).await?;
         let mut split = Split::default();
@@ -110,7 +104,7 @@ impl Driver<'_> {
             got = summary.blocks;
             positions.extend(summary.fill_position);
         }
-        split.misses = chain.len() as u64 - u64::from(got);
+        split.misses = u64::from(chain.len() - got);
         positions.extend(self.put(region, &chain, got).await?);
         self.seen.split.add(split);
         if split != want {
@@ -123,9 +117,8 @@ impl Driver<'_> {
             });
         }
         if self.pace == Pace::Settled {
-            let probe = Chain::new(chain.hashes()[..1].to_vec());
-            let newest = newest(positions);
-            let took = settle(&self.gateways, self.namespace, &probe, &newest).await?;
+            let probe = Chain::new([chain.hash(0)])?;
+            let took = settle(&self.gateways, &self.namespace, &probe, &positions).await?;
             self.seen.settle.record(took);
         }
         Ok(())
@@ -133,10 +126,10 @@ impl Driver<'_> {
 
     async fn look_up(&mut self, region: usize, chain: &Chain) -> anyhow::Result<u32> {
         let started = Instant::now();
-        let gateway = &self.gateways[region];
-        let found = gateway.lookup(self.namespace, chain, 0, &[]).await?;
+        let cache = self.gateways[region].cache(&self.namespace, &[])?;
+        let answer = cache.lookup(chain, 0).await?;
         self.seen.lookup.record(started.elapsed());
-        Ok(found.mesh_blocks)
+        Ok(answer.matches.first().map_or(0, |found| found.mesh_blocks))
     }
 
     /// Gets the first `run` blocks, verifies each byte, and counts by source.
@@ -146,42 +139,40 @@ impl Driver<'_> {
         chain: &Chain,
         run: u32,
         split: &mut Split,
-    ) -> anyhow::Result<Summary> {
+    ) -> anyhow::Result<GetSummary> {
         let started = Instant::now();
         let here = &self.regions[region];
         let (seen, block_bytes) = (&mut self.seen, self.block_bytes);
         let mut next = 0;
-        let mut on_block = |block: Arrived| {
+        let mut on_block = |block: FetchedBlock| {
             anyhow::ensure!(
                 block.index == next,
                 "block {} came before {next}",
                 block.index
             );
             next += 1;
-            let hash = &chain.hashes()[block.index as usize];
-            if !content::is_exact(hash, block_bytes, &block.pieces) {
+            let hash = chain.hash(block.index);
+            if !content::is_exact(&hash, block_bytes, &block.block.pieces) {
                 seen.wrong_blocks += 1;
             }
-            if block.region == *here {
+            if block.region.as_str() == here {
                 split.local += 1;
             } else {
                 split.remote += 1;
             }
-            let bytes = block.bytes();
-            let link = seen.links.entry((block.region, here.clone())).or_default();
+            let route = (block.region.to_string(), here.clone());
+            let link = seen.links.entry(route).or_default();
             link.0 += 1;
-            link.1 += bytes;
+            link.1 += block.block.meta.bytes;
             Ok(())
         };
-        let wanted = Wanted {
-            namespace: self.namespace,
-            chain,
-            start: 0,
+        let options = GetOptions {
             count: run,
-            at_least: &[],
             await_fill: self.pace == Pace::Settled,
+            ..GetOptions::default()
         };
-        let summary = self.gateways[region].get(wanted, &mut on_block).await?;
+        let cache = self.gateways[region].cache(&self.namespace, &[])?;
+        let summary = cache.get(chain, options, &mut on_block).await?;
         anyhow::ensure!(
             summary.blocks == next,
             "a get said {} blocks and sent {next}",
@@ -204,25 +195,25 @@ impl Driver<'_> {
         from: u32,
     ) -> anyhow::Result<Vec<FeedPosition>> {
         let mut names = HashSet::new();
-        let rest = chain.hashes().iter().enumerate().skip(from as usize);
+        let rest = (from..chain.len()).map(|depth| (depth, chain.hash(depth)));
         let blocks: Vec<PutBlock> = rest
-            .filter(|(_, hash)| names.insert(*hash))
+            .filter(|(_, hash)| names.insert(hash.clone()))
             .map(|(depth, hash)| PutBlock {
-                hash: hash.clone(),
-                depth: depth as u32,
-                bytes: content::bytes(hash, self.block_bytes),
+                block: Block::of(&content::bytes(&hash, self.block_bytes), depth),
+                part: Part::default(),
+                hash,
             })
             .collect();
         if blocks.is_empty() {
             return Ok(Vec::new());
         }
         let started = Instant::now();
-        let gateway = &self.gateways[region];
-        let acked = gateway.put(self.namespace, &blocks).await;
+        let cache = self.gateways[region].cache(&self.namespace, &[])?;
+        let acked = cache.put(&blocks).await;
         let acked = acked.with_context(|| format!("putting {} blocks", blocks.len()))?;
         self.seen.put.record(started.elapsed());
         self.seen.put_blocks += acked.len() as u64;
         self.seen.put_existed += acked.iter().filter(|ack| ack.existed).count() as u64;
-        Ok(acked.into_iter().filter_map(|ack| ack.position).collect())
+        Ok(cache.positions())
     }
 }

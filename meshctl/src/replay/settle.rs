@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use kvmesh_directory::{FeedPosition, NamespaceId};
+use kvmesh_client::client::Chain;
+use kvmesh_directory::{FeedPosition, Namespace};
 use tokio::time::{Instant, timeout};
 
-use crate::{chain::Chain, rpc::Peer};
+use crate::rpc::Peer;
 
 /// A mesh whose views do not follow in this time has broken its promise.
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
@@ -18,7 +19,7 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 /// When one does not get there in time, or refuses.
 pub async fn settle(
     gateways: &[Peer],
-    namespace: NamespaceId,
+    namespace: &Namespace,
     probe: &Chain,
     positions: &[FeedPosition],
 ) -> anyhow::Result<Duration> {
@@ -36,14 +37,11 @@ pub async fn settle(
 
 async fn reach(
     gateway: &Peer,
-    namespace: NamespaceId,
+    namespace: &Namespace,
     probe: &Chain,
     positions: &[FeedPosition],
 ) -> anyhow::Result<()> {
-    loop {
-        let found = gateway.lookup(namespace, probe, 0, positions).await?;
-        if !found.view_behind {
-            return Ok(());
-        }
-    }
+    let cache = gateway.cache(namespace, positions)?;
+    while cache.lookup(probe, 0).await?.view_behind {}
+    Ok(())
 }

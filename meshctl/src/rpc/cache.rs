@@ -1,97 +1,47 @@
-//! Calls of the service `Cache` that are one question and one answer.
+//! Calls of the service `Cache`, made by the engines' client.
+//!
+//! Each call is made once, so that what goes wrong is seen and not mended; reads show what
+//! the caller says, whatever was called before.
 
-use kvmesh_client::{FromWire, ToWire};
-use kvmesh_directory::{Description, FeedPosition, Namespace, NamespaceId, limits};
-use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
-use serde::Serialize;
-use tonic::transport::Channel;
+use kvmesh_client::client::{
+    self, Acked, Chain, ChainQuery, Client, Deleted, FetchedBlock, GetOptions, GetSummary, Located,
+    LookupAnswer, Opened, PutBlock, PutOptions, PutResult, RefusalReason,
+};
+use kvmesh_directory::{Description, FeedPosition, Namespace, RingEpoch};
+use tonic::Code;
 
-use super::{CallError, Peer, position_text};
-use crate::chain::Chain;
+use super::{CallError, Peer};
 
-/// A namespace as a gateway opened it.
-#[derive(Debug, Clone)]
-pub struct Opened {
-    /// As the region keeps it.
-    pub namespace: Namespace,
-    /// Region that answered.
-    pub region: String,
-    /// A view at this position knows it.
-    pub position: Option<FeedPosition>,
+/// A namespace as one gateway serves it.
+pub struct Cache {
+    peer: Peer,
+    opened: Opened,
 }
 
-/// How much of a chain is present.
-#[derive(Debug, Clone, Serialize)]
-pub struct Found {
-    /// Blocks of the chain from the asked start on.
-    pub asked: u32,
-    /// Blocks that the region itself holds without a hole.
-    pub local_blocks: u32,
-    /// Their bytes.
-    pub local_bytes: u64,
-    /// Blocks after the local run that are on their way.
-    pub pending_blocks: u32,
-    /// Blocks that all regions together hold without a hole.
-    pub mesh_blocks: u32,
-    /// What each other region holds.
-    pub remote: Vec<RemoteRun>,
-    /// Of the local view that answered.
-    #[serde(serialize_with = "position_text")]
-    pub position: Option<FeedPosition>,
-    /// Since the local view last heard from its feed.
-    pub age_ms: u64,
-    /// The view did not reach the asked positions in time: nothing else is answered.
-    pub view_behind: bool,
-}
-
-/// What another region holds of a chain.
-#[derive(Debug, Clone, Serialize)]
-pub struct RemoteRun {
-    /// Its name.
-    pub region: String,
-    /// Blocks that it holds without a hole.
-    pub blocks: u32,
-    /// Bytes that a get would bring from there.
-    pub fetch_bytes: u64,
-    /// What that should take.
-    pub estimated_fetch_ms: f64,
-    /// Last round trip.
-    pub rtt_ms: f64,
-}
-
-/// What a delete did.
-#[derive(Debug, Clone, Serialize)]
-pub struct Deleted {
-    /// Names that were present.
-    pub deleted: u32,
-    /// A view at this position shows none of them.
-    #[serde(serialize_with = "position_text")]
-    pub position: Option<FeedPosition>,
-}
-
-/// Where a block's copies are.
-#[derive(Debug, Clone, Serialize)]
-pub struct Located {
-    /// Numbers of the nodes that should hold it, the primary first.
-    pub owners: Vec<u64>,
-    /// Numbers of the nodes that hold it.
-    pub holders: Vec<u64>,
-}
-
-pub(super) fn wire_chain(chain: &Chain) -> wire::Chain {
-    wire::Chain {
-        hashes: chain.packed().into(),
-        width: u32::try_from(chain.width()).unwrap_or(u32::MAX),
-    }
+/// A block that is not known to be stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PutError {
+    /// Repeating does not help, or did not help in time.
+    #[error("block {depth} was refused ({reason}): {message}")]
+    Refused {
+        /// Position in the chain.
+        depth: u32,
+        /// Name of the reason.
+        reason: &'static str,
+        /// The gateway's words.
+        message: String,
+    },
+    /// The gateway did not say.
+    #[error("block {depth} was not answered for ({why}): raise --timeout, or put it again")]
+    Unanswered {
+        /// Position in the chain.
+        depth: u32,
+        /// What went wrong.
+        why: String,
+    },
 }
 
 impl Peer {
-    pub(super) fn cache(&self) -> CacheClient<Channel> {
-        CacheClient::new(self.channel.clone())
-            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
-    }
-
     /// Makes a namespace known, with a policy template of the gateway.
     ///
     /// # Errors
@@ -101,75 +51,130 @@ impl Peer {
         description: &Description,
         name: &str,
         template: &str,
-    ) -> Result<Opened, CallError> {
-        const WHAT: &str = "opening the namespace";
-        let request = self.request(wire::OpenRequest {
-            description: Some(description.to_wire()),
-            name: name.to_owned(),
-            template: template.to_owned(),
-        });
-        let answer = self.cache().open(request).await;
-        let answer = answer.map_err(self.failed(WHAT))?.into_inner();
-        let namespace = answer
-            .namespace
-            .ok_or_else(|| self.broken(WHAT, "an answer without a namespace"))?;
-        let position = answer.position.map(FeedPosition::from_wire).transpose();
-        Ok(Opened {
-            namespace: Namespace::from_wire(namespace).map_err(self.unread(WHAT))?,
-            region: answer.region,
-            position: position.map_err(self.unread(WHAT))?,
+    ) -> Result<Cache, CallError> {
+        let client = self.client()?;
+        let opened = client.open(description, name, template, self.timeout);
+        Ok(Cache {
+            opened: opened.await.map_err(self.explain())?,
+            peer: self.clone(),
         })
     }
 
-    /// How much of a chain is present from `start` on, in a view that covers `at_least`.
+    /// A namespace that is open; reads show what a view at `at_least` shows.
+    ///
+    /// # Errors
+    /// Never for a peer that could be made: its address is possible.
+    pub fn cache(
+        &self,
+        namespace: &Namespace,
+        at_least: &[FeedPosition],
+    ) -> Result<Cache, CallError> {
+        let client = self.client()?;
+        at_least
+            .iter()
+            .for_each(|position| client.observe(position));
+        Ok(Cache {
+            opened: client.namespace(namespace.clone()),
+            peer: self.clone(),
+        })
+    }
+
+    /// Knows nothing of earlier calls.
+    fn client(&self) -> Result<Client, CallError> {
+        Client::connect_once(&self.address, self.channels.clone()).map_err(self.explain())
+    }
+
+    fn explain(&self) -> impl Fn(client::CallError) -> CallError {
+        let (address, limit) = (self.address.to_string(), self.timeout);
+        move |error| explain(error, address.clone(), limit)
+    }
+}
+
+impl Cache {
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        self.opened.namespace()
+    }
+
+    /// What reads show: as asked for, and what was written by this value.
+    #[must_use]
+    pub fn positions(&self) -> Vec<FeedPosition> {
+        self.opened.client().positions()
+    }
+
+    /// How much of a chain is present from `start` on.
     ///
     /// # Errors
     /// When the gateway refuses or does not answer.
-    pub async fn lookup(
-        &self,
-        namespace: NamespaceId,
-        chain: &Chain,
-        start: u32,
-        at_least: &[FeedPosition],
-    ) -> Result<Found, CallError> {
-        const WHAT: &str = "the lookup";
-        let request = self.request(wire::LookupRequest {
-            namespace_id: namespace.0.to_vec().into(),
-            chains: vec![wire::ChainQuery {
-                chain: Some(wire_chain(chain)),
-                start,
-                parts: Vec::new(),
-            }],
-            at_least: at_least.iter().map(ToWire::to_wire).collect(),
-            hold_ms: 0,
-        });
-        let answer = self.cache().lookup(request).await;
-        let mut answer = answer.map_err(self.failed(WHAT))?.into_inner();
-        let position = answer.position.map(FeedPosition::from_wire).transpose();
-        let matched = match answer.matches.pop() {
-            Some(matched) => matched,
-            None if answer.view_behind => wire::ChainMatch::default(),
-            None => return Err(self.broken(WHAT, "an answer without a match")),
+    pub async fn lookup(&self, chain: &Chain, start: u32) -> Result<LookupAnswer, CallError> {
+        let query = ChainQuery {
+            start,
+            ..chain.clone().into()
         };
-        let remote = matched.remote.into_iter().map(|run| RemoteRun {
-            region: run.region,
-            blocks: run.blocks,
-            fetch_bytes: run.fetch_bytes,
-            estimated_fetch_ms: run.estimated_fetch_ms,
-            rtt_ms: run.rtt_ms,
+        let answer = self.opened.lookup(&[query], self.peer.timeout).await;
+        let answer = answer.map_err(self.peer.explain())?;
+        if answer.matches.is_empty() && !answer.view_behind {
+            return Err(self.peer.broken("lookup", "an answer without a match"));
+        }
+        Ok(answer)
+    }
+
+    /// Gets blocks in chain order and hands each to `on_block` once it is whole and verified.
+    ///
+    /// # Errors
+    /// When the gateway refuses, does not answer in time, or sends what is not as announced;
+    /// and whatever `on_block` says.
+    pub async fn get(
+        &self,
+        chain: &Chain,
+        options: GetOptions,
+        mut on_block: impl FnMut(FetchedBlock) -> anyhow::Result<()>,
+    ) -> anyhow::Result<GetSummary> {
+        let explain = self.peer.explain();
+        let mut next = options.start;
+        let options = GetOptions {
+            deadline: Some(self.peer.timeout),
+            ..options
+        };
+        let mut blocks = self.opened.get_stream(chain, options).map_err(&explain)?;
+        while let Some(block) = blocks.next().await.map_err(&explain)? {
+            let index = block.index;
+            if index < next {
+                let how = format!("block {index} came after block {next} was due");
+                return Err(self.peer.broken("get", how).into());
+            }
+            next = index + 1;
+            on_block(block)?;
+        }
+        Ok(blocks.into_summary())
+    }
+
+    /// Stores blocks at the namespace's level; answers come in the order of `blocks`.
+    /// What the gateway refuses for the moment is offered again until the time is up.
+    ///
+    /// # Errors
+    /// When a block cannot be stored, or the gateway does not answer in time.
+    pub async fn put(&self, blocks: &[PutBlock]) -> anyhow::Result<Vec<Acked>> {
+        let options = PutOptions {
+            deadline: Some(self.peer.timeout),
+            ..PutOptions::default()
+        };
+        let results = self.opened.put(blocks, options).await;
+        let results = results.map_err(self.peer.explain())?;
+        let acked = blocks.iter().zip(results).map(|(block, result)| {
+            let depth = block.block.meta.depth;
+            match result {
+                PutResult::Acked(acked) => Ok(acked),
+                PutResult::Refused(refused) => Err(PutError::Refused {
+                    depth,
+                    reason: reason(refused.reason),
+                    message: refused.message,
+                }),
+                PutResult::Unanswered { why } => Err(PutError::Unanswered { depth, why }),
+            }
         });
-        let asked = chain.len().saturating_sub(start as usize);
-        Ok(Found {
-            asked: u32::try_from(asked).unwrap_or(u32::MAX),
-            local_blocks: matched.local_blocks,
-            local_bytes: matched.local_bytes,
-            pending_blocks: matched.pending_blocks,
-            mesh_blocks: matched.mesh_blocks,
-            remote: remote.collect(),
-            position: position.map_err(self.unread(WHAT))?,
-            age_ms: answer.age_ms,
-            view_behind: answer.view_behind,
-        })
+        Ok(acked.collect::<Result<_, _>>()?)
     }
 
     /// Makes blocks of a chain unreadable; `count` 0 means to its end.
@@ -178,61 +183,91 @@ impl Peer {
     /// When the gateway refuses or does not answer.
     pub async fn delete(
         &self,
-        namespace: NamespaceId,
         chain: &Chain,
         start: u32,
         count: u32,
     ) -> Result<Deleted, CallError> {
-        const WHAT: &str = "the delete";
-        let request = self.request(wire::DeleteRequest {
-            namespace_id: namespace.0.to_vec().into(),
-            chain: Some(wire_chain(chain)),
-            start,
-            count,
-            parts: Vec::new(),
-        });
-        let answer = self.cache().delete(request).await;
-        let answer = answer.map_err(self.failed(WHAT))?.into_inner();
-        let position = answer.position.map(FeedPosition::from_wire).transpose();
-        Ok(Deleted {
-            deleted: answer.deleted,
-            position: position.map_err(self.unread(WHAT))?,
-        })
+        let deleted = self
+            .opened
+            .delete(chain, start, count, &[], self.peer.timeout);
+        deleted.await.map_err(self.peer.explain())
     }
 
     /// Owners and holders of each block of a chain, in the region that answers.
     ///
     /// # Errors
     /// When the gateway refuses or does not answer.
-    pub async fn locate(
-        &self,
-        namespace: NamespaceId,
-        chain: &Chain,
-    ) -> Result<Vec<Located>, CallError> {
-        const WHAT: &str = "locating the chain";
-        let request = self.request(wire::LocateRequest {
-            namespace_id: namespace.0.to_vec().into(),
-            chain: Some(wire_chain(chain)),
-            parts: Vec::new(),
-            ring_epoch: 0,
-        });
-        let answer = self.cache().locate(request).await;
-        let answer = answer.map_err(self.failed(WHAT))?.into_inner();
-        let numbers = |indexes: Vec<u32>| -> Result<Vec<u64>, CallError> {
-            let number = |index: u32| answer.nodes.get(index as usize).map(|node| node.node);
-            indexes
-                .into_iter()
-                .map(|index| {
-                    number(index).ok_or_else(|| self.broken(WHAT, "an owner outside of the list"))
-                })
-                .collect()
-        };
-        let read = |block: wire::BlockOwners| {
-            Ok(Located {
-                owners: numbers(block.owners)?,
-                holders: numbers(block.holders)?,
-            })
-        };
-        answer.blocks.into_iter().map(read).collect()
+    pub async fn locate(&self, chain: &Chain) -> Result<Located, CallError> {
+        let located = self
+            .opened
+            .locate(chain, &[], RingEpoch(0), self.peer.timeout);
+        located.await.map_err(self.peer.explain())
+    }
+}
+
+fn explain(error: client::CallError, address: String, limit: std::time::Duration) -> CallError {
+    use client::CallError as E;
+    let refused = |what, code: Code, message| CallError::Refused {
+        what,
+        address: address.clone(),
+        code: format!("{code:?}"),
+        message,
+    };
+    match error {
+        E::Status {
+            call: what,
+            status,
+            broken,
+        } => match (status.code(), broken) {
+            (Code::Unavailable, Some(why)) => CallError::Unreachable { address, why },
+            (Code::DeadlineExceeded | Code::Cancelled, _) => CallError::OutOfTime {
+                what,
+                address,
+                limit,
+            },
+            (code, _) => {
+                let said = status.message();
+                let own = said.strip_prefix(&format!("{address}: ")).unwrap_or(said);
+                refused(what, code, own.to_owned())
+            }
+        },
+        E::OutOfTime { call: what, .. } => CallError::OutOfTime {
+            what,
+            address,
+            limit,
+        },
+        E::Answer { call, source, .. } => CallError::Broken {
+            what: call,
+            address,
+            how: source.to_string(),
+        },
+        E::Protocol { call, what, .. } => CallError::Broken {
+            what: call,
+            address,
+            how: what.to_owned(),
+        },
+        E::Request { call, source } => refused(call, Code::InvalidArgument, source.to_string()),
+        E::Block { index, source } => {
+            let message = format!("block {index} of those given: {source}");
+            refused("put", Code::InvalidArgument, message)
+        }
+        E::NoGateway | E::Address(_) => {
+            refused("connecting", Code::InvalidArgument, error.to_string())
+        }
+    }
+}
+
+fn reason(reason: RefusalReason) -> &'static str {
+    use RefusalReason as R;
+    match reason {
+        R::Invalid => "invalid",
+        R::TooLarge => "too large",
+        R::Checksum => "checksum",
+        R::NoSpace => "no space",
+        R::Unavailable => "unavailable",
+        R::StaleEpoch => "stale epoch",
+        R::Overtaken => "overtaken by a delete",
+        R::Truncated => "truncated",
+        R::OutOfTime => "out of time",
     }
 }

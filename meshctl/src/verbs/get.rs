@@ -8,25 +8,24 @@ use std::{
 };
 
 use anyhow::Context;
+use kvmesh_client::client::{Chain, FetchedBlock, GetOptions, GetOutcome, GetSummary};
+use kvmesh_directory::FeedPosition;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
     args::{GetArgs, Global},
-    chain::{Chain, Chainer},
+    chain::{ChainFile, Chainer},
     exit,
     output::{self, emit, ms},
-    rpc::{
-        Peer,
-        get::{Arrived, Summary, Wanted},
-    },
+    rpc::{cache::Cache, position_text},
     sizes::human,
 };
 
 #[derive(Serialize)]
 struct Done {
     out: String,
-    wanted_blocks: usize,
+    wanted_blocks: u32,
     blocks: u32,
     bytes: u64,
     /// The blocks' bytes make their hashes, beyond having their checksums.
@@ -36,9 +35,60 @@ struct Done {
     summary: Summary,
 }
 
+/// How the get ended.
+#[derive(Serialize)]
+struct Summary {
+    outcome: &'static str,
+    sources: Vec<Source>,
+    blocks: u32,
+    tokens: u64,
+    estimated_fetch_ms: Option<f64>,
+    fetch_ms: Option<f64>,
+    #[serde(serialize_with = "position_text")]
+    position: Option<FeedPosition>,
+    #[serde(serialize_with = "position_text")]
+    fill_position: Option<FeedPosition>,
+    fill_failures: u32,
+}
+
+#[derive(Serialize)]
+struct Source {
+    region: String,
+    blocks: u32,
+    bytes: u64,
+}
+
+impl Summary {
+    fn of(got: GetSummary) -> Self {
+        let sources = got.sources.into_iter().map(|source| Source {
+            region: source.region.to_string(),
+            blocks: source.blocks,
+            bytes: source.bytes,
+        });
+        Self {
+            outcome: match got.outcome {
+                GetOutcome::Complete => "complete",
+                GetOutcome::Miss => "miss",
+                GetOutcome::OutOfTime => "out_of_time",
+                GetOutcome::ViewBehind => "view_behind",
+                GetOutcome::TooShort => "too_short",
+                GetOutcome::SourceFailed => "source_failed",
+            },
+            sources: sources.collect(),
+            blocks: got.blocks,
+            tokens: got.tokens,
+            estimated_fetch_ms: got.estimated_fetch_ms,
+            fetch_ms: got.fetch_ms,
+            position: got.position,
+            fill_position: got.fill_position,
+            fill_failures: got.fill_failures,
+        }
+    }
+}
+
 pub(super) async fn run(global: &Global, args: &GetArgs) -> anyhow::Result<()> {
-    let chain = Chain::read(&args.chain.chain)?;
-    let start = args.chain.start as usize;
+    let file = ChainFile::read(&args.chain.chain)?;
+    let (chain, start) = (&file.chain, args.chain.start);
     if start >= chain.len() {
         return Err(exit::set_up(format!(
             "--start is {start}, the chain has {} blocks",
@@ -47,21 +97,19 @@ pub(super) async fn run(global: &Global, args: &GetArgs) -> anyhow::Result<()> {
     }
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.chain.namespace).await?;
-    super::check_width(&chain, &namespace)?;
-    super::catch_up(&peer, namespace.id, &chain).await?;
+    super::check_width(chain, &namespace)?;
+    super::catch_up(&peer, &namespace, &file).await?;
     // Only a whole chain can be chained again: the first wanted block needs the one before it.
     let hashes = !args.opaque && start == 0;
     let part = part_of(&args.out);
     let started = Instant::now();
-    let wanted = Wanted {
-        namespace: namespace.id,
-        chain: &chain,
-        start: args.chain.start,
-        count: 0,
-        at_least: &[],
+    let cache = peer.cache(&namespace, &[])?;
+    let options = GetOptions {
+        start,
         await_fill: args.await_fill,
+        ..GetOptions::default()
     };
-    let fetched = fetch(&peer, wanted, &part, hashes).await;
+    let fetched = fetch(&cache, chain, options, &part, hashes).await;
     let done = fetched.and_then(|(bytes, summary)| {
         let done = Done {
             out: args.out.display().to_string(),
@@ -96,8 +144,9 @@ fn part_of(out: &Path) -> PathBuf {
 }
 
 async fn fetch(
-    peer: &Peer,
-    wanted: Wanted<'_>,
+    cache: &Cache,
+    chain: &Chain,
+    options: GetOptions,
     part: &Path,
     hashes: bool,
 ) -> anyhow::Result<(u64, Summary)> {
@@ -105,28 +154,28 @@ async fn fetch(
         exit::set_up(format!("file {} cannot be made: {error}", part.display()))
     })?;
     let mut out = BufWriter::new(file);
-    let mut chainer = Chainer::new(wanted.chain.width());
+    let mut chainer = Chainer::new(chain.width() as usize);
     let mut bytes = 0;
-    let summary = peer
-        .get(wanted, |block| {
-            bytes += block.bytes();
+    let summary = cache
+        .get(chain, options, |block| {
+            bytes += block.block.meta.bytes;
             if hashes {
-                check_hash(wanted.chain, &mut chainer, &block)?;
+                check_hash(chain, &mut chainer, &block)?;
             }
-            for piece in &block.pieces {
+            for piece in &block.block.pieces {
                 out.write_all(piece).context("writing the file")?;
             }
             Ok(())
         })
         .await?;
     out.flush().context("writing the file")?;
-    Ok((bytes, summary))
+    Ok((bytes, Summary::of(summary)))
 }
 
-fn check_hash(chain: &Chain, chainer: &mut Chainer, block: &Arrived) -> anyhow::Result<()> {
-    let hash = chainer.next(&block.pieces.concat());
+fn check_hash(chain: &Chain, chainer: &mut Chainer, block: &FetchedBlock) -> anyhow::Result<()> {
+    let hash = chainer.next(&block.block.pieces.concat());
     anyhow::ensure!(
-        chain.hashes().get(block.index as usize) == Some(&hash),
+        chain.hash(block.index) == hash,
         "block {} has its checksum, but its bytes do not make its hash: it was not stored by \
          `meshctl put`; add --opaque to take it as it is",
         block.index
@@ -135,7 +184,7 @@ fn check_hash(chain: &Chain, chainer: &mut Chainer, block: &Arrived) -> anyhow::
 }
 
 fn whole_enough(args: &GetArgs, done: &Done) -> anyhow::Result<()> {
-    let (blocks, wanted) = (done.blocks as usize, done.wanted_blocks);
+    let (blocks, wanted) = (done.blocks, done.wanted_blocks);
     if blocks == wanted || args.partial && blocks > 0 {
         return Ok(());
     }

@@ -1,19 +1,79 @@
 //! `meshctl lookup`: how much of a chain is where.
 
+use kvmesh_client::client::{self, LookupAnswer};
+use kvmesh_directory::FeedPosition;
+use serde::Serialize;
+
 use crate::{
     args::{ChainArgs, Global},
-    chain::Chain,
+    chain::ChainFile,
     output::{self, emit, ms},
+    rpc::position_text,
     sizes::human,
 };
 
+#[derive(Serialize)]
+struct Found {
+    /// Blocks of the chain from the asked start on.
+    asked: u32,
+    local_blocks: u32,
+    local_bytes: u64,
+    pending_blocks: u32,
+    mesh_blocks: u32,
+    remote: Vec<RemoteRun>,
+    #[serde(serialize_with = "position_text")]
+    position: Option<FeedPosition>,
+    age_ms: u64,
+    view_behind: bool,
+}
+
+#[derive(Serialize)]
+struct RemoteRun {
+    region: String,
+    blocks: u32,
+    fetch_bytes: u64,
+    estimated_fetch_ms: f64,
+    rtt_ms: f64,
+}
+
+impl Found {
+    fn of(asked: u32, mut answer: LookupAnswer) -> Self {
+        let matched = answer.matches.pop().unwrap_or_default();
+        Self {
+            asked,
+            local_blocks: matched.local_blocks,
+            local_bytes: matched.local_bytes,
+            pending_blocks: matched.pending_blocks,
+            mesh_blocks: matched.mesh_blocks,
+            remote: matched.remote.into_iter().map(RemoteRun::of).collect(),
+            position: answer.position,
+            age_ms: u64::try_from(answer.age.as_millis()).unwrap_or(u64::MAX),
+            view_behind: answer.view_behind,
+        }
+    }
+}
+
+impl RemoteRun {
+    fn of(run: client::RemoteRun) -> Self {
+        Self {
+            region: run.region.to_string(),
+            blocks: run.blocks,
+            fetch_bytes: run.fetch_bytes,
+            estimated_fetch_ms: run.estimated_fetch_ms,
+            rtt_ms: run.rtt_ms,
+        }
+    }
+}
+
 pub(super) async fn run(global: &Global, args: &ChainArgs) -> anyhow::Result<()> {
-    let chain = Chain::read(&args.chain)?;
+    let file = ChainFile::read(&args.chain)?;
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.namespace).await?;
-    super::check_width(&chain, &namespace)?;
-    super::catch_up(&peer, namespace.id, &chain).await?;
-    let found = peer.lookup(namespace.id, &chain, args.start, &[]).await?;
+    super::check_width(&file.chain, &namespace)?;
+    super::catch_up(&peer, &namespace, &file).await?;
+    let cache = peer.cache(&namespace, &[])?;
+    let answer = cache.lookup(&file.chain, args.start).await?;
+    let found = Found::of(file.chain.len().saturating_sub(args.start), answer);
     emit(global.output, &found, || {
         let heads = ["where", "blocks", "bytes to bring", "estimate", "rtt"];
         let mut table = output::table(&heads, &[1, 2, 3, 4]);

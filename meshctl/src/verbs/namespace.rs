@@ -89,7 +89,7 @@ pub(super) async fn open(global: &Global, open: NamespaceOpenArgs) -> anyhow::Re
     let opened = super::peer(global)?
         .open(&description, &open.name, &open.template)
         .await?;
-    let row = Row::of(&opened.namespace);
+    let row = Row::of(opened.namespace());
     emit(global.output, &row, || table(std::slice::from_ref(&row)))
 }
 

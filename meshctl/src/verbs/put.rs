@@ -8,16 +8,22 @@ use std::{
 
 use anyhow::Context;
 use bytes::Bytes;
-use kvmesh_directory::limits::{BLOCK_BYTES_MAX, CHAIN_BLOCKS_MAX};
+use kvmesh_client::{
+    Block,
+    client::{Chain, PutBlock},
+};
+use kvmesh_directory::{
+    Part,
+    limits::{BLOCK_BYTES_MAX, CHAIN_BLOCKS_MAX},
+};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
     args::{Global, PutArgs},
-    chain::{self, Chain, Chainer},
+    chain::{self, ChainFile, Chainer},
     exit,
     output::{Format, emit, ms},
-    rpc::{newest, put::PutBlock},
     sizes::human,
 };
 
@@ -46,6 +52,7 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
     let mut file = open(&args.file, block_bytes)?;
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.namespace).await?;
+    let cache = peer.cache(&namespace, &[])?;
     let mut chainer = Chainer::new(namespace.description.hash_width as usize);
     let (mut hashes, mut acked) = (Vec::new(), Vec::new());
     let (mut bytes, started) = (0, Instant::now());
@@ -57,12 +64,14 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
         }
         bytes += batch
             .iter()
-            .map(|block| block.bytes.len() as u64)
+            .map(|block| block.block.meta.bytes)
             .sum::<u64>();
-        acked.extend(peer.put(namespace.id, &batch).await?);
+        acked.extend(cache.put(&batch).await?);
     }
-    let positions = acked.iter().filter_map(|ack| ack.position.clone());
-    let chain = Chain::new(hashes).seen_after(newest(positions));
+    let chain = ChainFile {
+        chain: Chain::new(&hashes)?,
+        after: cache.positions(),
+    };
     if let Some(out) = &args.chain_out {
         fs::write(out, chain.to_text()).map_err(|error| {
             exit::set_up(format!(
@@ -73,18 +82,18 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
     }
     let done = Done {
         namespace: namespace.name,
-        blocks: chain.len(),
+        blocks: hashes.len(),
         bytes,
         blocks_existed: acked.iter().filter(|ack| ack.existed).count(),
         copies_min: acked.iter().map(|ack| ack.copies).min().unwrap_or(0),
         took_ms: started.elapsed().as_secs_f64() * 1e3,
-        chain: chain.hashes().iter().map(|hash| chain::hex(hash)).collect(),
+        chain: hashes.iter().map(|hash| chain::hex(hash)).collect(),
     };
     say(global, args, &done, &chain)
 }
 
 /// The chain alone goes to standard output, so that it can be piped into a chain file.
-fn say(global: &Global, args: &PutArgs, done: &Done, chain: &Chain) -> anyhow::Result<()> {
+fn say(global: &Global, args: &PutArgs, done: &Done, chain: &ChainFile) -> anyhow::Result<()> {
     let summary = format!(
         "{} blocks, {}, in at least {} copies each; {} were there before; {}",
         done.blocks,
@@ -130,7 +139,7 @@ fn batch(
     file: &mut File,
     block_bytes: usize,
     chainer: &mut Chainer,
-    hashes: &mut Vec<Vec<u8>>,
+    hashes: &mut Vec<Bytes>,
 ) -> std::io::Result<Vec<PutBlock>> {
     let mut blocks = Vec::new();
     let mut bytes = 0;
@@ -146,8 +155,8 @@ fn batch(
         let hash = chainer.next(&block);
         blocks.push(PutBlock {
             hash: hash.clone(),
-            depth: hashes.len() as u32,
-            bytes: Bytes::from(block),
+            part: Part::default(),
+            block: Block::of(&block.into(), hashes.len() as u32),
         });
         hashes.push(hash);
     }

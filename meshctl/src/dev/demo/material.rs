@@ -1,30 +1,30 @@
 //! What the tour puts: chains of blocks whose every byte is known.
 
-use kvmesh_directory::Description;
-
-use crate::{
-    chain::{Chain, Chainer},
-    replay::content,
-    rpc::put::PutBlock,
+use kvmesh_client::{
+    Block,
+    client::{Chain, PutBlock},
 };
+use kvmesh_directory::{Description, Part};
+
+use crate::{chain::Chainer, replay::content};
 
 pub(super) const BLOCKS: usize = 16;
 pub(super) const BLOCK_BYTES: usize = 128 << 10;
 
 /// The blocks of a chain that is like no other one.
-pub(super) fn made(number: usize) -> (Chain, Vec<PutBlock>) {
+pub(super) fn made(number: usize) -> anyhow::Result<(Chain, Vec<PutBlock>)> {
     let mut chainer = Chainer::new(32);
     let block = |depth: usize| {
         let bytes = content::bytes(&(number * BLOCKS + depth).to_le_bytes(), BLOCK_BYTES);
         PutBlock {
             hash: chainer.next(&bytes),
-            depth: depth as u32,
-            bytes,
+            part: Part::default(),
+            block: Block::of(&bytes, depth as u32),
         }
     };
     let blocks: Vec<PutBlock> = (0..BLOCKS).map(block).collect();
-    let hashes = blocks.iter().map(|block| block.hash.clone());
-    (Chain::new(hashes.collect()), blocks)
+    let chain = Chain::new(blocks.iter().map(|block| &block.hash))?;
+    Ok((chain, blocks))
 }
 
 /// The tour's namespace.

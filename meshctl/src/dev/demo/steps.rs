@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kvmesh_directory::{FeedPosition, NamespaceId};
+use anyhow::Context;
+use kvmesh_client::client::{Chain, FetchedBlock, GetOptions, GetOutcome, GetSummary, PutBlock};
+use kvmesh_directory::{FeedPosition, Namespace};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -11,14 +13,9 @@ use super::{
     promise::{Broken, promise, promise_that},
 };
 use crate::{
-    chain::Chain,
     dev::mesh::Mesh,
     replay::settle,
-    rpc::{
-        Peer,
-        get::{Arrived, Summary, Wanted},
-        put::PutBlock,
-    },
+    rpc::{Peer, cache::Cache},
     sizes::human,
 };
 
@@ -51,7 +48,8 @@ pub(super) struct Tour<'a> {
     home: Peer,
     reader: Peer,
     names: [String; 2],
-    namespace: NamespaceId,
+    /// None: the home has not opened it yet.
+    namespace: Option<Namespace>,
     chain: Chain,
     blocks: Vec<PutBlock>,
     /// What the next read must show.
@@ -60,7 +58,7 @@ pub(super) struct Tour<'a> {
 
 /// A verified get.
 struct Read {
-    summary: Summary,
+    summary: GetSummary,
     bytes: u64,
     /// Until the last block was whole.
     took: Duration,
@@ -72,13 +70,13 @@ impl<'a> Tour<'a> {
             mesh.regions().len() > READER,
             crate::exit::SetUp("the tour needs two regions: raise --regions".to_owned())
         );
-        let (chain, blocks) = made(0);
+        let (chain, blocks) = made(0)?;
         Ok(Self {
             mesh,
             home: mesh.gateway(HOME, CALL_TIMEOUT)?,
             reader: mesh.gateway(READER, CALL_TIMEOUT)?,
             names: [HOME, READER].map(|at| mesh.regions()[at].id.to_string()),
-            namespace: description().id(),
+            namespace: None,
             chain,
             blocks,
             after: Vec::new(),
@@ -106,16 +104,15 @@ impl<'a> Tour<'a> {
     async fn put(&mut self) -> anyhow::Result<Row> {
         let opened = self.home.open(&description(), "demo", "default").await?;
         let started = Instant::now();
-        let acked = self.home.put(self.namespace, &self.blocks).await?;
+        let acked = opened.put(&self.blocks).await?;
         let took = started.elapsed();
         let copies = acked.iter().map(|ack| ack.copies).min().unwrap_or(0);
-        let wanted = opened.namespace.policy.replicas;
+        let wanted = opened.namespace().policy.replicas;
         let wanted = wanted.min(self.mesh.regions()[HOME].nodes.len() as u32);
         let what = "every block is acknowledged once all its copies are made";
         promise_that(what, copies >= wanted, format!("{wanted} copies"), &copies)?;
-        self.after.extend(opened.position);
-        self.after
-            .extend(acked.into_iter().filter_map(|ack| ack.position));
+        self.after = opened.positions();
+        self.namespace = Some(opened.namespace().clone());
         Ok(Row {
             row: 1,
             action: format!("put a chain in {}", self.names[0]),
@@ -135,18 +132,16 @@ impl<'a> Tour<'a> {
     /// Until the reader's views have heard of the put: a WAN latency, mostly.
     async fn settle(&self) -> anyhow::Result<()> {
         let reader = std::slice::from_ref(&self.reader);
-        settle::settle(reader, self.namespace, &self.chain, &self.after).await?;
+        settle::settle(reader, self.namespace()?, &self.chain, &self.after).await?;
         Ok(())
     }
 
     async fn look_up(&mut self) -> anyhow::Result<Row> {
         self.settle().await?;
         let started = Instant::now();
-        let found = self
-            .reader
-            .lookup(self.namespace, &self.chain, 0, &[])
-            .await?;
+        let mut answer = self.reader(&[])?.lookup(&self.chain, 0).await?;
         let took = started.elapsed();
+        let found = answer.matches.pop().unwrap_or_default();
         promise("nothing is local yet", 0, found.local_blocks)?;
         promise(
             "the mesh has the whole chain",
@@ -220,10 +215,10 @@ impl<'a> Tour<'a> {
 
     /// Puts another chain, that the reader's region has not fetched yet.
     async fn renew(&mut self, number: usize) -> anyhow::Result<()> {
-        (self.chain, self.blocks) = made(number);
-        let acked = self.home.put(self.namespace, &self.blocks).await?;
-        let positions = acked.into_iter().filter_map(|ack| ack.position);
-        self.after = positions.collect();
+        (self.chain, self.blocks) = made(number)?;
+        let home = self.home.cache(self.namespace()?, &[])?;
+        home.put(&self.blocks).await?;
+        self.after = home.positions();
         self.settle().await
     }
 
@@ -240,12 +235,11 @@ impl<'a> Tour<'a> {
     }
 
     async fn kill_a_node(&mut self) -> anyhow::Result<Row> {
-        let located = self.reader.locate(self.namespace, &self.chain).await?;
+        let located = self.reader(&[])?.locate(&self.chain).await?;
         let held = |node: u64| {
-            located
-                .iter()
-                .filter(|block| block.holders.contains(&node))
-                .count()
+            let is = |&holder: &usize| located.nodes[holder].node.0 == node;
+            let blocks = located.blocks.iter();
+            blocks.filter(|block| block.holders.iter().any(is)).count()
         };
         let nodes = &self.mesh.regions()[READER].nodes;
         let victim = (0..nodes.len())
@@ -302,27 +296,24 @@ impl<'a> Tour<'a> {
 
     /// Gets the whole chain in the reader's region; every byte is compared with what was put.
     async fn get(&self, await_fill: bool) -> anyhow::Result<Read> {
-        let wanted = Wanted {
-            namespace: self.namespace,
-            chain: &self.chain,
-            start: 0,
-            count: 0,
-            at_least: &self.after,
+        let reader = self.reader(&self.after)?;
+        let options = GetOptions {
             await_fill,
+            ..GetOptions::default()
         };
         let started = Instant::now();
         let (mut bytes, mut took) = (0, Duration::ZERO);
-        let on_block = |block: Arrived| {
+        let on_block = |block: FetchedBlock| {
             took = started.elapsed();
-            bytes += block.bytes();
-            let put = &self.blocks[block.index as usize].bytes;
-            let same = block.pieces.concat() == put[..];
+            bytes += block.block.meta.bytes;
+            let put = &self.blocks[block.index as usize].block;
+            let same = block.block.pieces.concat() == put.pieces.concat();
             Ok(promise("every byte is as it was put", true, same)?)
         };
-        let summary = self.reader.get(wanted, on_block).await?;
+        let summary = reader.get(&self.chain, options, on_block).await?;
         promise(
             "the get brings the whole chain",
-            "complete",
+            GetOutcome::Complete,
             summary.outcome,
         )?;
         promise("all bytes come", self.bytes(), bytes)?;
@@ -339,6 +330,16 @@ impl<'a> Tour<'a> {
         let seen = seen.map(|source| (source.region.as_str(), source.blocks));
         let want = vec![(self.names[region].as_str(), BLOCKS as u32)];
         promise(what, want, seen.collect())
+    }
+
+    fn namespace(&self) -> anyhow::Result<&Namespace> {
+        let namespace = self.namespace.as_ref();
+        namespace.context("the namespace is opened by the first step")
+    }
+
+    /// The reader's gateway; reads show what a view at `after` shows.
+    fn reader(&self, after: &[FeedPosition]) -> anyhow::Result<Cache> {
+        Ok(self.reader.cache(self.namespace()?, after)?)
     }
 
     fn bytes(&self) -> u64 {
