@@ -3,9 +3,12 @@
 //! Each call is made once, so that what goes wrong is seen and not mended; reads show what
 //! the caller says, whatever was called before.
 
-use kvmesh_client::client::{
-    self, Acked, Chain, ChainQuery, Client, Deleted, FetchedBlock, GetOptions, GetSummary, Located,
-    LookupAnswer, Opened, PutBlock, PutOptions, PutResult, RefusalReason,
+use kvmesh_client::{
+    RefusalReason,
+    client::{
+        self, Acked, Chain, ChainQuery, Client, Deleted, FetchedBlock, GetOptions, GetSummary,
+        Located, LookupAnswer, Opened, PutBlock, PutOptions, PutResult,
+    },
 };
 use kvmesh_directory::{Description, FeedPosition, Namespace, RingEpoch};
 use tonic::Code;
