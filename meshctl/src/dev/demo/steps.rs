@@ -54,6 +54,8 @@ pub(super) struct Tour<'a> {
     blocks: Vec<PutBlock>,
     /// What the next read must show.
     after: Vec<FeedPosition>,
+    /// What it takes this machine, as busy as it is, to move the chain's bytes at home.
+    put_took: Duration,
 }
 
 /// A verified get.
@@ -80,6 +82,7 @@ impl<'a> Tour<'a> {
             chain,
             blocks,
             after: Vec::new(),
+            put_took: Duration::ZERO,
         })
     }
 
@@ -106,6 +109,7 @@ impl<'a> Tour<'a> {
         let started = Instant::now();
         let acked = opened.put(&self.blocks).await?;
         let took = started.elapsed();
+        self.put_took = took;
         let copies = acked.iter().map(|ack| ack.copies).min().unwrap_or(0);
         let wanted = opened.namespace().policy.replicas;
         let wanted = wanted.min(self.mesh.regions()[HOME].nodes.len() as u32);
@@ -175,7 +179,8 @@ impl<'a> Tour<'a> {
 
     async fn get_from_afar(&mut self) -> anyhow::Result<Row> {
         let rtt = self.rtt_ms();
-        let bounds = 0.9 * rtt..=(1.9 * rtt).max(rtt + 100.0);
+        let work = (2.0 * millis(self.put_took)).max(100.0);
+        let bounds = 0.9 * rtt..=(1.9 * rtt).max(rtt + work);
         let (mut read, mut tries) = (self.get(true).await?, 1);
         while millis(read.took) > *bounds.end() && tries < FAR_TRIES {
             self.renew(tries).await?;
