@@ -9,7 +9,7 @@ use kvmesh_client::{
     client::{Chain, FetchedBlock, PutBlock},
 };
 use kvmesh_directory::{Description, Part};
-use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng};
+use rand::{RngCore, SeedableRng, rngs::SmallRng};
 
 /// Blocks of every chain.
 pub(crate) const CHAIN_BLOCKS: u32 = 16;
@@ -119,7 +119,7 @@ impl Ledger {
     /// One of them; none while there is none.
     pub(crate) fn any(&self) -> Option<u64> {
         let acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = rand::rng().random_range(0..acked.len().max(1));
+        let at = kvmesh_client::random::in_range(0..acked.len().max(1));
         acked.get(at).copied()
     }
 }

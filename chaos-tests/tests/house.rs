@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["kvmesh-process"],
     &["kvmesh-node", "kvmesh-gateway", "kvmesh-region-sync"],
     &["meshctl"],
-    &["chaos-tests"],
+    &["chaos-tests", "kvmesh-sim"],
 ];
 
 const LINES_MAX: usize = 500;

@@ -7,6 +7,7 @@
 pub mod command;
 pub mod hlc;
 pub mod limits;
+pub mod mutation;
 pub mod namespace;
 pub mod ring;
 pub mod state;

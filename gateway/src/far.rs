@@ -1,11 +1,7 @@
 //! Fetches from other regions: one call per region to one of its gateways, run by a task of
 //! its own that ends when nobody waits any more or at the longest waiter's deadline.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kvmesh_client::{block::Assembler, follow::Link};
 use kvmesh_directory::{Namespace, Part, RegionId, namespace::ReplicationMode};
@@ -205,7 +201,7 @@ async fn call(gateway: &Gateway, fetch: &Fetch, address: &str) -> Result<bool, a
     };
     let mut ask = fetch.ask.clone();
     // What came of a call before this one need not come again.
-    let wanted: HashMap<(u32, Part), &Led> = unfinished(fetch)
+    let wanted: BTreeMap<(u32, Part), &Led> = unfinished(fetch)
         .filter(|led| led.flight.header().is_none())
         .map(|led| ((led.index, led.part), led))
         .collect();

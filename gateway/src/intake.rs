@@ -6,7 +6,7 @@
 //! not stored.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -57,9 +57,9 @@ struct Call {
     gateway: Arc<Gateway>,
     open: Open,
     replies: Replies,
-    blocks: HashMap<u64, (Arc<Incoming>, usize)>,
+    blocks: BTreeMap<u64, (Arc<Incoming>, usize)>,
     /// Refused at the door: what still comes of them is dropped.
-    refused: std::collections::HashSet<u64>,
+    refused: BTreeSet<u64>,
     tasks: TaskTracker,
     room: Arc<Semaphore>,
     stop: CancellationToken,
@@ -78,8 +78,8 @@ pub(crate) async fn run(
         gateway,
         open,
         replies: replies.clone(),
-        blocks: HashMap::new(),
-        refused: std::collections::HashSet::new(),
+        blocks: BTreeMap::new(),
+        refused: BTreeSet::new(),
         tasks: TaskTracker::new(),
         room: Arc::new(Semaphore::new(AT_ONCE)),
         stop,

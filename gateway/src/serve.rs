@@ -54,11 +54,13 @@ pub async fn serve(
     let age_max = Duration::from_millis(settings.view_age_max_ms);
     let views = Views::new(region.clone(), local, mesh, age_max);
     let (fills, queue) = Fills::new(settings.fill_queue_bytes);
+    let clock = Arc::clone(&environment.clock);
     let gateway = Gateway::new(settings, region, environment, views, fills, tasks.clone());
     let gateway = Arc::new(gateway);
     tasks.spawn(fill::run(Arc::clone(&gateway), queue, over.clone()));
     tasks.spawn(warm::run(Arc::clone(&gateway), over.clone()));
-    let served = kvmesh_process::server::serve(rpc::routes(&gateway), incoming, stop, grace).await;
+    let routes = rpc::routes(&gateway);
+    let served = kvmesh_process::server::serve(routes, clock, incoming, stop, grace).await;
     over.cancel();
     tasks.close();
     if tokio::time::timeout(grace, tasks.wait()).await.is_err() {

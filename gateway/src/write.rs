@@ -14,7 +14,6 @@ pub(crate) use kvmesh_client::RefusalReason as Reason;
 use kvmesh_directory::{
     BlockName, FeedPosition, Namespace, NodeId, Ring, RingEpoch, namespace::AckLevel,
 };
-use rand::Rng;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout_at},
@@ -181,7 +180,7 @@ pub(crate) async fn put(
         if stale && refreshed(gateway, ring.epoch(), until).await {
             continue;
         }
-        let jitter = rand::rng().random_range(0.5..1.0);
+        let jitter = kvmesh_client::random::in_range(0.5..1.0);
         let next = Instant::now() + pause.mul_f64(jitter);
         if next >= until {
             return Err(last);

@@ -152,7 +152,7 @@ async fn regions(gateways: &[Peer]) -> anyhow::Result<Vec<String>> {
 
 /// Makes a namespace of this run alone known everywhere.
 async fn open(gateways: &[Peer]) -> anyhow::Result<Namespace> {
-    let run: u64 = rand::random();
+    let run: u64 = kvmesh_client::random::word();
     let description = Description {
         model: "replay".to_owned(),
         dtype: "bytes".to_owned(),

@@ -69,12 +69,13 @@ pub async fn serve_with(
     // Consensus and workers outlive the streams, so that what is in flight can be committed.
     let work = CancellationToken::new();
     let streams = work.child_token();
+    let clock = Arc::clone(&environment.clock);
     let ended = match start(settings, environment, storage, &tasks, (&streams, &work)).await {
         Ok(node) => {
             let routes = rpc::routes(&node);
             spawn_workers(&node, &work);
             tasks.spawn(drain(Arc::clone(&node), stop.clone(), work.clone()));
-            let served = server::serve(routes, incoming, stop, grace).await;
+            let served = server::serve(routes, clock, incoming, stop, grace).await;
             served.map_err(ServeError::from)
         }
         Err(error) => Err(error),

@@ -5,25 +5,35 @@
 
 mod connection;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use futures::{StreamExt, stream};
+use http::{HeaderValue, header::DATE};
 use kvmesh_client::channel::{
     BoxedIo, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, Incoming, KEEPALIVE_INTERVAL,
     KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport::Server};
+use tonic::{body::Body, service::Routes, transport::Server};
 use tonic_health::ServingStatus;
+use tower::util::MapResponseLayer;
 use tracing::{debug, warn};
 
+use crate::WallClock;
 use connection::Connection;
 
 /// Connections of one server; one more is closed at once, so that its caller tries elsewhere.
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// Calls in flight on one connection; further ones wait at the client.
 pub const CALLS_PER_CONNECTION_MAX: u32 = 1_024;
+/// End of the year 9999, after which no date can be written.
+const DATE_MAX_MS: u64 = 253_402_300_799_000;
 /// Pause after a failed accept: most often the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -66,12 +76,14 @@ async fn accept(listener: &TcpListener) -> io::Result<BoxedIo> {
 }
 
 /// Serves `routes`, with health (`grpc.health.v1`) and reflection, until `stop`; then lets
-/// calls in flight end, at most `grace` long, and closes what is left.
+/// calls in flight end, at most `grace` long, and closes what is left. Answers carry the
+/// date of `clock`.
 ///
 /// # Errors
 /// When the transport fails.
 pub async fn serve(
     routes: Routes,
+    clock: Arc<dyn WallClock>,
     incoming: Incoming,
     stop: CancellationToken,
     grace: Duration,
@@ -95,6 +107,9 @@ pub async fn serve(
         .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(MapResponseLayer::new(move |answer| {
+            dated(answer, clock.as_ref())
+        }))
         .add_routes(routes)
         .serve_with_incoming_shutdown(
             bounded(incoming, CONNECTIONS_MAX, over),
@@ -114,6 +129,15 @@ pub async fn serve(
             Ok(())
         }
     }
+}
+
+/// Else hyper reads the machine's clock by itself, and a simulation sends other bytes each time.
+fn dated(mut answer: http::Response<Body>, clock: &dyn WallClock) -> http::Response<Body> {
+    let now = UNIX_EPOCH + Duration::from_millis(clock.millis().min(DATE_MAX_MS));
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
+        answer.headers_mut().insert(DATE, date);
+    }
+    answer
 }
 
 /// Drops connections over the bound; ends those under it once `over` is cancelled.

@@ -89,6 +89,6 @@ fn backoff() -> impl Iterator<Item = Duration> {
         .with_max_delay(RETRY_MAX)
         .without_max_times()
         .with_jitter()
-        .with_jitter_seed(rand::random())
+        .with_jitter_seed(kvmesh_client::random::word())
         .build()
 }

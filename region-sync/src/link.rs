@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use kvmesh_directory::RegionId;
-use rand::Rng;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -105,7 +104,7 @@ impl Probing {
                 None => state.failed(Instant::now()),
             }
             self.note(before, state.reachable(), rtt);
-            let jitter = rand::rng().random_range(0.9..1.1);
+            let jitter = kvmesh_client::random::in_range(0.9..1.1);
             let next = begun + state.pause(self.interval).mul_f64(jitter);
             tokio::select! {
                 () = stop.cancelled() => return,

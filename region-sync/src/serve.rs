@@ -66,6 +66,7 @@ pub async fn serve(
     let feed = rpc::service(mesh, instance, tasks.clone(), stop.clone());
     let served = server::serve(
         Routes::new(feed),
+        Arc::clone(&environment.clock),
         incoming,
         stop.clone(),
         settings.shutdown_grace(),

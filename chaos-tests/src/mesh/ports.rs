@@ -4,7 +4,6 @@
 use std::net::TcpListener;
 
 use anyhow::{Result, bail};
-use rand::Rng;
 
 const FIRST: u16 = 15_000;
 const LAST: u16 = 31_999;
@@ -17,7 +16,7 @@ pub(super) fn free(count: usize) -> Result<Vec<String>> {
         if held.len() == count {
             break;
         }
-        let port = rand::rng().random_range(FIRST..=LAST);
+        let port = kvmesh_client::random::in_range(FIRST..=LAST);
         // Held until all are found: none is found twice.
         held.extend(TcpListener::bind(("127.0.0.1", port)));
     }

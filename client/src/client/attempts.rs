@@ -140,7 +140,6 @@ fn backoff() -> ExponentialBackoff {
         .with_max_delay(RETRY_MAX)
         .without_max_times()
         .with_jitter()
-        // From `rand`, so that a simulation that seeds it repeats itself.
-        .with_jitter_seed(rand::random())
+        .with_jitter_seed(crate::random::word())
         .build()
 }

@@ -50,7 +50,9 @@ async fn host(routes: Routes, stop: CancellationToken) -> String {
     let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     spawn(async move {
         let grace = Duration::ZERO;
-        server::serve(routes, incoming, stop, grace).await.unwrap();
+        let clock = Arc::new(kvmesh_process::SystemClock);
+        let serving = server::serve(routes, clock, incoming, stop, grace);
+        serving.await.unwrap();
     });
     address.to_string()
 }

@@ -65,7 +65,7 @@ impl Attend {
                 let ended = stop.run_until_cancelled(session).await;
                 debug!(leader = %leader.node, ?ended, "the stream to the leader ended");
             }
-            let pause = REOPEN_AFTER_MAX.mul_f64(rand::random_range(0.1..1.0));
+            let pause = REOPEN_AFTER_MAX.mul_f64(kvmesh_client::random::in_range(0.1..1.0));
             stop.run_until_cancelled(time::sleep(pause)).await;
         }
     }

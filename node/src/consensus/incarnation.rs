@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use kvmesh_client::random;
 use kvmesh_directory::{Command, Incarnation, NodeId};
 use tokio::{
     sync::watch,
@@ -30,7 +31,7 @@ impl Begun {
         Self {
             directory,
             node,
-            nonce: rand::random_range(1..=u64::MAX),
+            nonce: random::in_range(1..=u64::MAX),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use kvmesh_client::random;
 use kvmesh_directory::{
     Command, FeedPosition, LogIncarnation, Member, RegionId,
     command::Refusal,
@@ -30,7 +31,7 @@ pub(super) async fn init_region(
     let voters = voters(group, &members)?;
     form(group, voters).await?;
     led(group, deadline).await?;
-    let log_incarnation = LogIncarnation(rand::random_range(1..=u64::MAX));
+    let log_incarnation = LogIncarnation(random::in_range(1..=u64::MAX));
     let command = Command::InitRegion {
         region,
         log_incarnation,

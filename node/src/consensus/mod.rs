@@ -65,7 +65,6 @@ use self::{
 use crate::directory::SharedDirectory;
 
 pub use error::{ProposeError, StartError};
-pub use runtime::seed_elections;
 pub use settings::{Settings, Storage};
 pub use snapshot_store::MemoryStorage;
 

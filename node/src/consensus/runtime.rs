@@ -1,44 +1,29 @@
 //! The runtime that openraft runs on: tokio's, with an election timer that can be seeded,
 //! so that a simulated run is the same each time.
 
-use std::{cell::RefCell, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
+use kvmesh_client::random;
 use openraft::{AsyncRuntime, OptionalSend, TokioInstant, TokioRuntime};
-use rand08::{Error, RngCore, SeedableRng, rngs::SmallRng};
+use rand08::{Error, RngCore};
 
-thread_local! {
-    static SEEDED: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
-}
-
-/// Makes the election timers of this thread a function of `seed`. For simulations.
-pub fn seed_elections(seed: u64) {
-    SEEDED.set(Some(SmallRng::seed_from_u64(seed)));
-}
-
-/// The thread's seeded generator, or the machine's randomness when it was not seeded.
+/// Draws from the process's randomness, in the words of the `rand` that openraft speaks.
 #[derive(Debug)]
 pub(super) struct ElectionRng;
 
-impl ElectionRng {
-    fn with<T>(draw: impl FnOnce(&mut dyn RngCore) -> T) -> T {
-        SEEDED.with_borrow_mut(|seeded| match seeded {
-            Some(rng) => draw(rng),
-            None => draw(&mut rand08::rngs::SmallRng::seed_from_u64(rand::random())),
-        })
-    }
-}
-
 impl RngCore for ElectionRng {
     fn next_u32(&mut self) -> u32 {
-        Self::with(|rng| rng.next_u32())
+        random::in_range(0..=u32::MAX)
     }
 
     fn next_u64(&mut self) -> u64 {
-        Self::with(|rng| rng.next_u64())
+        random::word()
     }
 
     fn fill_bytes(&mut self, bytes: &mut [u8]) {
-        Self::with(|rng| rng.fill_bytes(bytes));
+        for part in bytes.chunks_mut(size_of::<u64>()) {
+            part.copy_from_slice(&random::word().to_le_bytes()[..part.len()]);
+        }
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {

@@ -166,9 +166,9 @@ impl Node {
         let (routes, served) = (consensus.routes(), stop.clone());
         tasks.spawn(async move {
             let grace = Duration::ZERO;
-            server::serve(routes, incoming, served, grace)
-                .await
-                .unwrap();
+            let clock = Arc::new(kvmesh_process::SystemClock);
+            let serving = server::serve(routes, clock, incoming, served, grace);
+            serving.await.unwrap();
         });
         self.running = Some(Running {
             consensus,

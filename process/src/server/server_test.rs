@@ -22,7 +22,13 @@ struct Served {
 async fn served(grace: Duration) -> Served {
     let (address, incoming) = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let stop = CancellationToken::new();
-    let ended = tokio::spawn(serve(Routes::default(), incoming, stop.clone(), grace));
+    let ended = tokio::spawn(serve(
+        Routes::default(),
+        Arc::new(crate::SystemClock),
+        incoming,
+        stop.clone(),
+        grace,
+    ));
     Served {
         address,
         stop,

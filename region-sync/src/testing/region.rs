@@ -81,9 +81,9 @@ impl FakeRegion {
         let routes = rpc::routes(&region);
         let stop = region.stop.clone();
         region.tasks.spawn(async move {
-            server::serve(routes, incoming, stop, Duration::ZERO)
-                .await
-                .unwrap();
+            let clock = Arc::new(kvmesh_process::SystemClock);
+            let serving = server::serve(routes, clock, incoming, stop, Duration::ZERO);
+            serving.await.unwrap();
         });
         region
     }
