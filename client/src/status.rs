@@ -43,6 +43,9 @@ pub enum Problem {
     /// It is there already. Nothing was done.
     #[error("{0}")]
     Exists(String),
+    /// Something else must happen first, as the message says. Nothing was done.
+    #[error("{0}")]
+    NotNow(String),
     /// The caller's ring epoch is old. Nothing was done.
     #[error("the ring epoch is {current}, the call named {named}: ask again with the current one")]
     StaleEpoch {
@@ -107,9 +110,10 @@ impl Problem {
         match self {
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::UnknownNamespace(_) => Code::NotFound,
-            Self::DescriptionDiffers { .. } | Self::NotInitialised | Self::StaleEpoch { .. } => {
-                Code::FailedPrecondition
-            }
+            Self::DescriptionDiffers { .. }
+            | Self::NotInitialised
+            | Self::NotNow(_)
+            | Self::StaleEpoch { .. } => Code::FailedPrecondition,
             Self::Exists(_) => Code::AlreadyExists,
             Self::Unavailable { .. } => Code::Unavailable,
             Self::Exhausted { .. } => Code::ResourceExhausted,
@@ -129,6 +133,7 @@ impl Problem {
             Self::DescriptionDiffers { .. } => "DESCRIPTION_DIFFERS",
             Self::NotInitialised => "NOT_INITIALISED",
             Self::Exists(_) => "EXISTS",
+            Self::NotNow(_) => "NOT_NOW",
             Self::StaleEpoch { .. } => "STALE_EPOCH",
             Self::Unavailable { .. } => "UNAVAILABLE",
             Self::Exhausted { .. } => "EXHAUSTED",
@@ -205,6 +210,7 @@ impl Problem {
             },
             "NOT_INITIALISED" => Self::NotInitialised,
             "EXISTS" => Self::Exists(message),
+            "NOT_NOW" => Self::NotNow(message),
             "STALE_EPOCH" => Self::StaleEpoch {
                 current: fact("current_epoch")?.parse().ok()?,
                 named: named_epoch(&details)?,

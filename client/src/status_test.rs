@@ -18,6 +18,7 @@ fn problems_travel_whole() {
         },
         Problem::NotInitialised,
         Problem::Exists("region us-east is initialised already".to_owned()),
+        Problem::NotNow("blocks still move: wait".to_owned()),
         Problem::StaleEpoch {
             current: 7,
             named: 6,

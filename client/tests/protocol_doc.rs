@@ -110,6 +110,7 @@ fn every_code_is_listed_with_its_reason() {
         },
         Problem::NotInitialised,
         Problem::Exists(text()),
+        Problem::NotNow(text()),
         Problem::StaleEpoch {
             current: 2,
             named: 1,

@@ -29,6 +29,9 @@ pub enum Command {
         node: NodeId,
         /// Random at each start; makes a repeated proposal harmless.
         nonce: u64,
+        /// Random number of the node's Raft store: a voter that lost it must not come back
+        /// under its number. 0: not known.
+        store: u64,
     },
     /// The leader gives a node up: its claims are lost.
     MarkDead {
@@ -36,6 +39,26 @@ pub enum Command {
         node: NodeId,
         /// Which start of it; ignored when it is not the current one.
         incarnation: Incarnation,
+    },
+    /// A node becomes a member and takes its part of the ring. The very same member again
+    /// changes nothing. It is to vote when it asks to, or while too few do.
+    JoinNode {
+        /// How it is reached, and whether it asks to vote.
+        member: Member,
+    },
+    /// A member goes.
+    LeaveNode {
+        /// Which one.
+        node: NodeId,
+        /// At once: its copies are lost. If not, it leaves the ring, and is a member until
+        /// its blocks have moved.
+        forget: bool,
+    },
+    /// No block is left where only the ring of before had it: members that were leaving are
+    /// gone. Ignored unless that is so.
+    FinishMove {
+        /// The ring to which blocks moved; ignored when it is not the current one.
+        epoch: RingEpoch,
     },
     /// Claims and evictions, at most [`crate::limits::ENTRY_CHANGES_MAX`].
     Blocks(Vec<BlockChange>),
@@ -187,12 +210,36 @@ pub enum Refusal {
     /// The members cannot form a region.
     #[error("the members cannot form a region: {0}")]
     Members(String),
+    /// The node cannot become a member as it is.
+    #[error("the node cannot join: {0}")]
+    Join(String),
+    /// The ring may not change yet.
+    #[error(
+        "blocks still move to ring epoch {0}: wait until `meshctl node list` shows that they have"
+    )]
+    Moving(RingEpoch),
+    /// The node's copies are gone already, so they cannot move.
+    #[error(
+        "node {0} is dead or has never begun, and has no copies to move: use `meshctl node leave {0} --forget`"
+    )]
+    Gone(NodeId),
+    /// Nobody would be left to hold blocks.
+    #[error("node {0} is the last one that holds blocks: let another one join first")]
+    LastMember(NodeId),
+    /// A voter came back without what it had promised.
+    #[error(
+        "the Raft store of node {node} is not the one it had: run `meshctl node leave {node} --forget` and join with a new number"
+    )]
+    StoreLost {
+        /// Which node.
+        node: NodeId,
+    },
 }
 
 /// What others may want to know about an applied command, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The region or its topology changed.
+    /// The ring changed.
     EpochChanged(RingEpoch),
     /// A node's claims of before are void.
     IncarnationBegan {
@@ -203,6 +250,10 @@ pub enum Event {
     },
     /// A node was given up.
     NodeDied(NodeId),
+    /// A node is a member no more.
+    NodeRemoved(NodeId),
+    /// Blocks are where the ring of this epoch has them.
+    MoveFinished(RingEpoch),
     /// The block has its first copy here.
     Appeared {
         /// Which block.

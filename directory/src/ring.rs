@@ -20,7 +20,7 @@ use self::{
 };
 use crate::{
     limits::REPLICAS_MAX,
-    topology::Topology,
+    topology::{Member, Topology},
     words::{BlockName, NodeId, RingEpoch},
 };
 
@@ -39,11 +39,25 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Works out the preference lists of a topology.
+    /// Works out the preference lists of a topology: of its members that are not leaving.
     #[must_use]
     pub fn build(topology: &Topology) -> Self {
-        let points = points::of(&topology.members);
-        let mut walk = Walk::new(&topology.members);
+        let members: Vec<Member> = topology.staying().cloned().collect();
+        Self::of(topology.epoch, &members)
+    }
+
+    /// The ring before the change after which blocks move. Empty when there was more than one
+    /// change: then everything counts as moved. None: no blocks move.
+    #[must_use]
+    pub fn before(topology: &Topology) -> Option<Self> {
+        let epoch = RingEpoch(topology.epoch.0.saturating_sub(1));
+        let members = topology.before.as_ref()?;
+        Some(Self::of(epoch, members))
+    }
+
+    fn of(epoch: RingEpoch, members: &[Member]) -> Self {
+        let points = points::of(members);
+        let mut walk = Walk::new(members);
         // After a whole turn backwards the walk stands where the last point begins it.
         for &(_, member) in points.iter().rev() {
             walk.begin_with(member);
@@ -59,7 +73,7 @@ impl Ring {
         let numbered = ends.iter().zip(0..);
         arcs.batch_add(numbered.map(|(&end, arc)| ArcEnd { end, arc }).collect());
         Self {
-            epoch: topology.epoch,
+            epoch,
             arcs,
             ends,
             lists,

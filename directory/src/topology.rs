@@ -1,5 +1,7 @@
 //! Which nodes make up a region, at one epoch.
 
+use std::collections::BTreeSet;
+
 use crate::words::{NodeId, RegionId, RingEpoch};
 
 /// A node as its region knows it.
@@ -13,7 +15,7 @@ pub struct Member {
     pub zone: String,
     /// Share of blocks relative to others, 1 to [`crate::limits::WEIGHT_MAX`].
     pub weight: u32,
-    /// Votes in the region's Raft group.
+    /// Is to vote in the region's Raft group.
     pub voter: bool,
 }
 
@@ -22,10 +24,19 @@ pub struct Member {
 pub struct Topology {
     /// The region; none before it is initialised.
     pub region: Option<RegionId>,
-    /// Version; 0 before the region is initialised.
+    /// Version of the ring, raised exactly when the ring changes; 0 before the region is
+    /// initialised.
     pub epoch: RingEpoch,
-    /// Members, ascending by node.
+    /// Members, ascending by node, also those that are leaving.
     pub members: Vec<Member>,
+    /// Members that are not on the ring any more, and stay until their blocks have moved.
+    /// None of them is to vote.
+    pub leaving: BTreeSet<NodeId>,
+    /// While blocks move: who was on the ring before it changed, ascending by node. Empty: it
+    /// changed more than once, and any block may be in a place of before.
+    pub before: Option<Vec<Member>>,
+    /// How many members are to vote: 1, 3 or 5; 0 before the region is initialised.
+    pub voters_wanted: u32,
 }
 
 impl Topology {
@@ -36,15 +47,40 @@ impl Topology {
             region: None,
             epoch: RingEpoch(0),
             members: Vec::new(),
+            leaving: BTreeSet::new(),
+            before: None,
+            voters_wanted: 0,
         }
     }
 
     /// The member with this number.
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.place_of(node).map(|index| &self.members[index])
+    }
+
+    pub(crate) fn place_of(&self, node: NodeId) -> Option<usize> {
         let at = self
             .members
             .binary_search_by_key(&node, |member| member.node);
-        at.ok().map(|index| &self.members[index])
+        at.ok()
+    }
+
+    /// Members on the ring: those that are not leaving, ascending by node.
+    pub fn staying(&self) -> impl Iterator<Item = &Member> {
+        let members = self.members.iter();
+        members.filter(|member| !self.leaving.contains(&member.node))
+    }
+
+    /// Whether blocks may still be where the ring of before had them.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Members that are to vote.
+    #[must_use]
+    pub fn voters(&self) -> usize {
+        self.members.iter().filter(|member| member.voter).count()
     }
 }

@@ -32,7 +32,11 @@ fn home(commands: Vec<Command>) -> DirectoryState {
         feature_level: 1,
     };
     let node = NodeId(1);
-    let begin = Command::BeginIncarnation { node, nonce: 1 };
+    let begin = Command::BeginIncarnation {
+        node,
+        nonce: 1,
+        store: 0,
+    };
     apply(&mut state, [init, begin].into_iter().chain(commands));
     state
 }

@@ -9,7 +9,11 @@ use kvmesh_directory::{
     state::{Entry, Head, NodeRecord, Tombstone, TombstoneFloor},
     view::MeshStep,
 };
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{
+    collection::{btree_set, vec},
+    option,
+    prelude::*,
+};
 
 pub(crate) fn region() -> impl Strategy<Value = RegionId> {
     "[a-z0-9-]{1,32}".prop_map(|name| name.parse().unwrap())
@@ -206,9 +210,18 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         init,
         effects,
-        any::<(u64, u64)>().prop_map(|(node, nonce)| Command::BeginIncarnation {
+        any::<(u64, u64, u64)>().prop_map(|(node, nonce, store)| Command::BeginIncarnation {
             node: NodeId(node),
             nonce,
+            store,
+        }),
+        member().prop_map(|member| Command::JoinNode { member }),
+        any::<(u64, bool)>().prop_map(|(node, forget)| Command::LeaveNode {
+            node: NodeId(node),
+            forget,
+        }),
+        any::<u64>().prop_map(|epoch| Command::FinishMove {
+            epoch: RingEpoch(epoch),
         }),
         any::<(u64, u64)>().prop_map(|(node, incarnation)| Command::MarkDead {
             node: NodeId(node),
@@ -236,6 +249,11 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Covered),
         text().prop_map(Refusal::Namespace),
         text().prop_map(Refusal::Members),
+        text().prop_map(Refusal::Join),
+        any::<u64>().prop_map(|epoch| Refusal::Moving(RingEpoch(epoch))),
+        any::<u64>().prop_map(|node| Refusal::Gone(NodeId(node))),
+        any::<u64>().prop_map(|node| Refusal::LastMember(NodeId(node))),
+        any::<u64>().prop_map(|node| Refusal::StoreLost { node: NodeId(node) }),
     ]
 }
 
@@ -287,36 +305,54 @@ pub(crate) fn tombstone() -> impl Strategy<Value = Tombstone> {
     })
 }
 
+fn topology() -> impl Strategy<Value = Topology> {
+    (
+        option::of(region()),
+        any::<u64>(),
+        vec(member(), 0..4),
+        btree_set(any::<u64>(), 0..3),
+        option::of(vec(member(), 0..4)),
+        1..6_u32,
+    )
+        .prop_map(
+            |(region, epoch, members, leaving, before, voters_wanted)| Topology {
+                region,
+                epoch: RingEpoch(epoch),
+                members,
+                leaving: leaving.into_iter().map(NodeId).collect(),
+                before,
+                voters_wanted,
+            },
+        )
+}
+
 pub(crate) fn head() -> impl Strategy<Value = Head> {
     let node =
-        any::<(u64, u64, u64, bool)>().prop_map(|(node, incarnation, nonce, alive)| NodeRecord {
-            node: NodeId(node),
-            incarnation: Incarnation(incarnation),
-            nonce,
-            alive,
+        any::<(u64, u64, u64, bool, u64)>().prop_map(|(node, incarnation, nonce, alive, store)| {
+            NodeRecord {
+                node: NodeId(node),
+                incarnation: Incarnation(incarnation),
+                nonce,
+                alive,
+                store,
+            }
         });
-    let topology = (option::of(region()), any::<u64>(), vec(member(), 0..4)).prop_map(
-        |(region, epoch, members)| Topology {
-            region,
-            epoch: RingEpoch(epoch),
-            members,
-        },
-    );
     (
-        any::<(u64, u64, u32, u64, u64, u64)>(),
-        topology,
-        vec(node, 0..4),
+        any::<(u64, u64, u32, u64, u64, u64, u64)>(),
+        topology(),
+        vec(option::of(node), 0..4),
         vec(namespace(), 0..3),
         vec(position(), 0..3),
     )
         .prop_map(|(numbers, topology, nodes, namespaces, remote_positions)| {
-            let (applied_index, log, feature_level, index, hlc, hlc_max) = numbers;
+            let (applied_index, log, feature_level, index, hlc, hlc_max, gone) = numbers;
             Head {
                 applied_index,
                 log_incarnation: LogIncarnation(log),
                 feature_level,
                 topology,
                 nodes,
+                incarnations_gone: Incarnation(gone),
                 namespaces,
                 floor: TombstoneFloor {
                     index,

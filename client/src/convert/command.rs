@@ -2,7 +2,7 @@
 
 use kvmesh_directory::{
     BlockName, ChangeKind, Checksum, Command, Hlc, Incarnation, LogIncarnation, NamespaceId,
-    NodeId,
+    NodeId, RingEpoch,
     command::{BlockChange, Claim, Deletion},
 };
 use kvmesh_proto::v1::{self as wire, block_change, command::Kind};
@@ -32,14 +32,24 @@ fn kind_to_wire(command: &Command) -> Kind {
             members: each(members),
             feature_level: *feature_level,
         }),
-        Command::BeginIncarnation { node, nonce } => {
-            let (node, nonce) = (node.0, *nonce);
-            Kind::BeginIncarnation(wire::BeginIncarnation { node, nonce })
+        Command::BeginIncarnation { node, nonce, store } => {
+            let (node, nonce, store) = (node.0, *nonce, *store);
+            Kind::BeginIncarnation(wire::BeginIncarnation { node, nonce, store })
         }
         Command::MarkDead { node, incarnation } => {
             let (node, incarnation) = (node.0, incarnation.0);
             Kind::MarkDead(wire::MarkDead { node, incarnation })
         }
+        Command::JoinNode { member } => Kind::JoinNode(wire::JoinNode {
+            member: Some(member.to_wire()),
+        }),
+        Command::LeaveNode { node, forget } => {
+            let (node, forget) = (node.0, *forget);
+            Kind::LeaveNode(wire::LeaveNode { node, forget })
+        }
+        Command::FinishMove { epoch } => Kind::FinishMove(wire::FinishMove {
+            ring_epoch: epoch.0,
+        }),
         Command::Blocks(changes) => Kind::Blocks(wire::BlockChanges {
             changes: each(changes),
         }),
@@ -81,10 +91,21 @@ impl FromWire for Command {
             Kind::BeginIncarnation(raw) => Ok(Self::BeginIncarnation {
                 node: NodeId(raw.node),
                 nonce: raw.nonce,
+                store: raw.store,
             }),
             Kind::MarkDead(raw) => Ok(Self::MarkDead {
                 node: NodeId(raw.node),
                 incarnation: Incarnation(raw.incarnation),
+            }),
+            Kind::JoinNode(raw) => Ok(Self::JoinNode {
+                member: required("member", raw.member)?,
+            }),
+            Kind::LeaveNode(raw) => Ok(Self::LeaveNode {
+                node: NodeId(raw.node),
+                forget: raw.forget,
+            }),
+            Kind::FinishMove(raw) => Ok(Self::FinishMove {
+                epoch: RingEpoch(raw.ring_epoch),
             }),
             Kind::Blocks(raw) => Ok(Self::Blocks(all(raw.changes)?)),
             Kind::OpenNamespace(raw) => {

@@ -82,6 +82,7 @@ fn the_stored_form_is_frozen() {
     let command = Command::BeginIncarnation {
         node: kvmesh_directory::NodeId(3),
         nonce: 300,
+        store: 0,
     };
     let bytes = command.to_wire().encode_to_vec();
     assert_eq!(bytes, [8, 1, 26, 5, 8, 3, 16, 172, 2]);

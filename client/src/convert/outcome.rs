@@ -1,6 +1,6 @@
 //! What became of a command.
 
-use kvmesh_directory::{Incarnation, NamespaceId, NodeId, Outcome, command::Refusal};
+use kvmesh_directory::{Incarnation, NamespaceId, NodeId, Outcome, RingEpoch, command::Refusal};
 use kvmesh_proto::v1::{self as wire, refusal::Kind};
 
 use super::{FromWire, ToWire, WireError, all, each, optional, region};
@@ -69,6 +69,26 @@ impl ToWire for Refusal {
                 wire.set_kind(Kind::Members);
                 wire.text.clone_from(why);
             }
+            Self::Join(why) => {
+                wire.set_kind(Kind::Join);
+                wire.text.clone_from(why);
+            }
+            Self::Moving(epoch) => {
+                wire.set_kind(Kind::Moving);
+                wire.number = epoch.0;
+            }
+            Self::Gone(node) => {
+                wire.set_kind(Kind::Gone);
+                wire.number = node.0;
+            }
+            Self::LastMember(node) => {
+                wire.set_kind(Kind::LastMember);
+                wire.number = node.0;
+            }
+            Self::StoreLost { node } => {
+                wire.set_kind(Kind::StoreLost);
+                wire.number = node.0;
+            }
         }
         wire
     }
@@ -98,6 +118,13 @@ impl FromWire for Refusal {
             Kind::Covered => Self::Covered,
             Kind::Namespace => Self::Namespace(wire.text),
             Kind::Members => Self::Members(wire.text),
+            Kind::Join => Self::Join(wire.text),
+            Kind::Moving => Self::Moving(RingEpoch(wire.number)),
+            Kind::Gone => Self::Gone(NodeId(wire.number)),
+            Kind::LastMember => Self::LastMember(NodeId(wire.number)),
+            Kind::StoreLost => Self::StoreLost {
+                node: NodeId(wire.number),
+            },
         })
     }
 }

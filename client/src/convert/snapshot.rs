@@ -5,8 +5,8 @@
 //! the same state always makes the same chunks.
 
 use kvmesh_directory::{
-    BlockName, Checksum, DirectoryState, Hlc, Incarnation, LogIncarnation, NodeId, RingEpoch,
-    Topology,
+    BlockName, Checksum, DirectoryState, Hlc, Incarnation, LogIncarnation, Member, NodeId,
+    RingEpoch, Topology,
     state::{Entry, Head, NodeRecord, Tombstone, TombstoneFloor},
 };
 use kvmesh_proto::v1 as wire;
@@ -72,27 +72,37 @@ impl FromWire for (BlockName, Tombstone) {
     }
 }
 
-impl ToWire for NodeRecord {
+impl ToWire for Option<NodeRecord> {
     type Wire = wire::NodeRecord;
     fn to_wire(&self) -> wire::NodeRecord {
-        wire::NodeRecord {
-            node: self.node.0,
-            incarnation: self.incarnation.0,
-            nonce: self.nonce,
-            alive: self.alive,
+        match self {
+            Some(record) => wire::NodeRecord {
+                node: record.node.0,
+                incarnation: record.incarnation.0,
+                nonce: record.nonce,
+                alive: record.alive,
+                store: record.store,
+                free: false,
+            },
+            None => wire::NodeRecord {
+                free: true,
+                ..Default::default()
+            },
         }
     }
 }
 
-impl FromWire for NodeRecord {
+impl FromWire for Option<NodeRecord> {
     type Wire = wire::NodeRecord;
     fn from_wire(wire: wire::NodeRecord) -> Result<Self, WireError> {
-        Ok(Self {
+        let record = NodeRecord {
             node: NodeId(wire.node),
             incarnation: Incarnation(wire.incarnation),
             nonce: wire.nonce,
             alive: wire.alive,
-        })
+            store: wire.store,
+        };
+        Ok((!wire.free).then_some(record))
     }
 }
 
@@ -113,6 +123,11 @@ impl ToWire for Head {
             tombstone_floor_hlc: self.floor.hlc.0,
             remote_positions: each(&self.remote_positions),
             hlc_max: self.hlc_max.0,
+            leaving: self.topology.leaving.iter().map(|node| node.0).collect(),
+            moving: self.topology.is_moving(),
+            before: each(self.topology.before.as_deref().unwrap_or_default()),
+            voters_wanted: self.topology.voters_wanted,
+            incarnations_gone: self.incarnations_gone.0,
         }
     }
 }
@@ -125,6 +140,9 @@ impl FromWire for Head {
             "" => None,
             name => Some(region("region", name)?),
         };
+        let members: Vec<Member> = all(wire.members)?;
+        let before = all(wire.before)?;
+        let voters = members.iter().filter(|member| member.voter).count();
         Ok(Self {
             applied_index: wire.applied_index,
             log_incarnation: LogIncarnation(wire.log_incarnation),
@@ -132,9 +150,16 @@ impl FromWire for Head {
             topology: Topology {
                 region,
                 epoch: RingEpoch(wire.ring_epoch),
-                members: all(wire.members)?,
+                members,
+                leaving: wire.leaving.into_iter().map(NodeId).collect(),
+                before: wire.moving.then_some(before),
+                voters_wanted: match wire.voters_wanted {
+                    0 => u32::try_from(voters).unwrap_or(u32::MAX),
+                    wanted => wanted,
+                },
             },
             nodes: all(wire.nodes)?,
+            incarnations_gone: Incarnation(wire.incarnations_gone),
             namespaces: all(wire.namespaces)?,
             floor: TombstoneFloor {
                 index: wire.tombstone_floor_index,

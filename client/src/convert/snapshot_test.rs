@@ -83,6 +83,7 @@ fn state(blocks: u64) -> DirectoryState {
         Command::BeginIncarnation {
             node: NodeId(1),
             nonce: 5,
+            store: 0,
         },
         Command::OpenNamespace(namespace),
     ];

@@ -154,6 +154,7 @@ fn step(log: u64, index: u64) -> wire::FeedFrame {
     let command = Command::BeginIncarnation {
         node: NodeId(1),
         nonce: index,
+        store: 0,
     };
     frame(feed_frame::Kind::RegionStep(wire::RegionStep {
         position: Some(position(log, index).to_wire()),

@@ -28,6 +28,7 @@ fn topology(members: &str) -> Topology {
         region: Some("us-east".parse().unwrap()),
         epoch: RingEpoch(7),
         members,
+        ..Topology::empty()
     }
 }
 

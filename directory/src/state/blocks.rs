@@ -89,6 +89,12 @@ impl BlockTable {
         gone
     }
 
+    /// Whether a node has any copy.
+    pub(super) fn any_of(&self, slot: Slot) -> bool {
+        let mut rows = self.rows.values();
+        rows.any(|row| row.holders.copy_of(slot).is_some())
+    }
+
     fn uncount(&mut self, row: Option<&Row>) {
         if let Some(row) = row {
             self.copies -= row.holders.len() as u64;

@@ -8,6 +8,7 @@ mod apply;
 mod blocks;
 mod model;
 mod namespaces;
+mod nodes;
 mod read;
 mod row;
 mod shards;
@@ -17,6 +18,8 @@ mod tombstones;
 
 #[cfg(test)]
 mod apply_test;
+#[cfg(test)]
+mod members_test;
 #[cfg(test)]
 mod objects_test;
 #[cfg(test)]
@@ -33,9 +36,9 @@ use std::{collections::BTreeMap, sync::Arc};
 pub use model::{Entry, Head, NodeRecord, Stats, Tombstone, TombstoneFloor};
 
 use crate::{
-    state::{blocks::BlockTable, namespaces::Namespaces, tombstones::Tombstones},
+    state::{blocks::BlockTable, namespaces::Namespaces, nodes::Nodes, tombstones::Tombstones},
     topology::Topology,
-    words::{FeedPosition, Hlc, LogIncarnation, RegionId},
+    words::{FeedPosition, Hlc, Incarnation, LogIncarnation, RegionId},
 };
 
 /// The directory. Cloning freezes it: shards are shared until one side writes.
@@ -45,8 +48,8 @@ pub struct DirectoryState {
     log_incarnation: LogIncarnation,
     feature_level: u32,
     topology: Arc<Topology>,
-    /// Ascending by node; a holder's slot is its place here.
-    nodes: Arc<Vec<NodeRecord>>,
+    nodes: Arc<Nodes>,
+    incarnations_gone: Incarnation,
     namespaces: Namespaces,
     blocks: BlockTable,
     tombstones: Tombstones,
@@ -64,6 +67,7 @@ impl DirectoryState {
             feature_level: 0,
             topology: Arc::new(Topology::empty()),
             nodes: Arc::default(),
+            incarnations_gone: Incarnation(0),
             namespaces: Namespaces::default(),
             blocks: BlockTable::new(),
             tombstones: Tombstones::new(TombstoneFloor::default()),

@@ -34,6 +34,8 @@ pub struct NodeRecord {
     pub nonce: u64,
     /// Not given up.
     pub alive: bool,
+    /// Random number of its Raft store; 0: not known.
+    pub store: u64,
 }
 
 /// Below it, what a follower holds may have been deleted without a trace.
@@ -73,8 +75,10 @@ pub struct Head {
     pub feature_level: u32,
     /// Members.
     pub topology: Topology,
-    /// Ascending by node.
-    pub nodes: Vec<NodeRecord>,
+    /// In the order of slots, by which rows name their holders; none: the slot is free.
+    pub nodes: Vec<Option<NodeRecord>>,
+    /// The highest incarnation of any node that is a member no more: the next ones begin above.
+    pub incarnations_gone: Incarnation,
     /// Ascending by id.
     pub namespaces: Vec<Namespace>,
     /// See [`TombstoneFloor`].

@@ -9,6 +9,7 @@ use crate::{
     command::{Command, Event},
     limits::SHARD_ENTRIES_MAX,
     state::{DirectoryState, Stats},
+    topology::Member,
     words::{BlockHash, BlockName, Hlc, NamespaceId, Part},
 };
 
@@ -61,6 +62,7 @@ fn check_invariants(state: &DirectoryState) {
             lacking.push(name);
         }
     }
+    check_members(state);
     assert!(state.entries().is_sorted_by(|a, b| a.0 < b.0));
     assert!(state.tombstones().is_sorted_by(|a, b| a.0 < b.0));
     assert!(state.under_replicated(None).eq(lacking));
@@ -73,6 +75,57 @@ fn check_invariants(state: &DirectoryState) {
     );
     for namespace in state.namespaces() {
         assert_eq!(state.namespace_named(&namespace.name), Some(namespace));
+    }
+}
+
+fn check_members(state: &DirectoryState) {
+    let topology = state.topology();
+    let records = state.nodes().map(|record| record.node);
+    let members = topology.members.iter().map(|member| member.node);
+    assert!(members.eq(records), "every member has a record");
+    assert!(topology.members.is_sorted_by(|a, b| a.node < b.node));
+    for node in &topology.leaving {
+        assert!(
+            !topology.member(*node).unwrap().voter,
+            "who leaves does not vote"
+        );
+        assert!(topology.is_moving());
+    }
+    assert!(topology.region.is_none() || topology.staying().count() > 0);
+    assert!(topology.voters() <= topology.voters_wanted as usize);
+    let mut staying = topology.staying();
+    assert!(
+        topology.voters() == topology.voters_wanted as usize
+            || staying.any(|it| it.voter)
+            || staying.all(|it| !state.node(it.node).unwrap().alive),
+        "someone votes while anyone lives"
+    );
+}
+
+/// The epoch rises exactly when the ring changes, by one, and no incarnation comes twice.
+fn check_ring(
+    before: &DirectoryState,
+    state: &DirectoryState,
+    events: &[Event],
+    begun: &mut BTreeSet<(u64, u64)>,
+) {
+    let placing = |member: &Member| (member.node, member.zone.clone(), member.weight);
+    let ring =
+        |state: &DirectoryState| -> Vec<_> { state.topology().staying().map(placing).collect() };
+    let changed = u64::from(ring(before) != ring(state));
+    let (was, is) = (before.topology(), state.topology());
+    assert_eq!(is.epoch.0, was.epoch.0 + changed);
+    let said = events
+        .iter()
+        .any(|event| matches!(event, Event::EpochChanged(_)));
+    assert_eq!(said, changed == 1);
+    for event in events {
+        if let Event::IncarnationBegan { node, incarnation } = event {
+            assert!(
+                begun.insert((node.0, incarnation.0)),
+                "incarnations are new"
+            );
+        }
     }
 }
 
@@ -159,9 +212,11 @@ proptest! {
     fn every_step_keeps_what_must_hold(log in logs()) {
         let mut state = DirectoryState::empty();
         let (mut present, mut graves) = (BTreeSet::new(), Graves::default());
+        let mut begun = BTreeSet::new();
         for (at, command) in log.iter().enumerate() {
             let before = state.clone();
             let (outcome, events) = state.apply(at as u64 + 1, command);
+            check_ring(&before, &state, &events, &mut begun);
             if outcome.refused.is_some() {
                 let mut same = before;
                 same.advance(at as u64 + 1);
@@ -245,12 +300,18 @@ fn random_logs_are_not_dull() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let (mut stats, mut kinds) = (Stats::default(), BTreeSet::new());
+    let (mut rings, mut finished, mut removed) = (0, 0, 0);
     for _ in 0..40 {
         let log = logs().new_tree(&mut runner).unwrap().current();
         let mut state = DirectoryState::empty();
         for (at, command) in log.iter().enumerate() {
-            let (outcome, _) = state.apply(at as u64 + 1, command);
+            let (outcome, events) = state.apply(at as u64 + 1, command);
             kinds.extend(outcome.changes.iter().map(|change| format!("{change:?}")));
+            for event in events {
+                rings += u32::from(matches!(event, Event::EpochChanged(_)));
+                finished += u32::from(matches!(event, Event::MoveFinished(_)));
+                removed += u32::from(matches!(event, Event::NodeRemoved(_)));
+            }
         }
         stats.blocks += state.stats().blocks;
         stats.tombstones += state.stats().tombstones;
@@ -260,5 +321,9 @@ fn random_logs_are_not_dull() {
     assert!(
         stats.blocks > 80 && stats.tombstones > 80 && stats.under_replicated > 10,
         "{stats:?}"
+    );
+    assert!(
+        rings > 80 && finished > 15 && removed > 15,
+        "{rings} {finished} {removed}"
     );
 }

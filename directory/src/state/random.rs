@@ -2,11 +2,14 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::testing::{claim, copy, init, namespace, position, start};
+use super::testing::{claim, copy, init, member, namespace, position, start};
 use crate::{
     command::{BlockChange, ChangeKind, Command, Deletion},
     namespace::Namespace,
-    words::{BlockHash, BlockKey, BlockName, Copy, Hlc, Incarnation, NodeId, Part, RegionId},
+    state::DirectoryState,
+    words::{
+        BlockHash, BlockKey, BlockName, Copy, Hlc, Incarnation, NodeId, Part, RegionId, RingEpoch,
+    },
 };
 
 /// Blocks of one namespace.
@@ -40,7 +43,7 @@ fn clocks() -> impl Strategy<Value = u64> {
 
 fn copies() -> impl Strategy<Value = Copy> {
     let incarnations = prop_oneof![6 => Just(1_u64), 2 => Just(2), 1 => 0..5_u64];
-    (1..=5_u64, incarnations, 1..4_u64)
+    (1..=6_u64, incarnations, 1..4_u64)
         .prop_map(|(node, incarnation, number)| copy(node, incarnation, number))
 }
 
@@ -88,6 +91,31 @@ fn deletions() -> impl Strategy<Value = Deletion> {
     })
 }
 
+/// Of nodes that are members and of some that are not, with and without their Raft store.
+fn starts() -> impl Strategy<Value = Command> {
+    let stores = prop_oneof![4 => Just(0_u64), 1 => 1..3_u64];
+    (1..=6_u64, 0..4_u64, stores).prop_map(|(node, nonce, store)| Command::BeginIncarnation {
+        node: NodeId(node),
+        nonce,
+        store,
+    })
+}
+
+fn ring_changes() -> impl Strategy<Value = Command> {
+    let join = (1..=7_u64, 1..3_u32, any::<bool>());
+    prop_oneof![
+        2 => join.prop_map(|(node, weight, voter)| Command::JoinNode {
+            member: crate::Member { weight, voter, ..member(node) },
+        }),
+        3 => (1..=7_u64, 0..2_u8).prop_map(|(node, way)| Command::LeaveNode {
+            node: NodeId(node),
+            forget: way == 0,
+        }),
+        // `logs` puts the epoch of the moment in the place of 0.
+        5 => Just(Command::FinishMove { epoch: RingEpoch(0) }),
+    ]
+}
+
 pub(super) fn commands() -> impl Strategy<Value = Command> {
     let remote = (
         (
@@ -112,8 +140,9 @@ pub(super) fn commands() -> impl Strategy<Value = Command> {
     });
     prop_oneof![
         1 => Just(init()),
-        3 => (1..=5_u64, 0..4_u64).prop_map(|(node, nonce)| start(node, nonce)),
-        2 => (1..=5_u64, 0..4_u64).prop_map(|(node, incarnation)| Command::MarkDead {
+        4 => starts(),
+        12 => ring_changes(),
+        2 => (1..=6_u64, 0..4_u64).prop_map(|(node, incarnation)| Command::MarkDead {
             node: NodeId(node),
             incarnation: Incarnation(incarnation),
         }),
@@ -139,6 +168,19 @@ pub(super) fn logs() -> impl Strategy<Value = Vec<Command>> {
         let mut kept = kept.into_iter();
         log.retain(|_| kept.next().unwrap_or(true));
         log.extend(rest);
-        log
+        aimed(log)
     })
+}
+
+fn aimed(mut log: Vec<Command>) -> Vec<Command> {
+    let mut state = DirectoryState::empty();
+    for (command, index) in log.iter_mut().zip(1..) {
+        if let Command::FinishMove { epoch } = command
+            && epoch.0 == 0
+        {
+            *epoch = state.topology().epoch;
+        }
+        state.apply(index, command);
+    }
+    log
 }

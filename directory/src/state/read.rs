@@ -46,7 +46,7 @@ impl DirectoryState {
     /// A member's incarnation and whether it lives.
     #[must_use]
     pub fn node(&self, node: NodeId) -> Option<&NodeRecord> {
-        self.slot(node).map(|slot| &self.nodes[usize::from(slot)])
+        self.nodes.get(node)
     }
 
     /// All members' records, ascending by node.
@@ -173,42 +173,42 @@ impl DirectoryState {
         }
     }
 
-    /// Place of a member among the records.
+    /// By which rows name a member.
     pub(super) fn slot(&self, node: NodeId) -> Option<Slot> {
-        let at = self
-            .nodes
-            .binary_search_by_key(&node, |record| record.node)
-            .ok()?;
-        Slot::try_from(at).ok()
+        self.nodes.slot(node)
     }
 
     /// The holder of a copy, if the copy is of a living member's current incarnation.
     pub(super) fn current(&self, copy: &Copy) -> Option<Slot> {
         let slot = self.slot(copy.node)?;
-        let record = self.nodes[usize::from(slot)];
+        let record = self.nodes.at(slot)?;
         (record.alive && record.incarnation == copy.incarnation).then_some(slot)
     }
 
-    pub(super) fn copy_at(&self, slot: Slot, copy: CopyNumber) -> Copy {
-        let record = self.nodes[usize::from(slot)];
-        Copy {
+    /// None: the slot is free, and then no row names it.
+    pub(super) fn copy_at(&self, slot: Slot, copy: CopyNumber) -> Option<Copy> {
+        let record = self.nodes.at(slot)?;
+        Some(Copy {
             node: record.node,
             incarnation: record.incarnation,
             copy,
-        }
+        })
     }
 
     fn entry_of(&self, row: &Row) -> Entry {
-        let holders = row.holders.iter();
+        let held = row.holders.iter();
+        let mut holders: Vec<Copy> = held
+            .filter_map(|(slot, copy)| self.copy_at(slot, copy))
+            .collect();
+        // Slots are in the order in which nodes joined.
+        holders.sort_unstable_by_key(|copy| copy.node);
         Entry {
             put_hlc: row.put_hlc,
             checksum: row.checksum,
             bytes: row.bytes,
             depth: row.depth,
             wanted: u32::from(row.wanted),
-            holders: holders
-                .map(|(slot, copy)| self.copy_at(slot, copy))
-                .collect(),
+            holders,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         blocks::BlockTable,
         model::{Entry, Head, Tombstone},
         namespaces::Namespaces,
+        nodes::Nodes,
         row::{Holders, Row},
         tombstones::Tombstones,
     },
@@ -24,7 +25,8 @@ impl DirectoryState {
             log_incarnation: self.log_incarnation,
             feature_level: self.feature_level,
             topology: self.topology.as_ref().clone(),
-            nodes: self.nodes.to_vec(),
+            nodes: self.nodes.slots().to_vec(),
+            incarnations_gone: self.incarnations_gone,
             namespaces: self.namespaces().cloned().collect(),
             floor: self.floor(),
             remote_positions: self.remote_positions.values().cloned().collect(),
@@ -42,8 +44,6 @@ impl DirectoryState {
     ) -> Self {
         let mut topology = head.topology;
         topology.members.sort_by_key(|member| member.node);
-        let mut nodes = head.nodes;
-        nodes.sort_by_key(|record| record.node);
         let mut namespaces = Namespaces::default();
         for namespace in head.namespaces {
             namespaces.insert(namespace);
@@ -54,7 +54,8 @@ impl DirectoryState {
             log_incarnation: head.log_incarnation,
             feature_level: head.feature_level,
             topology: Arc::new(topology),
-            nodes: Arc::new(nodes),
+            nodes: Arc::new(Nodes::from_slots(head.nodes)),
+            incarnations_gone: head.incarnations_gone,
             namespaces,
             blocks: BlockTable::new(),
             tombstones: Tombstones::new(head.floor),

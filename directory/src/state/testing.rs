@@ -4,7 +4,8 @@
 //! namespace `ns`. Steps are separated by `;`. A block is a letter, a copy is
 //! `node/incarnation/number`:
 //!
-//! - `start NODE NONCE`, `dead NODE INCARNATION`
+//! - `start NODE NONCE`, `restart NODE NONCE STORE`, `dead NODE INCARNATION`
+//! - `join NODE` or `join NODE voter`, `leave NODE`, `lose NODE`, `moved EPOCH`
 //! - `put BLOCK CLOCK COPY..` (two replicas; `a*` is another content of `a`)
 //! - `evict BLOCK COPY`, `retract BLOCK COPY`
 //! - `delete CLOCK BLOCK..`, `raise CLOCK`, `forget CLOCK`
@@ -16,7 +17,7 @@ use crate::{
     topology::Member,
     words::{
         BlockHash, BlockKey, BlockName, Checksum, Copy, CopyNumber, FeedPosition, Hlc, Incarnation,
-        LogIncarnation, NamespaceId, NodeId, Part, RegionId,
+        LogIncarnation, NamespaceId, NodeId, Part, RegionId, RingEpoch,
     },
 };
 
@@ -75,7 +76,8 @@ pub(super) fn init() -> Command {
 
 pub(super) fn start(node: u64, nonce: u64) -> Command {
     let node = NodeId(node);
-    Command::BeginIncarnation { node, nonce }
+    let store = 0;
+    Command::BeginIncarnation { node, nonce, store }
 }
 
 pub(super) fn position(from: &str, log: u64, index: u64) -> FeedPosition {
@@ -176,6 +178,23 @@ impl Told {
         blocks.collect::<Vec<_>>().join("; ")
     }
 
+    /// Members as `node`, with `v` for one that is to vote and `-` for one that is leaving;
+    /// then the epoch, and `from` the members before while blocks move.
+    pub(super) fn members(&self) -> String {
+        let topology = self.state.topology();
+        let members = topology.members.iter().map(|member| {
+            let voter = if member.voter { "v" } else { "" };
+            let leaving = topology.leaving.contains(&member.node);
+            format!("{}{voter}{} ", member.node, if leaving { "-" } else { "" })
+        });
+        let before = topology.before.as_ref().map_or_else(String::new, |before| {
+            let before: Vec<_> = before.iter().map(|it| it.node.to_string()).collect();
+            format!(" from {}", before.join(" "))
+        });
+        let epoch = topology.epoch;
+        format!("{}@{epoch}{before}", members.collect::<String>())
+    }
+
     /// Outcomes and events of the last command.
     pub(super) fn said(&self) -> String {
         let changes = self.outcome.changes.iter().map(|o| format!("{o:?}"));
@@ -196,6 +215,24 @@ fn command(step: &str) -> Command {
     };
     match words[0] {
         "start" => start(number(1), number(2)),
+        "restart" => Command::BeginIncarnation {
+            node: NodeId(number(1)),
+            nonce: number(2),
+            store: number(3),
+        },
+        "join" => Command::JoinNode {
+            member: Member {
+                voter: words.len() > 2,
+                ..member(number(1))
+            },
+        },
+        "leave" | "lose" => Command::LeaveNode {
+            node: NodeId(number(1)),
+            forget: words[0] == "lose",
+        },
+        "moved" => Command::FinishMove {
+            epoch: RingEpoch(number(1)),
+        },
         "dead" => Command::MarkDead {
             node: NodeId(number(1)),
             incarnation: Incarnation(number(2)),
@@ -239,6 +276,8 @@ fn write_event(event: &Event) -> String {
         Event::EpochChanged(epoch) => format!("epoch {epoch}"),
         Event::IncarnationBegan { node, incarnation } => format!("began {node}/{incarnation}"),
         Event::NodeDied(node) => format!("died {node}"),
+        Event::NodeRemoved(node) => format!("removed {node}"),
+        Event::MoveFinished(epoch) => format!("moved to {epoch}"),
         Event::Appeared { name, .. } => format!("appeared {}", write_name(name)),
         Event::Vanished { name } => format!("vanished {}", write_name(name)),
         Event::Claimed { name, copy } => {

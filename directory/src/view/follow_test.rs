@@ -26,6 +26,9 @@ enum Act {
     /// The region commits a command: this and the next ones.
     Begin(u64),
     Dead(u64),
+    Join(u64),
+    Leave(u64, bool),
+    Finish,
     Claim {
         names: Vec<(u8, u8)>,
         hlc: u64,
@@ -58,8 +61,11 @@ fn act() -> impl Strategy<Value = Act> {
     let names = || proptest::collection::vec(name(), 1..4);
     let hlc = || 1..40_u64;
     prop_oneof![
-        1 => (1..4_u64).prop_map(Act::Begin),
-        1 => (1..4_u64).prop_map(Act::Dead),
+        2 => (1..6_u64).prop_map(Act::Begin),
+        1 => (1..6_u64).prop_map(Act::Dead),
+        1 => (1..6_u64).prop_map(Act::Join),
+        1 => (1..6_u64, any::<bool>()).prop_map(|(node, forget)| Act::Leave(node, forget)),
+        1 => Just(Act::Finish),
         8 => (names(), hlc()).prop_map(|(names, hlc)| Act::Claim { names, hlc }),
         4 => name().prop_map(|(space, hash)| Act::Evict(space, hash)),
         2 => (0..3_u8, hlc()).prop_map(|(space, hlc)| Act::Open(space, hlc)),
@@ -114,6 +120,16 @@ fn key(hash: u8) -> BlockKey {
     }
 }
 
+fn member(node: u64) -> Member {
+    Member {
+        node: NodeId(node),
+        address: format!("127.0.0.1:{node}"),
+        zone: String::new(),
+        weight: 1,
+        voter: true,
+    }
+}
+
 /// A region, its log, and what its feeds said at each index.
 struct Region {
     state: DirectoryState,
@@ -124,13 +140,6 @@ struct Region {
 
 impl Region {
     fn new() -> Self {
-        let member = |node| Member {
-            node: NodeId(node),
-            address: format!("127.0.0.1:{node}"),
-            zone: String::new(),
-            weight: 1,
-            voter: true,
-        };
         let mut region = Self {
             state: DirectoryState::empty(),
             log: vec![],
@@ -146,7 +155,11 @@ impl Region {
         for number in 0..3 {
             region.commit(Some(Command::OpenNamespace(namespace(number, 0))));
             let node = NodeId(u64::from(number) + 1);
-            region.commit(Some(Command::BeginIncarnation { node, nonce: 0 }));
+            region.commit(Some(Command::BeginIncarnation {
+                node,
+                nonce: 0,
+                store: 0,
+            }));
         }
         region
     }
@@ -166,11 +179,12 @@ impl Region {
     }
 
     fn incarnation(&self, node: NodeId) -> Incarnation {
-        self.state.node(node).unwrap().incarnation
+        let record = self.state.node(node);
+        record.map_or(Incarnation(0), |record| record.incarnation)
     }
 
     fn claim(&mut self, at: (u8, u8), hlc: u64) -> BlockChange {
-        let holders = (1..4).filter(|node| (u64::from(at.1) + hlc) % 3 != node % 3);
+        let holders = (1..6).filter(|node| (u64::from(at.1) + hlc) % 3 != node % 3);
         let mut copies = Vec::new();
         for node in holders.map(NodeId) {
             self.copies += 1;
@@ -207,6 +221,17 @@ impl Region {
             Act::Begin(node) => Command::BeginIncarnation {
                 node: NodeId(*node),
                 nonce: self.log.len() as u64,
+                store: 0,
+            },
+            Act::Join(node) => Command::JoinNode {
+                member: member(*node),
+            },
+            Act::Leave(node, forget) => Command::LeaveNode {
+                node: NodeId(*node),
+                forget: *forget,
+            },
+            Act::Finish => Command::FinishMove {
+                epoch: self.state.topology().epoch,
             },
             Act::Dead(node) => Command::MarkDead {
                 node: NodeId(*node),

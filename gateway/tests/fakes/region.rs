@@ -44,7 +44,11 @@ impl Region {
         });
         for node in 1..=addresses.len() as u64 {
             let node = NodeId(node);
-            self.apply(Command::BeginIncarnation { node, nonce: 1 });
+            self.apply(Command::BeginIncarnation {
+                node,
+                nonce: 1,
+                store: 0,
+            });
         }
     }
 

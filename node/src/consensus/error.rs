@@ -77,6 +77,12 @@ fn refused(refusal: Refusal) -> Problem {
         },
         Refusal::UnknownNamespace(id) => Problem::UnknownNamespace(id.to_string()),
         Refusal::NotInitialised => Problem::NotInitialised,
+        Refusal::Join(_) => Problem::invalid("member", refusal),
+        // To be tried again only after something else has happened.
+        Refusal::Moving(_)
+        | Refusal::Gone(_)
+        | Refusal::LastMember(_)
+        | Refusal::StoreLost { .. } => Problem::NotNow(refusal.to_string()),
         Refusal::NotMember(_) | Refusal::Covered | Refusal::Namespace(_) | Refusal::Members(_) => {
             Problem::invalid("command", refusal)
         }

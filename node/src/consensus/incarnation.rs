@@ -72,6 +72,8 @@ impl Begun {
         let command = Command::BeginIncarnation {
             node: self.node,
             nonce: self.nonce,
+            // Not known: it is never refused for another one.
+            store: 0,
         };
         let deadline = Instant::now() + PROPOSAL_MAX;
         match group.propose(command, deadline).await {

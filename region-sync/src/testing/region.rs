@@ -77,7 +77,11 @@ impl FakeRegion {
             feature_level: 1,
         });
         let node = NodeId(1);
-        region.apply(Command::BeginIncarnation { node, nonce: 1 });
+        region.apply(Command::BeginIncarnation {
+            node,
+            nonce: 1,
+            store: 0,
+        });
         let routes = rpc::routes(&region);
         let stop = region.stop.clone();
         region.tasks.spawn(async move {

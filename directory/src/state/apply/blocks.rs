@@ -77,7 +77,7 @@ impl DirectoryState {
 
     /// A region of fewer nodes than replicas lacks nothing: no node could make the others.
     fn copies_possible(&self, replicas: u32) -> u32 {
-        let members = self.topology().members.len();
+        let members = self.topology().staying().count();
         replicas.min(u32::try_from(members).unwrap_or(u32::MAX))
     }
 
@@ -102,7 +102,10 @@ impl DirectoryState {
                     events.push(Event::Claimed { name, copy });
                     events.extend(older.map(|number| Event::Dropped {
                         name,
-                        copy: self.copy_at(slot, number),
+                        copy: Copy {
+                            copy: number,
+                            ..copy
+                        },
                     }));
                 }
             }
@@ -160,10 +163,9 @@ impl DirectoryState {
     pub(super) fn remove_block(&mut self, name: BlockName, events: &mut Vec<Event>) {
         if let Some(row) = self.blocks.take(&name) {
             events.push(Event::Vanished { name });
-            events.extend(row.holders.iter().map(|(slot, copy)| Event::Dropped {
-                name,
-                copy: self.copy_at(slot, copy),
-            }));
+            let holders = row.holders.iter();
+            let copies = holders.filter_map(|(slot, copy)| self.copy_at(slot, copy));
+            events.extend(copies.map(|copy| Event::Dropped { name, copy }));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Who the members are, and which of their starts counts.
+//! Who the first members are, and which of their starts counts.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     command::{Event, Outcome, Refusal},
-    limits::{NODES_MAX, WEIGHT_MAX},
-    state::{DirectoryState, model::NodeRecord, row::Slot},
+    limits::{NODES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX},
+    state::{DirectoryState, model::NodeRecord, nodes::Nodes, row::Slot},
     topology::{Member, Topology},
     words::{Incarnation, LogIncarnation, NodeId, RegionId, RingEpoch},
 };
@@ -22,16 +22,11 @@ impl DirectoryState {
         if let Some(initialised) = self.region() {
             return Err(Refusal::Initialised(initialised.clone()));
         }
-        check_members(members).map_err(Refusal::Members)?;
+        let voters_wanted = check_members(members).map_err(Refusal::Members)?;
         let mut members = members.to_vec();
         members.sort_by_key(|member| member.node);
-        let unborn = |member: &Member| NodeRecord {
-            node: member.node,
-            incarnation: Incarnation(0),
-            nonce: 0,
-            alive: false,
-        };
-        self.nodes = Arc::new(members.iter().map(unborn).collect());
+        let records = members.iter().map(|member| Some(unborn(member.node)));
+        self.nodes = Arc::new(Nodes::from_slots(records.collect()));
         self.log_incarnation = log_incarnation;
         self.feature_level = feature_level;
         let epoch = RingEpoch(1);
@@ -39,6 +34,9 @@ impl DirectoryState {
             region: Some(region.clone()),
             epoch,
             members,
+            leaving: BTreeSet::new(),
+            before: None,
+            voters_wanted,
         });
         events.push(Event::EpochChanged(epoch));
         Ok(Outcome::default())
@@ -50,13 +48,25 @@ impl DirectoryState {
         &mut self,
         node: NodeId,
         nonce: u64,
+        store: u64,
         events: &mut Vec<Event>,
     ) -> Result<Outcome, Refusal> {
         let slot = self.slot(node).ok_or(Refusal::NotMember(node))?;
-        let record = &mut Arc::make_mut(&mut self.nodes)[usize::from(slot)];
+        self.check_store(node, store)?;
+        let gone = self.incarnations_gone;
+        let nodes = Arc::make_mut(&mut self.nodes);
+        let record = nodes.get_mut(node).ok_or(Refusal::NotMember(node))?;
+        if store != 0 {
+            record.store = store;
+        }
         let repeated = record.alive && record.nonce == nonce;
         if !repeated {
-            record.incarnation = Incarnation(record.incarnation.0 + 1);
+            // Above those of an earlier node of this number, whose claims may be on their way.
+            let last = match record.incarnation {
+                Incarnation(0) => gone,
+                current => current,
+            };
+            record.incarnation = Incarnation(last.0 + 1);
             record.nonce = nonce;
             record.alive = true;
         }
@@ -71,6 +81,19 @@ impl DirectoryState {
         })
     }
 
+    /// Whoever votes, or may not have been released from voting yet, must still have the store
+    /// in which its votes are.
+    fn check_store(&self, node: NodeId, store: u64) -> Result<(), Refusal> {
+        let record = self.node(node).ok_or(Refusal::NotMember(node))?;
+        let topology = self.topology();
+        let votes = topology.member(node).is_some_and(|member| member.voter)
+            || topology.leaving.contains(&node);
+        match votes && store != 0 && record.store != 0 && store != record.store {
+            true => Err(Refusal::StoreLost { node }),
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn mark_dead(
         &mut self,
         node: NodeId,
@@ -78,9 +101,11 @@ impl DirectoryState {
         events: &mut Vec<Event>,
     ) -> Result<Outcome, Refusal> {
         let slot = self.slot(node).ok_or(Refusal::NotMember(node))?;
-        let record = self.nodes[usize::from(slot)];
-        if record.alive && record.incarnation == incarnation {
-            Arc::make_mut(&mut self.nodes)[usize::from(slot)].alive = false;
+        let record = self.nodes.get(node).copied();
+        if record.is_some_and(|record| record.alive && record.incarnation == incarnation) {
+            if let Some(record) = Arc::make_mut(&mut self.nodes).get_mut(node) {
+                record.alive = false;
+            }
             events.push(Event::NodeDied(node));
             self.lose_copies(slot, events);
         }
@@ -88,14 +113,25 @@ impl DirectoryState {
     }
 
     /// A node's copies are gone, and not on purpose: what is wanted stays, so the rest is repaired.
-    fn lose_copies(&mut self, slot: Slot, events: &mut Vec<Event>) {
+    pub(super) fn lose_copies(&mut self, slot: Slot, events: &mut Vec<Event>) {
         let gone = self.blocks.lose(slot);
         events.extend(gone.into_iter().map(|name| Event::Vanished { name }));
     }
 }
 
-/// What is wrong with the members of a region to be.
-fn check_members(members: &[Member]) -> Result<(), String> {
+/// A member that has not begun.
+pub(super) fn unborn(node: NodeId) -> NodeRecord {
+    NodeRecord {
+        node,
+        incarnation: Incarnation(0),
+        nonce: 0,
+        alive: false,
+        store: 0,
+    }
+}
+
+/// What is wrong with the members of a region to be; how many vote.
+fn check_members(members: &[Member]) -> Result<u32, String> {
     if members.len() > NODES_MAX {
         return Err(format!("{} members, at most {NODES_MAX}", members.len()));
     }
@@ -105,22 +141,38 @@ fn check_members(members: &[Member]) -> Result<(), String> {
         if !nodes.insert(node) {
             return Err(format!("node {node} is listed twice"));
         }
-        if member.address.is_empty() {
-            return Err(format!("node {node} has no address"));
-        }
+        check_member(member)?;
         if !addresses.insert(&member.address) {
             return Err(format!("address {} is listed twice", member.address));
         }
-        if !(1..=WEIGHT_MAX).contains(&member.weight) {
+    }
+    match members.iter().filter(|member| member.voter).count() {
+        1 => Ok(1),
+        3 => Ok(3),
+        5 => Ok(5),
+        voters => Err(format!("{voters} voters, expected 1, 3 or 5")),
+    }
+}
+
+/// What is wrong with a member, whoever the others are.
+pub(super) fn check_member(member: &Member) -> Result<(), String> {
+    let node = member.node;
+    if member.address.is_empty() {
+        return Err(format!("node {node} has no address"));
+    }
+    for (what, text) in [("address", &member.address), ("zone", &member.zone)] {
+        if text.len() > TEXT_BYTES_MAX {
+            let got = text.len();
             return Err(format!(
-                "node {node} has weight {}, expected 1 to {WEIGHT_MAX}",
-                member.weight
+                "node {node} has {what} of {got} bytes, at most {TEXT_BYTES_MAX}"
             ));
         }
     }
-    let voters = members.iter().filter(|member| member.voter).count();
-    if ![1, 3, 5].contains(&voters) {
-        return Err(format!("{voters} voters, expected 1, 3 or 5"));
+    if !(1..=WEIGHT_MAX).contains(&member.weight) {
+        return Err(format!(
+            "node {node} has weight {}, expected 1 to {WEIGHT_MAX}",
+            member.weight
+        ));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod deletes;
 mod membership;
 mod namespaces;
 mod remote;
+mod ring_change;
 
 use crate::{
     command::{Command, Event, Outcome, Refusal},
@@ -50,10 +51,13 @@ impl DirectoryState {
                 members,
                 feature_level,
             } => self.init_region(region, *log_incarnation, members, *feature_level, events),
-            Command::BeginIncarnation { node, nonce } => {
-                self.begin_incarnation(*node, *nonce, events)
+            Command::BeginIncarnation { node, nonce, store } => {
+                self.begin_incarnation(*node, *nonce, *store, events)
             }
             Command::MarkDead { node, incarnation } => self.mark_dead(*node, *incarnation, events),
+            Command::JoinNode { member } => self.join_node(member, events),
+            Command::LeaveNode { node, forget } => self.leave_node(*node, *forget, events),
+            Command::FinishMove { epoch } => Ok(self.finish_move(*epoch, events)),
             Command::Blocks(changes) => Ok(self.change_blocks(changes, events)),
             Command::OpenNamespace(namespace) => self.open_namespace(namespace, events),
             Command::Delete(deletion) => self.delete(index, deletion, events),
