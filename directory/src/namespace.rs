@@ -249,6 +249,22 @@ impl Policy {
     pub fn replicas_fit(&self) -> bool {
         (1..=REPLICAS_MAX).contains(&self.replicas)
     }
+
+    /// The first field whose value is on the wire and not built yet, with its value.
+    #[must_use]
+    pub fn not_built(&self) -> Option<(&'static str, &'static str)> {
+        if self.lossy {
+            return Some(("lossy", "true"));
+        }
+        if self.ack == AckLevel::Durable {
+            return Some(("ack", "durable"));
+        }
+        match self.replication {
+            ReplicationMode::Push => Some(("replication", "push")),
+            ReplicationMode::Hot => Some(("replication", "hot")),
+            ReplicationMode::OnDemand | ReplicationMode::None => None,
+        }
+    }
 }
 
 /// A namespace as a region keeps it.

@@ -39,6 +39,8 @@ pub(crate) enum Outcome {
     ViewBehind,
     TooShort,
     SourceFailed,
+    /// Recomputing the rest is expected to be faster than fetching it.
+    Recompute,
 }
 
 /// What a get did.
@@ -51,6 +53,7 @@ pub(crate) struct Summary {
     pub(crate) blocks: u32,
     pub(crate) tokens: u64,
     pub(crate) estimated_fetch_ms: Option<f64>,
+    pub(crate) estimated_recompute_ms: Option<f64>,
     pub(crate) fetch_ms: Option<f64>,
     pub(crate) position: Option<FeedPosition>,
     pub(crate) fill_position: Option<FeedPosition>,
@@ -66,6 +69,7 @@ impl Summary {
             blocks: 0,
             tokens: 0,
             estimated_fetch_ms: None,
+            estimated_recompute_ms: None,
             fetch_ms: None,
             position,
             fill_position: None,

@@ -20,6 +20,7 @@ mod meters;
 mod peers;
 mod pending;
 mod pieces;
+mod policies;
 mod read;
 mod request;
 mod rpc;

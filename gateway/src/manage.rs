@@ -65,12 +65,7 @@ pub(crate) async fn open(
     let command = Command::OpenNamespace(namespace);
     let (at, outcome) = propose(gateway, &command, until).await?;
     let opened = judge(outcome)?;
-    let seen = until.min(Instant::now() + OWN_VIEW);
-    if !gateway
-        .views
-        .at_least(std::slice::from_ref(&at), seen)
-        .await
-    {
+    if !shown_here(gateway, &at, until).await {
         let what = "the namespace is open, and this gateway does not show it yet: open it again";
         return Err(Problem::unavailable(what));
     }
@@ -144,17 +139,19 @@ pub(crate) async fn delete(
         control::delete(channel, deletion, until)
     });
     let (at, deleted) = answer.await?;
-    // Reads through this gateway then follow the delete without naming its position.
-    let seen = until.min(Instant::now() + OWN_VIEW);
-    gateway
-        .views
-        .at_least(std::slice::from_ref(&at), seen)
-        .await;
+    shown_here(gateway, &at, until).await;
     Ok((at, deleted))
 }
 
+/// Waits for this gateway's own view, so that reads through it follow what was done without
+/// naming its position. A view that is slow does not undo it.
+pub(crate) async fn shown_here(gateway: &Gateway, at: &FeedPosition, until: Instant) -> bool {
+    let seen = until.min(Instant::now() + OWN_VIEW);
+    gateway.views.at_least(std::slice::from_ref(at), seen).await
+}
+
 /// Asks nodes in turn until one answers for good.
-async fn on_some_node<T, F>(
+pub(crate) async fn on_some_node<T, F>(
     gateway: &Gateway,
     until: Instant,
     method: &'static str,

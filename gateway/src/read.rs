@@ -194,6 +194,7 @@ pub(crate) async fn get(
             tokens: u64::from(run.blocks) * u64::from(want.namespace.description.block_tokens),
             sources: run.sources,
             estimated_fetch_ms: run.estimated_fetch_ms,
+            estimated_recompute_ms: None,
             fetch_ms: run.fetch_ms,
             position,
             fill_position: fills.0,

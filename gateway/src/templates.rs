@@ -103,17 +103,7 @@ impl Template {
     /// The first field whose value is on the wire and not built yet, with its value.
     #[must_use]
     pub fn not_built(&self) -> Option<(&'static str, &'static str)> {
-        if self.lossy {
-            return Some(("lossy", "true"));
-        }
-        if self.ack == Ack::Durable {
-            return Some(("ack", "durable"));
-        }
-        match self.replication {
-            Replication::Push => Some(("replication", "push")),
-            Replication::Hot => Some(("replication", "hot")),
-            Replication::OnDemand | Replication::None => None,
-        }
+        self.policy().not_built()
     }
 
     /// The policy that it stands for.

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::{
     dev::{DevArgs, MeshArgs},
+    policy::{NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs},
     replay::{Pace, ReplayArgs},
     verbs::{
         ChainArgs, DeleteArgs, GetArgs, NamespaceOpenArgs, NamespaceVerb, PutArgs, RegionVerb,
@@ -14,6 +15,7 @@ pub use self::{
 use crate::output::Format;
 
 mod dev;
+mod policy;
 mod replay;
 mod verbs;
 
@@ -30,6 +32,7 @@ Examples:
   meshctl region init --node 127.0.0.1:7410      form a region, once
   meshctl region list                            what a gateway sees of the others
   meshctl topology show, meshctl node list, meshctl namespace list, meshctl stats
+  meshctl namespace show notes, meshctl namespace set notes --ttl 3600
 
 Exit codes:
   0   ok
@@ -117,7 +120,7 @@ pub enum Verb {
     /// The nodes of a region
     #[command(subcommand)]
     Node(NodeVerb),
-    /// Make a namespace known, list all
+    /// Make a namespace known, list all, change one
     #[command(subcommand)]
     Namespace(NamespaceVerb),
     /// How much of a chain is here, and in every other region

@@ -10,6 +10,7 @@ use serde::Serializer;
 use tonic::{Code, Request, Status, transport::Channel};
 
 pub mod cache;
+mod policy;
 pub mod topology;
 
 /// Why a call brought no answer.

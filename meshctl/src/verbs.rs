@@ -19,6 +19,7 @@ mod get;
 mod lookup;
 mod namespace;
 mod node;
+mod policy;
 mod put;
 mod region;
 mod stats;
@@ -43,6 +44,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Node(NodeVerb::List) => node::list(global).await,
         Verb::Namespace(NamespaceVerb::Open(open)) => namespace::open(global, open).await,
         Verb::Namespace(NamespaceVerb::List) => namespace::list(global).await,
+        Verb::Namespace(NamespaceVerb::Show(args)) => policy::show(global, &args).await,
+        Verb::Namespace(NamespaceVerb::Set(args)) => policy::set(global, &args).await,
+        Verb::Namespace(NamespaceVerb::Raise(args)) => policy::raise(global, &args).await,
         Verb::Lookup(lookup) => lookup::run(global, &lookup).await,
         Verb::Put(put) => put::run(global, &put).await,
         Verb::Get(get) => get::run(global, &get).await,

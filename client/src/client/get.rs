@@ -71,6 +71,9 @@ pub enum GetOutcome {
     TooShort,
     /// A source failed or sent wrong bytes: the run before it came.
     SourceFailed,
+    /// Recomputing the rest is expected to be faster than fetching it: what the region itself
+    /// has came.
+    Recompute,
 }
 
 /// Blocks of one region.
@@ -97,7 +100,9 @@ pub struct GetSummary {
     pub tokens: u64,
     /// What the fetch was expected to take, when another region was asked, milliseconds.
     pub estimated_fetch_ms: Option<f64>,
-    /// What it took, milliseconds.
+    /// What recomputing the same blocks was expected to take, where a prefill rate is known.
+    pub estimated_recompute_ms: Option<f64>,
+    /// What the fetch took, milliseconds.
     pub fetch_ms: Option<f64>,
     /// The local view that answered.
     pub position: Option<FeedPosition>,
@@ -289,6 +294,7 @@ impl GetStream {
         };
         self.summary = Some(GetSummary {
             estimated_fetch_ms: summary.estimated_fetch_ms,
+            estimated_recompute_ms: summary.estimated_recompute_ms,
             fetch_ms: summary.fetch_ms,
             position: summary.position,
             fill_position: summary.fill_position,
@@ -319,6 +325,7 @@ impl GetStream {
             blocks,
             tokens: u64::from(blocks) * u64::from(self.block_tokens),
             estimated_fetch_ms: None,
+            estimated_recompute_ms: None,
             fetch_ms: None,
             position: None,
             fill_position: None,

@@ -137,6 +137,7 @@ impl FromWire for GetSummary {
             Ok(wire::GetOutcome::ViewBehind) => GetOutcome::ViewBehind,
             Ok(wire::GetOutcome::TooShort) => GetOutcome::TooShort,
             Ok(wire::GetOutcome::SourceFailed) => GetOutcome::SourceFailed,
+            Ok(wire::GetOutcome::Recompute) => GetOutcome::Recompute,
             Ok(wire::GetOutcome::Unspecified) => return Err(WireError::Missing("outcome")),
             Err(why) => return Err(WireError::field("outcome", why)),
         };
@@ -157,6 +158,7 @@ impl FromWire for GetSummary {
             blocks: wire.blocks,
             tokens: wire.tokens,
             estimated_fetch_ms: wire.estimated_fetch_ms,
+            estimated_recompute_ms: wire.estimated_recompute_ms,
             fetch_ms: wire.fetch_ms,
             position: optional(wire.position)?,
             fill_position: optional(wire.fill_position)?,

@@ -169,6 +169,7 @@ fn read_summary(summary: &wire::GetSummary) -> Summary {
         Ok(wire::GetOutcome::OutOfTime) => Outcome::OutOfTime,
         Ok(wire::GetOutcome::ViewBehind) => Outcome::ViewBehind,
         Ok(wire::GetOutcome::TooShort) => Outcome::TooShort,
+        Ok(wire::GetOutcome::Recompute) => Outcome::Recompute,
         Ok(wire::GetOutcome::SourceFailed | wire::GetOutcome::Unspecified) | Err(_) => {
             Outcome::SourceFailed
         }

@@ -79,14 +79,14 @@ pub(crate) async fn delete(
     Ok((position.map_err(unreadable)?, response.deleted))
 }
 
-fn timed<T>(message: T, until: Instant) -> Request<T> {
+pub(super) fn timed<T>(message: T, until: Instant) -> Request<T> {
     let left = until.saturating_duration_since(Instant::now());
     let mut request = Request::new(message);
     request.set_timeout(left.max(Duration::from_millis(1)));
     request
 }
 
-fn unreadable(error: convert::WireError) -> Failure {
+pub(super) fn unreadable(error: convert::WireError) -> Failure {
     Failure::Next(error.to_string())
 }
 

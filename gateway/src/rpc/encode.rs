@@ -77,6 +77,7 @@ fn write_summary(summary: Summary) -> wire::GetSummary {
         Outcome::ViewBehind => wire::GetOutcome::ViewBehind,
         Outcome::TooShort => wire::GetOutcome::TooShort,
         Outcome::SourceFailed => wire::GetOutcome::SourceFailed,
+        Outcome::Recompute => wire::GetOutcome::Recompute,
     };
     let sources = summary.sources.into_iter();
     wire::GetSummary {
@@ -91,6 +92,7 @@ fn write_summary(summary: Summary) -> wire::GetSummary {
         blocks: summary.blocks,
         tokens: summary.tokens,
         estimated_fetch_ms: summary.estimated_fetch_ms,
+        estimated_recompute_ms: summary.estimated_recompute_ms,
         fetch_ms: summary.fetch_ms,
         position: summary.position.map(|at| at.to_wire()),
         fill_position: summary.fill_position.map(|at| at.to_wire()),

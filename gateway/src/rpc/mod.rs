@@ -7,6 +7,7 @@ mod decode;
 mod encode;
 pub(crate) mod hand;
 pub(crate) mod messages;
+pub(crate) mod policy;
 pub(crate) mod topology;
 pub(crate) mod touch;
 

@@ -1,4 +1,4 @@
-//! Serves what only reads of `Topology`, from the views.
+//! Serves what only reads of `Topology`, from the views, and passes on what is about namespaces.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,7 +7,7 @@ use kvmesh_directory::{DirectoryState, NodeId, limits::VIRTUAL_NODES_PER_WEIGHT}
 use kvmesh_proto::v1::{self as wire, topology_server::Topology};
 use tonic::{Request, Response, Status};
 
-use super::encode;
+use super::{encode, policy};
 use crate::context::Gateway;
 
 /// Entries that are counted before other tasks get their turn.
@@ -131,8 +131,14 @@ impl Topology for Rpc {
         _request: Request<wire::ListNamespacesRequest>,
     ) -> Result<Response<wire::ListNamespacesResponse>, Status> {
         let local = &self.gateway.views.local;
-        let namespaces = local.with(|state| state.namespaces().map(ToWire::to_wire).collect());
-        Ok(Response::new(wire::ListNamespacesResponse { namespaces }))
+        let (namespaces, position) = local.with(|state| {
+            let namespaces = state.namespaces().map(ToWire::to_wire).collect();
+            (namespaces, state.position().map(|at| at.to_wire()))
+        });
+        Ok(Response::new(wire::ListNamespacesResponse {
+            namespaces,
+            position,
+        }))
     }
 
     async fn stats(
@@ -180,15 +186,17 @@ impl Topology for Rpc {
 
     async fn set_policy(
         &self,
-        _request: Request<wire::SetPolicyRequest>,
+        request: Request<wire::SetPolicyRequest>,
     ) -> Result<Response<wire::SetPolicyResponse>, Status> {
-        ask_a_node("SetPolicy")
+        let set = policy::serve_set(&self.gateway, request).await?;
+        Ok(Response::new(set))
     }
 
     async fn raise(
         &self,
-        _request: Request<wire::RaiseRequest>,
+        request: Request<wire::RaiseRequest>,
     ) -> Result<Response<wire::RaiseResponse>, Status> {
-        ask_a_node("Raise")
+        let raised = policy::serve_raise(&self.gateway, request).await?;
+        Ok(Response::new(raised))
     }
 }

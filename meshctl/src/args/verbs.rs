@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::policy::{NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs};
 use crate::sizes::Size;
 
 pub(super) const OPEN: &str = "\
@@ -44,6 +45,15 @@ pub enum NamespaceVerb {
     /// The namespaces of a region
     #[command(after_help = "Example: meshctl namespace list -o json")]
     List,
+    /// One namespace: description, policies, who wrote them
+    #[command(after_help = "Example: meshctl namespace show notes")]
+    Show(NamespaceArgs),
+    /// Change policies of a namespace, in all regions
+    #[command(after_help = super::policy::SET)]
+    Set(NamespaceSetArgs),
+    /// Make all blocks of a namespace unreadable, in all regions
+    #[command(after_help = super::policy::RAISE)]
+    Raise(NamespaceRaiseArgs),
 }
 
 /// What makes a namespace.

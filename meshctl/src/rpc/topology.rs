@@ -114,7 +114,7 @@ pub struct Initialised {
     pub members: Vec<(u64, String)>,
 }
 
-fn position(
+pub(super) fn position(
     peer: &Peer,
     what: &'static str,
     raw: Option<wire::FeedPosition>,
@@ -125,7 +125,7 @@ fn position(
 }
 
 impl Peer {
-    fn topology(&self) -> TopologyClient<tonic::transport::Channel> {
+    pub(super) fn topology(&self) -> TopologyClient<tonic::transport::Channel> {
         TopologyClient::new(self.channel.clone())
             .max_decoding_message_size(kvmesh_directory::limits::MESSAGE_BYTES_MAX)
     }
@@ -228,12 +228,7 @@ impl Peer {
     /// # Errors
     /// When it does not answer.
     pub async fn namespaces(&self) -> Result<Vec<Namespace>, CallError> {
-        const WHAT: &str = "listing the namespaces";
-        let request = self.request(wire::ListNamespacesRequest {});
-        let answer = self.topology().list_namespaces(request).await;
-        let answer = answer.map_err(self.failed(WHAT))?.into_inner();
-        let read = answer.namespaces.into_iter().map(Namespace::from_wire);
-        read.collect::<Result<_, _>>().map_err(self.unread(WHAT))
+        Ok(self.namespaces_at().await?.0)
     }
 
     /// Counts of the process.

@@ -3,6 +3,8 @@
 mod cache;
 pub(crate) mod copy_client;
 mod feed;
+mod leading;
+mod policy;
 mod replication;
 mod topology;
 

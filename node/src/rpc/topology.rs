@@ -121,11 +121,14 @@ impl Topology for TopologyService {
         &self,
         _request: Request<wire::ListNamespacesRequest>,
     ) -> Result<Response<wire::ListNamespacesResponse>, Status> {
-        let namespaces = self
-            .0
-            .directory
-            .with(|state| state.namespaces().map(ToWire::to_wire).collect());
-        Ok(Response::new(wire::ListNamespacesResponse { namespaces }))
+        let (namespaces, position) = self.0.directory.with(|state| {
+            let namespaces = state.namespaces().map(ToWire::to_wire).collect();
+            (namespaces, state.position().map(|at| at.to_wire()))
+        });
+        Ok(Response::new(wire::ListNamespacesResponse {
+            namespaces,
+            position,
+        }))
     }
 
     async fn stats(
@@ -165,15 +168,18 @@ impl Topology for TopologyService {
 
     async fn set_policy(
         &self,
-        _request: Request<wire::SetPolicyRequest>,
+        request: Request<wire::SetPolicyRequest>,
     ) -> Result<Response<wire::SetPolicyResponse>, Status> {
-        super::not_built("SetPolicy")
+        let set = super::policy::set_policy(&self.0, request.into_inner()).await?;
+        Ok(Response::new(set))
     }
 
     async fn raise(
         &self,
-        _request: Request<wire::RaiseRequest>,
+        request: Request<wire::RaiseRequest>,
     ) -> Result<Response<wire::RaiseResponse>, Status> {
-        super::not_built("Raise")
+        let passed_on = super::leading::passed_on(request.metadata());
+        let raised = super::policy::raise(&self.0, request.into_inner(), passed_on).await?;
+        Ok(Response::new(raised))
     }
 }

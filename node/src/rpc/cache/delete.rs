@@ -1,8 +1,8 @@
 //! `Delete`: leaves tombstones, and answers when no node serves the blocks any more.
 //!
-//! Only the leader knows what the others have applied, so that it does all of the work;
-//! another node passes the call on to it, once.
+//! The leader does all of the work, see `leading`.
 
+use futures::FutureExt;
 use kvmesh_client::{Problem, ToWire, convert};
 use kvmesh_directory::{
     BlockKey, Command, FeedPosition, Namespace,
@@ -10,18 +10,19 @@ use kvmesh_directory::{
     limits::{DELETE_NAMES_MAX, MESSAGE_BYTES_MAX},
 };
 use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
-use tokio::time::{Duration, Instant, timeout_at};
-use tonic::{Request, metadata::MetadataValue};
+use tokio::time::Instant;
+use tonic::{Status, transport::Channel};
 
 use super::{chain_of, namespace_of, range_of};
-use crate::{Settings, consensus::ProposeError, node::Node};
+use crate::{
+    Settings,
+    consensus::ProposeError,
+    node::Node,
+    rpc::leading::{at_leader, to_leader},
+};
 
-/// Marks a call that another node has passed on.
-pub(super) const PASSED_ON: &str = "kvmesh-passed-on";
 /// Names of one call.
 const NAMES_MAX: usize = 16 * DELETE_NAMES_MAX;
-/// Pause while no leader is known.
-const ELECTION_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn delete(
     node: &Node,
@@ -31,29 +32,9 @@ pub(super) async fn delete(
     let namespace = namespace_of(node, &request.namespace_id)?;
     let keys = keys_of(&request, &namespace)?;
     let deadline = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
-    loop {
-        if node.consensus.leads() {
-            match delete_here(node, &namespace, &keys, deadline).await {
-                // It stopped to lead meanwhile. Deleting twice does no harm.
-                Err(ProposeError::NotLeader) if !passed_on => {}
-                other => return other.map_err(Problem::from),
-            }
-        } else if passed_on {
-            return Err(ProposeError::NotLeader.into());
-        } else if let Some(address) = node.consensus.leader_address() {
-            match pass_on(node, &address, request.clone(), deadline).await {
-                Err(status) if status.code() == tonic::Code::Unavailable => {}
-                Err(status) => return Err(Problem::unavailable(status.message())),
-                Ok(deleted) => return Ok(deleted),
-            }
-        }
-        if timeout_at(deadline, tokio::time::sleep(ELECTION_PAUSE))
-            .await
-            .is_err()
-        {
-            return Err(Problem::OutOfTime("the delete"));
-        }
-    }
+    let here = || delete_here(node, &namespace, &keys, deadline).boxed();
+    let there = |channel| delete_there(channel, request.clone()).boxed();
+    at_leader(node, "the delete", passed_on, deadline, here, there).await
 }
 
 fn keys_of(request: &wire::DeleteRequest, namespace: &Namespace) -> Result<Vec<BlockKey>, Problem> {
@@ -104,21 +85,11 @@ async fn delete_here(
     })
 }
 
-async fn pass_on(
-    node: &Node,
-    address: &str,
+async fn delete_there(
+    channel: Channel,
     request: wire::DeleteRequest,
-    deadline: Instant,
-) -> Result<wire::DeleteResponse, tonic::Status> {
-    let channel = node.environment.channels.to(address);
-    let channel = channel.map_err(|error| Problem::Internal(error.to_string()))?;
+) -> Result<wire::DeleteResponse, Status> {
     let mut client = CacheClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let mut request = Request::new(request);
-    request
-        .metadata_mut()
-        .insert(PASSED_ON, MetadataValue::from_static("1"));
-    match timeout_at(deadline, client.delete(request)).await {
-        Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(Problem::OutOfTime("the delete").into()),
-    }
+    let answer = client.delete(to_leader(request)).await?;
+    Ok(answer.into_inner())
 }

@@ -77,7 +77,7 @@ impl Cache for CacheService {
         &self,
         request: Request<wire::DeleteRequest>,
     ) -> Result<Response<wire::DeleteResponse>, Status> {
-        let passed_on = request.metadata().contains_key(delete::PASSED_ON);
+        let passed_on = super::leading::passed_on(request.metadata());
         let deleted = delete::delete(&self.0, request.into_inner(), passed_on).await?;
         Ok(Response::new(deleted))
     }

@@ -1,0 +1,134 @@
+//! Flags of the verbs that change a namespace.
+
+use clap::ValueEnum;
+use kvmesh_directory::{
+    Policy,
+    namespace::{AckLevel, Fallback, ReplicationMode},
+};
+
+pub(super) const SET: &str = "\
+What is not named stays as it is. The policy is the same in all regions: the last writer wins.
+
+Example: meshctl namespace set notes --ttl 3600 --fallback always";
+
+pub(super) const RAISE: &str = "\
+Every block that was put before becomes unreadable, in this region at once, in the others as
+soon as they hear of it. It cannot be undone.
+
+Example: meshctl namespace raise notes --yes";
+
+/// What a get does about blocks that only another region has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FallbackFlag {
+    /// Fetch when that is expected to beat recomputing.
+    WhenFaster,
+    /// Fetch, bounded by the call's deadline.
+    Always,
+    /// Do not fetch.
+    Never,
+}
+
+/// Acknowledgement of puts that name no level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AckFlag {
+    /// The primary owner holds it.
+    Memory,
+    /// As many nodes as there are replicas hold it.
+    Replicated,
+}
+
+/// Whether blocks from other regions are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReplicationFlag {
+    /// They are kept in the region that asked.
+    OnDemand,
+    /// They are served and not kept.
+    None,
+}
+
+/// Which namespace.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NamespaceArgs {
+    /// Alias or id (32 hexadecimal digits) of the namespace.
+    pub name: String,
+}
+
+/// Which namespace, and whether to ask first.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NamespaceRaiseArgs {
+    /// Which.
+    #[command(flatten)]
+    pub namespace: NamespaceArgs,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// A policy; what is not named stays.
+#[derive(Debug, Clone, clap::Args)]
+#[group(required = true, multiple = true)]
+pub struct PolicyArgs {
+    /// Copies of each block in a region, 1 to 8.
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<u32>,
+    /// Acknowledgement of puts that name no level.
+    #[arg(long, value_name = "LEVEL")]
+    pub ack: Option<AckFlag>,
+    /// Seconds that a copy stays after it was written; 0: for ever.
+    #[arg(long, value_name = "SECONDS")]
+    pub ttl: Option<u64>,
+    /// Thousandths of each node's memory that stay its own when memory is short; 0: none.
+    #[arg(long, value_name = "PERMILLE")]
+    pub quota: Option<u32>,
+    /// What a get does about blocks that only another region has.
+    #[arg(long, value_name = "WHEN")]
+    pub fallback: Option<FallbackFlag>,
+    /// Whether blocks from other regions are kept.
+    #[arg(long, value_name = "MODE")]
+    pub replication: Option<ReplicationFlag>,
+    /// Tokens per second that engines compute; 0: learn it from their reports.
+    #[arg(long, value_name = "TOKENS")]
+    pub prefill_rate: Option<f64>,
+}
+
+/// A namespace and what its policy becomes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NamespaceSetArgs {
+    /// Which.
+    #[command(flatten)]
+    pub namespace: NamespaceArgs,
+    /// What.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+impl PolicyArgs {
+    /// The policy with what is named here.
+    #[must_use]
+    pub fn over(&self, policy: &Policy) -> Policy {
+        Policy {
+            replicas: self.replicas.unwrap_or(policy.replicas),
+            ack: self.ack.map_or(policy.ack, |ack| match ack {
+                AckFlag::Memory => AckLevel::Memory,
+                AckFlag::Replicated => AckLevel::Replicated,
+            }),
+            ttl_ms: self
+                .ttl
+                .map_or(policy.ttl_ms, |ttl| ttl.saturating_mul(1_000)),
+            quota_permille: self.quota.unwrap_or(policy.quota_permille),
+            fallback: self.fallback.map_or(policy.fallback, |when| match when {
+                FallbackFlag::WhenFaster => Fallback::WhenFaster,
+                FallbackFlag::Always => Fallback::Always,
+                FallbackFlag::Never => Fallback::Never,
+            }),
+            replication: self
+                .replication
+                .map_or(policy.replication, |mode| match mode {
+                    ReplicationFlag::OnDemand => ReplicationMode::OnDemand,
+                    ReplicationFlag::None => ReplicationMode::None,
+                }),
+            prefill_rate: self.prefill_rate.unwrap_or(policy.prefill_rate),
+            ..policy.clone()
+        }
+    }
+}
