@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -20,6 +21,8 @@ use tokio::{
     net::TcpStream,
 };
 use tonic::transport::{Channel, Endpoint, server::Connected};
+
+use crate::tls::{Expected, Identity};
 
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -38,13 +41,56 @@ pub const FRAME_BYTES_MAX: u32 = 1 << 20;
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
+/// Both ends of a connection, as they proved to one another by their certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Who this end is.
+    pub own: Arc<Identity>,
+    /// Who the other end is.
+    pub peer: Arc<Identity>,
+}
+
 /// A byte stream as servers accept it and connectors give it.
-pub struct BoxedIo(Box<dyn Io>);
+pub struct BoxedIo {
+    io: Box<dyn Io>,
+    link: Option<Link>,
+    remote: Option<SocketAddr>,
+}
 
 impl BoxedIo {
     /// Wraps a stream.
     pub fn new(io: impl Io + 'static) -> Self {
-        Self(Box::new(io))
+        Self {
+            io: Box::new(io),
+            link: None,
+            remote: None,
+        }
+    }
+
+    /// The same stream, with where it comes from; for logs.
+    #[must_use]
+    pub fn with_remote(self, remote: impl Into<Option<SocketAddr>>) -> Self {
+        let remote = remote.into();
+        Self { remote, ..self }
+    }
+
+    /// Where it comes from, when it was accepted from a socket.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    /// The same stream, with ends that are known.
+    #[must_use]
+    pub fn with_link(self, link: impl Into<Option<Link>>) -> Self {
+        let link = link.into();
+        Self { link, ..self }
+    }
+
+    /// Who is at both ends; none: nobody proved it.
+    #[must_use]
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
     }
 }
 
@@ -54,7 +100,7 @@ impl AsyncRead for BoxedIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
@@ -64,7 +110,7 @@ impl AsyncWrite for BoxedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -72,25 +118,28 @@ impl AsyncWrite for BoxedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
 impl Connected for BoxedIo {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+    type ConnectInfo = Option<Link>;
+
+    fn connect_info(&self) -> Option<Link> {
+        self.link.clone()
+    }
 }
 
 /// Connections as a server accepts them.
@@ -103,6 +152,17 @@ pub type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxedIo>> + Send>>;
 pub trait Connect: Send + Sync + 'static {
     /// Starts to connect.
     fn connect(&self, address: &str) -> Connecting;
+
+    /// Starts to connect to whom is expected there; a connector that does not verify who is at
+    /// the other end connects to anybody.
+    fn connect_to(&self, address: &str, _expected: &Expected) -> Connecting {
+        self.connect(address)
+    }
+
+    /// How long a connection may take to be made.
+    fn time_max(&self) -> Duration {
+        CONNECT_TIMEOUT
+    }
 }
 
 /// Plain TCP without Nagle's delay.
@@ -133,7 +193,8 @@ pub struct AddressError {
 #[derive(Clone)]
 pub struct Channels {
     connector: Arc<dyn Connect>,
-    open: Arc<Mutex<HashMap<String, Channel>>>,
+    expected: Expected,
+    open: Arc<Mutex<HashMap<(String, Expected), Channel>>>,
 }
 
 impl Channels {
@@ -142,6 +203,7 @@ impl Channels {
     pub fn new(connector: Arc<dyn Connect>) -> Self {
         Self {
             connector,
+            expected: Expected::default(),
             open: Arc::default(),
         }
     }
@@ -150,7 +212,20 @@ impl Channels {
     /// not queue behind blocks.
     #[must_use]
     pub fn apart(&self) -> Self {
-        Self::new(Arc::clone(&self.connector))
+        Self {
+            open: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The same channels, for addresses where only such processes are expected: another one is
+    /// not connected to. It shows over TLS only.
+    #[must_use]
+    pub fn expecting(&self, expected: Expected) -> Self {
+        Self {
+            expected,
+            ..self.clone()
+        }
     }
 
     /// The channel to an address, connected when it is first used and again whenever it broke.
@@ -159,38 +234,43 @@ impl Channels {
     /// When the address is not `host:port`.
     pub fn to(&self, address: &str) -> Result<Channel, AddressError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = open.get(address) {
+        let key = (address.to_owned(), self.expected.clone());
+        if let Some(channel) = open.get(&key) {
             return Ok(channel.clone());
         }
-        let channel = connect_lazy(address, Arc::clone(&self.connector))?;
-        open.insert(address.to_owned(), channel.clone());
+        let channel = connect_lazy(address, Arc::clone(&self.connector), &self.expected)?;
+        open.insert(key, channel.clone());
         Ok(channel)
     }
 
     /// Forgets the channel to an address, so that the next use makes a new connection.
     pub fn forget(&self, address: &str) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.remove(address);
+        open.remove(&(address.to_owned(), self.expected.clone()));
     }
 }
 
-fn connect_lazy(address: &str, connector: Arc<dyn Connect>) -> Result<Channel, AddressError> {
+fn connect_lazy(
+    address: &str,
+    connector: Arc<dyn Connect>,
+    expected: &Expected,
+) -> Result<Channel, AddressError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|source| AddressError {
             address: address.to_owned(),
             source,
         })?
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(connector.time_max())
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX);
-    let target: Arc<str> = address.into();
+    let (target, expected): (Arc<str>, _) = (address.into(), expected.clone());
     Ok(
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let connecting = connector.connect(&target);
+            let connecting = connector.connect_to(&target, &expected);
             async move { connecting.await.map(TokioIo::new) }
         })),
     )

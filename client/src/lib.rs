@@ -10,6 +10,7 @@ pub mod random;
 pub mod refusal;
 mod rpc;
 pub mod status;
+pub mod tls;
 
 #[cfg(test)]
 mod fake_net_test;

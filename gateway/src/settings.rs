@@ -8,7 +8,8 @@ use kvmesh_directory::{
 };
 use kvmesh_process::{
     program::ProgramSettings,
-    settings::{Check, Impossible},
+    settings::{Check, Impossible, possible},
+    tls::{Expected, Role, TlsSettings},
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// `host:port` for Prometheus.
     pub metrics_listen: SocketAddr,
+    /// Whether metrics, which are plain HTTP, may be served beyond loopback.
+    pub metrics_beyond_loopback: bool,
     /// Addresses of the region's nodes: where its feed is followed and namespaces are opened.
     pub nodes: Vec<String>,
     /// Addresses of the region's region-syncs; without any the mesh is this region alone.
@@ -57,6 +60,8 @@ pub struct Settings {
     pub shutdown_grace_ms: u64,
     /// `EnvFilter` directive for logs.
     pub log: String,
+    /// Certificate, key and CA; without them gRPC is plaintext, on loopback only.
+    pub tls: TlsSettings,
     /// Policies that a namespace may be opened with, by name.
     pub templates: BTreeMap<String, Template>,
 }
@@ -67,6 +72,7 @@ impl Default for Settings {
             region: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
+            metrics_beyond_loopback: false,
             nodes: Vec::new(),
             region_syncs: Vec::new(),
             lookup_deadline_ms: 50,
@@ -83,6 +89,7 @@ impl Default for Settings {
             calls_max: 4_096,
             shutdown_grace_ms: 30_000,
             log: kvmesh_process::telemetry::LOG_FILTER.to_owned(),
+            tls: TlsSettings::default(),
             templates: templates::built_in(),
         }
     }
@@ -113,16 +120,13 @@ impl Settings {
 impl Check for Settings {
     fn check(&self) -> Result<(), Impossible> {
         self.region_id()?;
-        for (key, address) in [
-            ("listen", self.listen),
-            ("metrics_listen", self.metrics_listen),
-        ] {
-            if !address.ip().is_loopback() {
-                let want =
-                    "a loopback address: a listener beyond it needs TLS, which is not built yet";
-                return Err(impossible(key, &address, want));
-            }
+        possible::Listeners {
+            listen: self.listen,
+            metrics_listen: self.metrics_listen,
+            metrics_beyond_loopback: self.metrics_beyond_loopback,
+            tls: &self.tls,
         }
+        .check()?;
         if self.nodes.is_empty() {
             let want = "the addresses of the region's nodes, at least one";
             return Err(impossible("nodes", &"empty", want));
@@ -150,6 +154,18 @@ impl ProgramSettings for Settings {
 
     fn instance(&self) -> String {
         format!("{}/gateway", self.region)
+    }
+
+    fn tls(&self) -> &TlsSettings {
+        &self.tls
+    }
+
+    fn own_identity(&self) -> Expected {
+        Expected {
+            role: Some(Role::Gateway),
+            region: self.region.parse().ok(),
+            name: None,
+        }
     }
 
     fn log(&self) -> &str {

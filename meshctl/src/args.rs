@@ -6,8 +6,10 @@ use clap::{Parser, Subcommand};
 
 pub use self::{
     dev::{DevArgs, MeshArgs},
+    pki::{PkiInitArgs, PkiIssueArgs, PkiShowArgs, PkiVerb},
     policy::{NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs},
     replay::{Pace, ReplayArgs},
+    tls::TlsArgs,
     verbs::{
         ChainArgs, DeleteArgs, GetArgs, NamespaceOpenArgs, NamespaceVerb, PutArgs, RegionVerb,
     },
@@ -15,8 +17,10 @@ pub use self::{
 use crate::output::Format;
 
 mod dev;
+mod pki;
 mod policy;
 mod replay;
+mod tls;
 mod verbs;
 
 const AFTER_HELP: &str = "\
@@ -33,6 +37,7 @@ Examples:
   meshctl region list                            what a gateway sees of the others
   meshctl topology show, meshctl node list, meshctl namespace list, meshctl stats
   meshctl namespace show notes, meshctl namespace set notes --ttl 3600
+  meshctl pki init pki                           certificates for a mesh of your own
 
 Exit codes:
   0   ok
@@ -76,6 +81,9 @@ pub struct Global {
     /// What to log to standard error: a level, or module=level pairs
     #[arg(long, global = true, value_name = "FILTER", default_value = LOG)]
     pub log: String,
+    /// Who calls.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// Problems, but for those that openraft meets and mends in every election.
@@ -138,6 +146,9 @@ pub enum Verb {
     /// Counts of a region, or of a node
     #[command(after_help = "Example: meshctl stats --gateway 127.0.0.1:7401 -o json")]
     Stats,
+    /// Certificates for a mesh
+    #[command(subcommand, long_about = pki::ABOUT)]
+    Pki(PkiVerb),
     /// Run a whole mesh in this process
     #[command(long_about = dev::ABOUT, after_help = dev::EXAMPLES)]
     Dev(DevArgs),

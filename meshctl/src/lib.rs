@@ -9,6 +9,7 @@ pub mod dev;
 pub mod exit;
 pub mod logs;
 pub mod output;
+pub mod pki;
 pub mod replay;
 pub mod rpc;
 pub mod sizes;

@@ -13,6 +13,7 @@ use anyhow::Context;
 use kvmesh_client::{
     channel::{Channels, TcpConnect},
     client::Chain,
+    tls::Role,
 };
 use kvmesh_directory::{Description, Namespace, limits::BLOCK_BYTES_MAX};
 use tokio::time::Instant;
@@ -66,7 +67,11 @@ pub async fn run(global: &Global, args: ReplayArgs) -> anyhow::Result<()> {
             .await
             .map_err(|error| exit::set_up(format!("the mesh cannot be set up: {error:#}")))?;
         let addresses = mesh.regions().iter().map(|region| region.gateway.clone());
-        let replayed = replay(&args, &trace, addresses.collect()).await;
+        let gateways = gateways(addresses, &Channels::new(Arc::new(TcpConnect)));
+        let replayed = match gateways {
+            Ok(gateways) => replay(&args, &trace, gateways).await,
+            Err(error) => Err(error),
+        };
         let crossed = mesh.links().crossed();
         mesh.stop().await;
         replayed.map(|mut report| {
@@ -75,7 +80,9 @@ pub async fn run(global: &Global, args: ReplayArgs) -> anyhow::Result<()> {
             report
         })
     } else {
-        replay(&args, &trace, global.gateway.clone()).await
+        let channels = global.tls.channels(Role::Gateway)?;
+        let gateways = gateways(global.gateway.iter().cloned(), &channels)?;
+        replay(&args, &trace, gateways).await
     }?;
     emit(global.output, &report, || report.table())?;
     anyhow::ensure!(report.ok, "{}", report.broken.join("; "));
@@ -92,12 +99,7 @@ fn mesh_settings(args: &ReplayArgs, trace: &Trace) -> Settings {
     settings
 }
 
-async fn replay(
-    args: &ReplayArgs,
-    trace: &Trace,
-    addresses: Vec<String>,
-) -> anyhow::Result<Report> {
-    let gateways = gateways(&addresses)?;
+async fn replay(args: &ReplayArgs, trace: &Trace, gateways: Vec<Peer>) -> anyhow::Result<Report> {
     let regions = regions(&gateways).await?;
     let assignment = Assignment::new(trace, regions.len(), args.sticky, args.seed);
     if let Some(path) = &args.assignment_out {
@@ -126,12 +128,13 @@ async fn replay(
     Ok(report(args, &driver, &assignment, want, started.elapsed()))
 }
 
-fn gateways(addresses: &[String]) -> anyhow::Result<Vec<Peer>> {
-    let channels = Channels::new(Arc::new(TcpConnect));
-    let peers = addresses
-        .iter()
-        .map(|address| Peer::new(&channels, address, CALL_DEADLINE));
-    peers.collect()
+fn gateways(
+    addresses: impl Iterator<Item = String>,
+    channels: &Channels,
+) -> anyhow::Result<Vec<Peer>> {
+    addresses
+        .map(|address| Peer::new(channels, &address, CALL_DEADLINE))
+        .collect()
 }
 
 /// Which region each gateway is the door of; no two of one.

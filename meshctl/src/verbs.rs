@@ -1,9 +1,8 @@
 //! One file per family of verbs; here: which verb runs, and what all of them need.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use kvmesh_client::channel::{Channels, TcpConnect};
-use kvmesh_client::client::Chain;
+use kvmesh_client::{client::Chain, tls::Role};
 use kvmesh_directory::{Namespace, NamespaceId};
 use tokio::time::Instant;
 
@@ -19,6 +18,7 @@ mod get;
 mod lookup;
 mod namespace;
 mod node;
+mod pki;
 mod policy;
 mod put;
 mod region;
@@ -52,6 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Get(get) => get::run(global, &get).await,
         Verb::Delete(delete) => delete::run(global, &delete).await,
         Verb::Stats => stats::run(global).await,
+        Verb::Pki(verb) => pki::run(global, verb),
         Verb::Dev(dev) => dev::run(global, dev).await,
         Verb::Replay(replay) => replay::run(global, replay).await,
     }
@@ -59,13 +60,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 /// The process that the flags name.
 fn peer(global: &Global) -> anyhow::Result<Peer> {
-    at(global, global.address())
+    let role = match &global.node {
+        Some(_) => Role::Node,
+        None => Role::Gateway,
+    };
+    at(global, role, global.address())
 }
 
 /// The process at an address.
-fn at(global: &Global, address: &str) -> anyhow::Result<Peer> {
-    let channels = Channels::new(Arc::new(TcpConnect));
-    Peer::new(&channels, address, global.call_timeout())
+fn at(global: &Global, role: Role, address: &str) -> anyhow::Result<Peer> {
+    Peer::new(&global.tls.channels(role)?, address, global.call_timeout())
 }
 
 /// The namespace with this alias or id.

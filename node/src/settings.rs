@@ -5,8 +5,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use kvmesh_directory::{Member, NodeId, RegionId, limits::WEIGHT_MAX};
 use kvmesh_process::{
     program::ProgramSettings,
-    settings::{Check, Impossible},
+    settings::{Check, Impossible, possible},
     telemetry,
+    tls::{Expected, Role, TlsSettings},
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub advertise: String,
     /// Where Prometheus metrics are served.
     pub metrics_listen: SocketAddr,
+    /// Whether metrics, which are plain HTTP, may be served beyond loopback.
+    pub metrics_beyond_loopback: bool,
     /// Log filter, as `tracing`'s `EnvFilter` reads it.
     pub log: String,
     /// Memory for blocks; 0: 60 % of what the process may use.
@@ -70,6 +73,8 @@ pub struct Settings {
     pub repair_rate: u64,
     /// How long calls in flight may go on at shutdown.
     pub shutdown_grace_ms: u64,
+    /// Certificate, key and CA; without them gRPC is plaintext, on loopback only.
+    pub tls: TlsSettings,
 }
 
 /// One of a region's first members.
@@ -109,6 +114,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 7410)),
             advertise: String::new(),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7411)),
+            metrics_beyond_loopback: false,
             log: telemetry::LOG_FILTER.to_owned(),
             memory_bytes: 0,
             inflight_bytes_max: 0,
@@ -130,6 +136,7 @@ impl Default for Settings {
             provisional_ttl_ms: 30_000,
             repair_rate: 100_000_000,
             shutdown_grace_ms: 30_000,
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -213,15 +220,13 @@ impl Check for Settings {
             return Err(impossible("region", &self.region, error));
         }
         self.check_numbers()?;
-        for (key, address) in [
-            ("listen", self.listen),
-            ("metrics_listen", self.metrics_listen),
-        ] {
-            if !address.ip().is_loopback() {
-                let want = "a loopback address, until TLS can be set up";
-                return Err(impossible(key, address, want));
-            }
+        possible::Listeners {
+            listen: self.listen,
+            metrics_listen: self.metrics_listen,
+            metrics_beyond_loopback: self.metrics_beyond_loopback,
+            tls: &self.tls,
         }
+        .check()?;
         if self.raft_dir.as_os_str().is_empty() {
             let want = "a directory that survives restarts";
             return Err(impossible("raft_dir", "empty", want));
@@ -255,6 +260,18 @@ impl ProgramSettings for Settings {
 
     fn log(&self) -> &str {
         &self.log
+    }
+
+    fn tls(&self) -> &TlsSettings {
+        &self.tls
+    }
+
+    fn own_identity(&self) -> Expected {
+        Expected {
+            role: Some(Role::Node),
+            region: self.region.parse().ok(),
+            name: Some(self.node.to_string()),
+        }
     }
 
     fn listening(&mut self, taken: SocketAddr) {

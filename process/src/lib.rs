@@ -6,5 +6,6 @@ pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 
 pub use environment::{Environment, SystemClock, WallClock};

@@ -21,6 +21,7 @@ use crate::{
     Environment, server,
     settings::{self, Check},
     shutdown, telemetry,
+    tls::{self, Credentials, Expected, TlsSettings},
 };
 
 /// Settings or flags that cannot be, as in `sysexits.h`.
@@ -60,6 +61,10 @@ pub trait ProgramSettings: Check + Serialize + DeserializeOwned + Default {
     fn log(&self) -> &str {
         telemetry::LOG_FILTER
     }
+    /// How gRPC is secured.
+    fn tls(&self) -> &TlsSettings;
+    /// Whose certificate is its own.
+    fn own_identity(&self) -> Expected;
     /// Told which address was taken, before the program is started.
     fn listening(&mut self, _taken: SocketAddr) {}
 }
@@ -79,6 +84,13 @@ where
         Ok(settings) => settings,
         Err(error) => return fail(program, EX_USAGE, &error),
     };
+    let credentials = match settings
+        .tls()
+        .load(&settings.instance(), &settings.own_identity())
+    {
+        Ok(credentials) => credentials,
+        Err(error) => return fail(program, EX_USAGE, &error),
+    };
     if args.check_config {
         return show(program, &settings);
     }
@@ -92,7 +104,7 @@ where
         Ok(runtime) => runtime,
         Err(error) => return fail(program, EX_SOFTWARE, &error),
     };
-    match runtime.block_on(start(program, settings, serve)) {
+    match runtime.block_on(start(program, settings, credentials, serve)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(program, EX_SOFTWARE, error.as_ref()),
     }
@@ -101,6 +113,7 @@ where
 async fn start<S, E>(
     program: &str,
     mut settings: S,
+    credentials: Option<Credentials>,
     serve: impl AsyncFnOnce(S, Environment, Incoming, CancellationToken) -> Result<(), E>,
 ) -> Result<(), Box<dyn Error>>
 where
@@ -121,8 +134,9 @@ where
         say("metrics", metrics)?;
     }
     let instance = settings.instance();
-    info!(program, %instance, listen = %taken, "started");
-    serve(settings, Environment::real(&instance), incoming, stop).await?;
+    info!(program, %instance, listen = %taken, tls = credentials.is_some(), "started");
+    let (environment, incoming) = tls::secured(&instance, incoming, credentials);
+    serve(settings, environment, incoming, stop).await?;
     info!(program, %instance, "ended");
     Ok(())
 }

@@ -63,9 +63,9 @@ pub async fn listen(address: SocketAddr) -> io::Result<(SocketAddr, Incoming)> {
 
 async fn accept(listener: &TcpListener) -> io::Result<BoxedIo> {
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, remote)) => {
             stream.set_nodelay(true)?;
-            Ok(BoxedIo::new(stream))
+            Ok(BoxedIo::new(stream).with_remote(remote))
         }
         Err(error) => {
             warn!(%error, "a connection could not be accepted");
@@ -147,7 +147,13 @@ fn bounded(incoming: Incoming, connections_max: usize, over: CancellationToken) 
         let admitted = match accepted {
             Err(error) => Some(Err(error)),
             Ok(io) => match Arc::clone(&room).try_acquire_owned() {
-                Ok(permit) => Some(Ok(BoxedIo::new(Connection::new(io, permit, over.clone())))),
+                Ok(permit) => {
+                    let (link, remote) = (io.link().cloned(), io.remote());
+                    let connection = Connection::new(io, permit, over.clone());
+                    Some(Ok(BoxedIo::new(connection)
+                        .with_link(link)
+                        .with_remote(remote)))
+                }
                 Err(_) => {
                     warn!(connections_max, "too many connections: closed one");
                     None

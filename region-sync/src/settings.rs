@@ -7,6 +7,7 @@ use kvmesh_process::{
     program::ProgramSettings,
     settings::{Check, Impossible, possible},
     telemetry::LOG_FILTER,
+    tls::{Expected, Role, TlsSettings},
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where Prometheus metrics are served.
     pub metrics_listen: SocketAddr,
+    /// Whether metrics, which are plain HTTP, may be served beyond loopback.
+    pub metrics_beyond_loopback: bool,
     /// Log filter, as `tracing`'s `EnvFilter` reads it.
     pub log: String,
     /// `host:port` of nodes of its own region: what other regions did is committed there.
@@ -38,6 +41,8 @@ pub struct Settings {
     pub commit_timeout_ms: u64,
     /// How long calls in flight may go on at shutdown.
     pub shutdown_grace_ms: u64,
+    /// Certificate, key and CA; without them gRPC is plaintext, on loopback only.
+    pub tls: TlsSettings,
 }
 
 /// Another region of the mesh.
@@ -65,6 +70,7 @@ impl Default for Settings {
             region: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7421)),
+            metrics_beyond_loopback: false,
             log: LOG_FILTER.to_owned(),
             nodes: Vec::new(),
             peers: Vec::new(),
@@ -74,6 +80,7 @@ impl Default for Settings {
             offline_failures: 3,
             commit_timeout_ms: 5_000,
             shutdown_grace_ms: 5_000,
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -134,8 +141,13 @@ impl Settings {
 impl Check for Settings {
     fn check(&self) -> Result<(), Impossible> {
         let own = possible::region("region", &self.region)?;
-        possible::loopback("listen", self.listen)?;
-        possible::loopback("metrics_listen", self.metrics_listen)?;
+        possible::Listeners {
+            listen: self.listen,
+            metrics_listen: self.metrics_listen,
+            metrics_beyond_loopback: self.metrics_beyond_loopback,
+            tls: &self.tls,
+        }
+        .check()?;
         possible::addresses("nodes", &self.nodes, "nodes of the own region")?;
         self.check_peers(&own)?;
         for (key, got) in [
@@ -162,6 +174,18 @@ impl ProgramSettings for Settings {
 
     fn instance(&self) -> String {
         format!("{}/region-sync", self.region)
+    }
+
+    fn tls(&self) -> &TlsSettings {
+        &self.tls
+    }
+
+    fn own_identity(&self) -> Expected {
+        Expected {
+            role: Some(Role::RegionSync),
+            region: self.region.parse().ok(),
+            name: None,
+        }
     }
 
     fn log(&self) -> &str {

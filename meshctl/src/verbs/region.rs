@@ -1,12 +1,14 @@
 //! `meshctl region`: initialise one, list all.
 
+use kvmesh_client::tls::Role;
+
 use crate::{
     args::Global,
     output::{self, emit, ms},
 };
 
 pub(super) async fn init(global: &Global) -> anyhow::Result<()> {
-    let done = super::at(global, global.node_address())?
+    let done = super::at(global, Role::Node, global.node_address())?
         .init_region()
         .await?;
     emit(global.output, &done, || {

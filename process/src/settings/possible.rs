@@ -4,19 +4,38 @@ use std::{collections::BTreeSet, net::SocketAddr, str::FromStr};
 
 use kvmesh_directory::RegionId;
 
-use super::Impossible;
+use super::{Check, Impossible};
+use crate::tls::TlsSettings;
 
-/// A listener on loopback: beyond it, traffic would need TLS, which is not built yet.
-///
-/// # Errors
-/// When the address is not of this machine only.
-pub fn loopback(key: &str, listen: SocketAddr) -> Result<(), Impossible> {
-    if listen.ip().is_loopback() {
-        return Ok(());
+/// Where a program listens. Beyond loopback, gRPC needs TLS, and the metrics, which are plain
+/// HTTP to whoever asks, need to be meant.
+#[derive(Debug, Clone, Copy)]
+pub struct Listeners<'a> {
+    /// Of gRPC.
+    pub listen: SocketAddr,
+    /// Of the metrics.
+    pub metrics_listen: SocketAddr,
+    /// Whether the metrics may be read from elsewhere.
+    pub metrics_beyond_loopback: bool,
+    /// How gRPC is secured.
+    pub tls: &'a TlsSettings,
+}
+
+impl Check for Listeners<'_> {
+    fn check(&self) -> Result<(), Impossible> {
+        self.tls.check()?;
+        if !self.listen.ip().is_loopback() && !self.tls.is_set() {
+            let want = "listening beyond loopback needs TLS: set tls.certificate, tls.key and \
+                        tls.ca, or use 127.0.0.1 or [::1]";
+            return Err(Impossible::new("listen", self.listen, want));
+        }
+        if !self.metrics_listen.ip().is_loopback() && !self.metrics_beyond_loopback {
+            let want = "metrics are plain HTTP to whoever asks: use 127.0.0.1 or [::1], or set \
+                        metrics_beyond_loopback = true where the network is yours";
+            return Err(Impossible::new("metrics_listen", self.metrics_listen, want));
+        }
+        Ok(())
     }
-    let want = "listening beyond loopback needs TLS, which is not built yet: \
-                use 127.0.0.1 or [::1], and a proxy that speaks TLS in front";
-    Err(Impossible::new(key, listen, want))
 }
 
 /// A region's name.

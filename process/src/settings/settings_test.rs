@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, io::Write, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Impossible, layer::Variable, load_from, possible};
+use crate::tls::TlsSettings;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -13,6 +14,7 @@ struct Lamp {
     bulbs: Vec<Bulb>,
     templates: BTreeMap<String, Bulb>,
     zone: Option<String>,
+    tls: TlsSettings,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,7 @@ impl Default for Lamp {
             bulbs: Vec::new(),
             templates: BTreeMap::from([("default".into(), Bulb { watts: 1 })]),
             zone: None,
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -37,7 +40,13 @@ impl Default for Lamp {
 impl Check for Lamp {
     fn check(&self) -> Result<(), Impossible> {
         possible::region("region", &self.region)?;
-        possible::loopback("listen", self.listen)?;
+        possible::Listeners {
+            listen: self.listen,
+            metrics_listen: self.listen,
+            metrics_beyond_loopback: false,
+            tls: &self.tls,
+        }
+        .check()?;
         possible::within("wait_ms", self.wait_ms, 1, 60_000)?;
         for (index, bulb) in self.bulbs.iter().enumerate() {
             possible::within(&format!("bulbs[{index}].watts"), bulb.watts, 1, 100)?;
@@ -190,6 +199,36 @@ fn impossible_values_are_refused_with_their_origin() {
         &["region=EU"],
         &["flag --set region", "\"EU\"", "a-z"],
     );
+}
+
+#[test]
+fn beyond_loopback_grpc_needs_tls_and_metrics_need_to_be_meant() {
+    let tls = TlsSettings {
+        certificate: "c".into(),
+        key: "k".into(),
+        ca: "a".into(),
+    };
+    let none = TlsSettings::default();
+    let key = |listen: [u8; 4], metrics: [u8; 4], meant, tls: &TlsSettings| {
+        let listeners = possible::Listeners {
+            listen: (listen, 1).into(),
+            metrics_listen: (metrics, 2).into(),
+            metrics_beyond_loopback: meant,
+            tls,
+        };
+        listeners.check().map_err(|impossible| impossible.key)
+    };
+    let (here, all) = ([127, 0, 0, 1], [0, 0, 0, 0]);
+    assert_eq!(key(here, here, false, &none), Ok(()));
+    assert_eq!(key(all, here, false, &none), Err("listen".to_owned()));
+    assert_eq!(key(all, here, false, &tls), Ok(()));
+    assert_eq!(key(all, all, false, &tls), Err("metrics_listen".to_owned()));
+    assert_eq!(key(all, all, true, &tls), Ok(()));
+    let half = TlsSettings {
+        key: "".into(),
+        ..tls
+    };
+    assert_eq!(key(here, here, false, &half), Err("tls.key".to_owned()));
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! The server's half of a handshake.
+
+use std::io;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    connect::HANDSHAKE_TIMEOUT,
+    credentials::Credentials,
+    error::{explained, with_causes},
+    loaded::ALPN,
+    stream::{Explained, Prefixed},
+    verify::identity_of,
+};
+use crate::channel::{BoxedIo, Link};
+
+/// First byte of every TLS handshake.
+const HANDSHAKE_RECORD: u8 = 0x16;
+/// First byte of an HTTP/2 connection without TLS.
+const PLAIN_HTTP_2: u8 = b'P';
+
+/// Takes a connection: the caller proves who it is, in time, and is known as such from then on.
+///
+/// # Errors
+/// Why it was refused, and what the caller should do.
+pub async fn accept(plain: BoxedIo, credentials: &Credentials) -> io::Result<BoxedIo> {
+    let remote = plain.remote();
+    let accepted = match timeout(HANDSHAKE_TIMEOUT, shake(plain, credentials)).await {
+        Ok(accepted) => accepted,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "it did not finish the TLS handshake in time",
+        )),
+    };
+    credentials.count("accept", accepted.as_ref().err());
+    accepted.map(|stream| stream.with_remote(remote))
+}
+
+async fn shake(mut plain: BoxedIo, credentials: &Credentials) -> io::Result<BoxedIo> {
+    let first = plain.read_u8().await?;
+    if first != HANDSHAKE_RECORD {
+        if first == PLAIN_HTTP_2 {
+            // It may be gone already.
+            let _ = plain.write_all(&goodbye()).await;
+            let _ = plain.shutdown().await;
+        }
+        let what = "it does not speak TLS: give it a certificate, its key and the CA";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    let loaded = credentials.now();
+    let acceptor = TlsAcceptor::from(loaded.server.clone());
+    let stream = acceptor.accept(Prefixed::new(first, plain)).await;
+    let stream = stream.map_err(explained)?;
+    let session = stream.get_ref().1;
+    if session.alpn_protocol() != Some(ALPN) {
+        let what = "it does not speak HTTP/2 (ALPN h2)";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    // The verifier has read the same; without a certificate there is no session.
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let peer = identity_of(certificate)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, with_causes(&error)))?;
+    let link = Link {
+        own: loaded.identity.clone(),
+        peer: peer.into(),
+    };
+    Ok(BoxedIo::new(Explained(stream)).with_link(link))
+}
+
+/// To a caller that speaks HTTP/2 without TLS, in its own language: SETTINGS, then GOAWAY with
+/// the code INADEQUATE_SECURITY.
+fn goodbye() -> Vec<u8> {
+    const WHY: &[u8] = b"this address speaks TLS: set up TLS at this end, too";
+    let header = |length: usize, kind: u8| {
+        let length = (length as u32).to_be_bytes();
+        [length[1], length[2], length[3], kind, 0, 0, 0, 0, 0]
+    };
+    let mut frames = header(0, 0x4).to_vec();
+    frames.extend(header(8 + WHY.len(), 0x7));
+    frames.extend(0_u32.to_be_bytes());
+    frames.extend(0xc_u32.to_be_bytes());
+    frames.extend(WHY);
+    frames
+}

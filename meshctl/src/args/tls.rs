@@ -1,0 +1,51 @@
+//! Flags of who the caller is.
+
+use std::{path::PathBuf, sync::Arc};
+
+use kvmesh_client::{
+    channel::{Channels, TcpConnect},
+    tls::{Credentials, Expected, Role, TlsConnect, TlsFiles},
+};
+
+use crate::exit;
+
+/// Certificate, key and CA: all three or none. Without them connections are plaintext.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Options of all verbs")]
+pub struct TlsArgs {
+    /// Certificate to call with, PEM; see `meshctl pki`
+    #[arg(long, global = true, value_name = "FILE", env = "KVMESH_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, global = true, value_name = "FILE", env = "KVMESH_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// CAs to trust, PEM
+    #[arg(long, global = true, value_name = "FILE", env = "KVMESH_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// Channels to processes of a role.
+    ///
+    /// # Errors
+    /// When only some of the flags are there, or their files cannot be used.
+    pub fn channels(&self, role: Role) -> anyhow::Result<Channels> {
+        let plain = Arc::new(TcpConnect);
+        let files = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
+            (None, None, None) => return Ok(Channels::new(plain)),
+            (Some(certificate), Some(key), Some(ca)) => TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                ca: ca.clone(),
+            },
+            _ => {
+                let what = "TLS needs all of --tls-cert, --tls-key and --tls-ca";
+                return Err(exit::set_up(what));
+            }
+        };
+        let credentials = Credentials::load(files, "meshctl")
+            .map_err(|error| exit::set_up(format!("{:#}", anyhow::Error::new(error))))?;
+        let channels = Channels::new(Arc::new(TlsConnect::new(plain, credentials)));
+        Ok(channels.expecting(Expected::role(role)))
+    }
+}
