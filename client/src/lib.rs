@@ -6,6 +6,7 @@ pub mod channel;
 pub mod client;
 pub mod convert;
 pub mod follow;
+pub mod lease;
 pub mod random;
 pub mod refusal;
 mod rpc;

@@ -29,6 +29,9 @@ pub enum Problem {
     /// The namespace is not known in this region. Nothing was done.
     #[error("namespace {0} is not known here: open it first")]
     UnknownNamespace(String),
+    /// No such lease in this namespace. Nothing was done.
+    #[error("the lease has ended, or never was in this namespace: look the chain up again")]
+    UnknownLease,
     /// The name belongs to another description. Nothing was done.
     #[error("name {name:?} belongs to a namespace whose description differs in {}", fields.join(", "))]
     DescriptionDiffers {
@@ -109,7 +112,7 @@ impl Problem {
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid { .. } => Code::InvalidArgument,
-            Self::UnknownNamespace(_) => Code::NotFound,
+            Self::UnknownNamespace(_) | Self::UnknownLease => Code::NotFound,
             Self::DescriptionDiffers { .. }
             | Self::NotInitialised
             | Self::NotNow(_)
@@ -130,6 +133,7 @@ impl Problem {
         match self {
             Self::Invalid { .. } => "INVALID",
             Self::UnknownNamespace(_) => "UNKNOWN_NAMESPACE",
+            Self::UnknownLease => "UNKNOWN_LEASE",
             Self::DescriptionDiffers { .. } => "DESCRIPTION_DIFFERS",
             Self::NotInitialised => "NOT_INITIALISED",
             Self::Exists(_) => "EXISTS",
@@ -204,6 +208,7 @@ impl Problem {
                 Self::invalid(&wrong.field, &wrong.description)
             }
             "UNKNOWN_NAMESPACE" => Self::UnknownNamespace(fact("namespace")?),
+            "UNKNOWN_LEASE" => Self::UnknownLease,
             "DESCRIPTION_DIFFERS" => Self::DescriptionDiffers {
                 name: fact("name")?,
                 fields: differing(&details),

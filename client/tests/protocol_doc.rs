@@ -84,6 +84,11 @@ fn the_listed_values_are_the_limits() {
         ("DELETE_NAMES_MAX", limits::DELETE_NAMES_MAX as u64),
         ("SHARD_ENTRIES_MAX", limits::SHARD_ENTRIES_MAX as u64),
         ("TOMBSTONES_MAX", limits::TOMBSTONES_MAX as u64),
+        ("LEASE_MS_MAX", limits::LEASE_MS_MAX),
+        ("LEASE_BLOCKS_MAX", limits::LEASE_BLOCKS_MAX as u64),
+        ("LEASES_MAX", limits::LEASES_MAX as u64),
+        ("LEASED_COPIES_MAX", limits::LEASED_COPIES_MAX as u64),
+        ("LEASED_MEMORY_PART", limits::LEASED_MEMORY_PART),
         ("FEATURE_LEVEL", limits::FEATURE_LEVEL.into()),
         ("PROTOCOL_VERSION", limits::PROTOCOL_VERSION.into()),
     ];
@@ -104,6 +109,7 @@ fn every_code_is_listed_with_its_reason() {
     let problems = [
         Problem::invalid("field", "why"),
         Problem::UnknownNamespace(text()),
+        Problem::UnknownLease,
         Problem::DescriptionDiffers {
             name: text(),
             fields: vec![text()],

@@ -48,6 +48,16 @@ pub const DELETE_NAMES_MAX: usize = 4_096;
 pub const SHARD_ENTRIES_MAX: usize = 4_096;
 /// Tombstones of one region.
 pub const TOMBSTONES_MAX: usize = 1 << 20;
+/// Milliseconds for which a lease is granted at once; it can be renewed.
+pub const LEASE_MS_MAX: u64 = 300_000;
+/// Blocks of one lease, counted over all parts.
+pub const LEASE_BLOCKS_MAX: usize = 65_536;
+/// Leases of one node.
+pub const LEASES_MAX: usize = 4_096;
+/// Copies of all leases of one node; one that several leases share counts for each.
+pub const LEASED_COPIES_MAX: usize = 262_144;
+/// Leased copies take at most this part of a node's memory for blocks.
+pub const LEASED_MEMORY_PART: u64 = 4;
 /// Format of the log's commands that this build writes.
 pub const FEATURE_LEVEL: u32 = 1;
 /// Version of the wire protocol.
@@ -73,5 +83,14 @@ const _: () = assert!(HASH_WIDTH_MIN < HASH_WIDTH_SHORT && HASH_WIDTH_SHORT <= H
 const _: () = assert!(
     REGIONS_MAX <= u64::BITS as usize,
     "a set of regions fits 64 bits"
+);
+const _: () = assert!(
+    LEASE_BLOCKS_MAX * 64 <= MESSAGE_BYTES_MAX,
+    "the keys of a lease fit a message"
+);
+const _: () = assert!(LEASE_BLOCKS_MAX <= LEASED_COPIES_MAX && LEASES_MAX <= LEASED_COPIES_MAX);
+const _: () = assert!(
+    LEASE_MS_MAX <= u32::MAX as u64,
+    "a hold fits its field on the wire"
 );
 const _: () = assert!(DELETE_NAMES_MAX * 64 <= MESSAGE_BYTES_MAX);

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use kvmesh_directory::{Member, NodeId, RegionId, limits::WEIGHT_MAX};
+use kvmesh_directory::{
+    Member, NodeId, RegionId,
+    limits::{LEASE_MS_MAX, WEIGHT_MAX},
+};
 use kvmesh_process::{
     program::ProgramSettings,
     settings::{Check, Impossible, possible},
@@ -69,6 +72,8 @@ pub struct Settings {
     pub put_deadline_ms: u64,
     /// An unclaimed copy is dropped after so long.
     pub provisional_ttl_ms: u64,
+    /// How long a lease holds when its caller does not say; 5 minutes at most.
+    pub lease_ttl_ms: u64,
     /// Rate of repairs, bytes per second.
     pub repair_rate: u64,
     /// How long calls in flight may go on at shutdown.
@@ -134,6 +139,7 @@ impl Default for Settings {
             get_deadline_ms: 30_000,
             put_deadline_ms: 30_000,
             provisional_ttl_ms: 30_000,
+            lease_ttl_ms: 30_000,
             repair_rate: 100_000_000,
             shutdown_grace_ms: 30_000,
             tls: TlsSettings::default(),
@@ -182,6 +188,10 @@ impl Settings {
             if got == 0 {
                 return Err(impossible(key, got, "above 0"));
             }
+        }
+        if !(1..=LEASE_MS_MAX).contains(&self.lease_ttl_ms) {
+            let want = "1 to 300000";
+            return Err(impossible("lease_ttl_ms", self.lease_ttl_ms, want));
         }
         if !(1..=WEIGHT_MAX).contains(&self.weight) {
             return Err(impossible("weight", self.weight, "1 to 16"));
@@ -304,10 +314,11 @@ mod tests {
     fn impossible_values_name_their_key() {
         assert!(possible().check().is_ok());
         type Spoil = fn(&mut Settings);
-        let wrong: [(&str, Spoil); 7] = [
+        let wrong: [(&str, Spoil); 8] = [
             ("region", |s| s.region = "US".into()),
             ("node", |s| s.node = 0),
             ("weight", |s| s.weight = 17),
+            ("lease_ttl_ms", |s| s.lease_ttl_ms = 300_001),
             ("raft_dir", |s| s.raft_dir = PathBuf::new()),
             ("listen", |s| s.listen = ([0, 0, 0, 0], 1).into()),
             ("serve_lease_ms", |s| s.serve_lease_ms = 10_000),

@@ -1,4 +1,5 @@
-//! What a node does once a moment: forgets copies that were never claimed, and shows its state.
+//! What a node does once a moment: forgets copies that were never claimed, ends leases whose
+//! time is up, and shows its state.
 
 use std::sync::Arc;
 
@@ -21,12 +22,13 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         let ttl = Settings::millis(node.settings.provisional_ttl_ms);
         let expired = node.store.expire(ttl).await;
         node.metrics.expired.increment(expired as u64);
-        show(&node);
+        show(&node, node.store.expire_leases());
     }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "gauges are floats")]
-fn show(node: &Node) {
+fn show(node: &Node, leases: usize) {
+    node.metrics.leases.set(leases as f64);
     // Until this start is committed and applied, the directory still lists what was lost
     // with the start before: its counts would say that all is well.
     let begun = node.incarnation();
@@ -47,4 +49,6 @@ fn show(node: &Node) {
     metrics.memory_max.set(usage.max as f64);
     metrics.copies.set(usage.copies as f64);
     metrics.provisional.set(usage.provisional as f64);
+    metrics.leased_copies.set(usage.pinned as f64);
+    metrics.leased_bytes.set(usage.pinned_bytes as f64);
 }

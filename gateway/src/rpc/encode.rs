@@ -148,6 +148,7 @@ pub(super) fn lookup(
         position: position.map(ToWire::to_wire),
         age_ms: millis(gateway.views.local.age()),
         regions: regions(gateway),
+        ..Default::default()
     }
 }
 
@@ -170,6 +171,7 @@ fn write_match(found: Match) -> wire::ChainMatch {
                 advice: wire::Advice::Unspecified.into(),
             })
             .collect(),
+        ..Default::default()
     }
 }
 

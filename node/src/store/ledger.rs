@@ -1,14 +1,17 @@
 //! The books over the copies of this node: sizes, recency, what is committed. Pure.
 //!
-//! Invariants: `used <= max` after every call; `order` lists exactly the claimed copies,
-//! `waiting` exactly the provisional ones.
+//! Invariants: `used <= max` after every call; `order` lists exactly the claimed copies
+//! that are not pinned, `waiting` exactly the provisional ones. What is pinned is not
+//! evicted; it goes when its holder lets it go on purpose.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
 };
 
-use kvmesh_directory::{BlockName, Checksum, Copy, CopyNumber, Incarnation, NodeId};
+use kvmesh_directory::{
+    BlockName, Checksum, Copy, CopyNumber, Incarnation, NodeId, limits::LEASED_MEMORY_PART,
+};
 use tokio::time::Instant;
 
 use super::{Usage, tier::CopyKey};
@@ -17,6 +20,10 @@ use super::{Usage, tier::CopyKey};
 pub(crate) const COPY_OVERHEAD_BYTES: u64 = 512;
 /// Unclaimed copies take at most this part of the budget.
 const PROVISIONAL_SHARE: u64 = 2;
+const _: () = assert!(
+    PROVISIONAL_SHARE * LEASED_MEMORY_PART > PROVISIONAL_SHARE + LEASED_MEMORY_PART,
+    "what cannot be evicted leaves room for what can"
+);
 
 /// Whether a copy is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +79,17 @@ pub struct Full {
     pub max: u64,
 }
 
+/// What became of a wish to pin a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// It stays until it is unpinned as often.
+    Pinned,
+    /// It is not here.
+    Absent,
+    /// Too much is pinned already.
+    Full,
+}
+
 /// Least recent first; of the equally recent the deepest.
 type Rank = (u64, Reverse<u32>, CopyKey);
 
@@ -81,8 +99,13 @@ pub struct Ledger {
     copies: BTreeMap<CopyKey, Held>,
     order: BTreeSet<Rank>,
     waiting: BTreeSet<(Instant, CopyKey)>,
+    /// How often each pinned copy is.
+    pins: BTreeMap<CopyKey, u32>,
     used: u64,
     provisional: u64,
+    pinned: u64,
+    /// Of the copies in `order`.
+    evictable: u64,
     max: u64,
 }
 
@@ -94,8 +117,11 @@ impl Ledger {
             copies: BTreeMap::new(),
             order: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            pins: BTreeMap::new(),
             used: 0,
             provisional: 0,
+            pinned: 0,
+            evictable: 0,
             max,
         }
     }
@@ -108,14 +134,14 @@ impl Ledger {
         debug_assert!(!self.copies.contains_key(&key), "copy numbers are new");
         let cost = copy.bytes.saturating_add(COPY_OVERHEAD_BYTES);
         let provisional = self.provisional.saturating_add(cost);
-        if provisional > self.max / PROVISIONAL_SHARE {
+        let fixed = self.used - self.evictable;
+        if provisional > self.max / PROVISIONAL_SHARE || fixed.saturating_add(cost) > self.max {
             return Err(Full {
                 bytes: cost,
                 used: self.used,
                 max: self.max,
             });
         }
-        // Everything claimed can go, and unclaimed copies take half of the budget: it fits.
         let mut evicted = Vec::new();
         while self.used + cost > self.max {
             let Some((_, _, victim)) = self.order.first().copied() else {
@@ -137,24 +163,35 @@ impl Ledger {
     }
 
     fn list(&mut self, key: CopyKey, held: Held) {
-        let cost = held.bytes + COPY_OVERHEAD_BYTES;
+        let cost = cost(&held);
         self.used += cost;
         match held.state {
             CopyState::Provisional { since } => {
                 self.waiting.insert((since, key));
                 self.provisional += cost;
             }
+            CopyState::Claimed if self.pins.contains_key(&key) => {}
             CopyState::Claimed => {
                 self.order.insert(rank(key, &held));
+                self.evictable += cost;
             }
         }
         self.copies.insert(key, held);
     }
 
-    /// Forgets a copy.
+    /// Forgets a copy, pinned or not.
     pub fn remove(&mut self, key: CopyKey) -> Option<Held> {
+        let held = self.unlist(key)?;
+        if self.pins.remove(&key).is_some() {
+            self.pinned -= cost(&held);
+        }
+        Some(held)
+    }
+
+    /// Takes a copy out of all indexes but for its pins.
+    fn unlist(&mut self, key: CopyKey) -> Option<Held> {
         let held = self.copies.remove(&key)?;
-        let cost = held.bytes + COPY_OVERHEAD_BYTES;
+        let cost = cost(&held);
         self.used -= cost;
         match held.state {
             CopyState::Provisional { since } => {
@@ -162,15 +199,58 @@ impl Ledger {
                 self.provisional -= cost;
             }
             CopyState::Claimed => {
-                self.order.remove(&rank(key, &held));
+                if self.order.remove(&rank(key, &held)) {
+                    self.evictable -= cost;
+                }
             }
         }
         Some(held)
     }
 
+    /// Keeps a copy from being evicted, until it was unpinned as often as it was pinned.
+    pub fn pin(&mut self, key: CopyKey) -> Pin {
+        let Some(cost) = self.copies.get(&key).map(cost) else {
+            return Pin::Absent;
+        };
+        if !self.pins.contains_key(&key) {
+            if self.pinned + cost > self.max / LEASED_MEMORY_PART {
+                return Pin::Full;
+            }
+            self.pinned += cost;
+        }
+        let held = self.unlist(key);
+        *self.pins.entry(key).or_default() += 1;
+        if let Some(held) = held {
+            self.list(key, held);
+        }
+        Pin::Pinned
+    }
+
+    /// Takes one pin of a copy back. Nothing, when it has none: it went meanwhile.
+    pub fn unpin(&mut self, key: CopyKey) {
+        match self.pins.get_mut(&key) {
+            None => {}
+            Some(pins) if *pins > 1 => *pins -= 1,
+            Some(_) => {
+                let held = self.unlist(key);
+                self.pins.remove(&key);
+                if let Some(held) = held {
+                    self.pinned -= cost(&held);
+                    self.list(key, held);
+                }
+            }
+        }
+    }
+
+    /// Whether a copy is pinned.
+    #[must_use]
+    pub fn is_pinned(&self, key: CopyKey) -> bool {
+        self.pins.contains_key(&key)
+    }
+
     /// Changes what is known of a copy, and all indexes with it.
     fn change(&mut self, key: CopyKey, change: impl FnOnce(&mut Held)) -> bool {
-        let Some(mut held) = self.remove(key) else {
+        let Some(mut held) = self.unlist(key) else {
             return false;
         };
         change(&mut held);
@@ -227,11 +307,15 @@ impl Ledger {
         expired
     }
 
-    /// Gives a copy a new number; it is provisional then. False: there is none.
+    /// Gives a copy a new number; it is provisional then, and pinned as often as before.
+    /// False: there is none.
     pub fn renumber(&mut self, old: CopyKey, new: CopyKey, now: Instant) -> bool {
-        let Some(mut held) = self.remove(old) else {
+        let Some(mut held) = self.unlist(old) else {
             return false;
         };
+        if let Some(pins) = self.pins.remove(&old) {
+            self.pins.insert(new, pins);
+        }
         held.state = CopyState::Provisional { since: now };
         self.list(new, held);
         true
@@ -254,8 +338,15 @@ impl Ledger {
             max: self.max,
             copies: self.copies.len() as u64,
             provisional: self.waiting.len() as u64,
+            pinned: self.pins.len() as u64,
+            pinned_bytes: self.pinned,
         }
     }
+}
+
+/// What a copy takes of the budget.
+fn cost(held: &Held) -> u64 {
+    held.bytes + COPY_OVERHEAD_BYTES
 }
 
 fn rank(key: CopyKey, held: &Held) -> Rank {

@@ -87,6 +87,8 @@ enum Step {
     Claim(u64),
     Touch(u64, u64),
     Remove(u64),
+    Pin(u64),
+    Unpin(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -96,14 +98,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(n, bytes, depth, touched)| Step::Admit(n, bytes, depth, touched)),
         3 => number.clone().prop_map(Step::Claim),
         2 => (number.clone(), 0..6_u64).prop_map(|(n, touched)| Step::Touch(n, touched)),
-        1 => number.prop_map(Step::Remove),
+        1 => number.clone().prop_map(Step::Remove),
+        2 => number.clone().prop_map(Step::Pin),
+        1 => number.prop_map(Step::Unpin),
     ];
     prop::collection::vec(step, 0..120)
 }
 
 /// The obvious way: a list, sorted when something must go.
 #[derive(Default)]
-struct Model(Vec<(CopyKey, Held)>);
+struct Model(Vec<(CopyKey, Held)>, Vec<CopyKey>);
 
 impl Model {
     fn cost(&self, which: impl Fn(&Held) -> bool) -> u64 {
@@ -123,7 +127,7 @@ impl Model {
             let claimed = self
                 .0
                 .iter()
-                .filter(|(_, held)| held.state == CopyState::Claimed);
+                .filter(|(key, held)| held.state == CopyState::Claimed && !self.1.contains(key));
             let victim =
                 claimed.min_by_key(|(key, held)| (held.touched, Reverse(held.depth), *key));
             let victim = victim.unwrap().0;
@@ -139,6 +143,32 @@ impl Model {
         };
         self.0.push((key, held));
         Some(evicted)
+    }
+
+    fn pinned(&self) -> u64 {
+        let pinned = self.0.iter().filter(|(key, _)| self.1.contains(key));
+        pinned
+            .map(|(_, held)| held.bytes + COPY_OVERHEAD_BYTES)
+            .sum()
+    }
+
+    /// Pins as often as asked for.
+    fn pin(&mut self, key: CopyKey, max: u64) -> Pin {
+        let Some(held) = self.find(key).copied() else {
+            return Pin::Absent;
+        };
+        let cost = held.bytes + COPY_OVERHEAD_BYTES;
+        if !self.1.contains(&key) && self.pinned() + cost > max / 4 {
+            return Pin::Full;
+        }
+        self.1.push(key);
+        Pin::Pinned
+    }
+
+    fn unpin(&mut self, key: CopyKey) {
+        if let Some(at) = self.1.iter().position(|pinned| *pinned == key) {
+            self.1.remove(at);
+        }
     }
 
     fn find(&mut self, key: CopyKey) -> Option<&mut Held> {
@@ -174,11 +204,18 @@ proptest! {
                 Step::Remove(n) => {
                     let known = model.find(key(n)).copied();
                     model.0.retain(|(k, _)| *k != key(n));
+                    model.1.retain(|k| *k != key(n));
                     prop_assert_eq!(ledger.remove(key(n)), known);
+                }
+                Step::Pin(n) => prop_assert_eq!(ledger.pin(key(n)), model.pin(key(n), max)),
+                Step::Unpin(n) => {
+                    ledger.unpin(key(n));
+                    model.unpin(key(n));
                 }
             }
             prop_assert_eq!(ledger.usage().used, model.cost(|_| true));
             prop_assert!(ledger.usage().used <= max);
+            prop_assert_eq!(ledger.usage().pinned_bytes, model.pinned());
             let mut listed = model.0.clone();
             listed.sort_by_key(|(key, _)| *key);
             prop_assert_eq!(ledger.inventory(), listed);

@@ -6,18 +6,20 @@
 //! Not here: who should hold what (`write`, `repair`), nor what is committed (`applied`).
 
 mod budget;
+mod leases;
 mod ledger;
 mod memory;
 mod tier;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvmesh_client::Block;
-use kvmesh_directory::{BlockName, Checksum, Copy};
+use kvmesh_client::{Block, lease::LeaseId};
+use kvmesh_directory::{BlockName, Checksum, Copy, NamespaceId};
 use tokio::time::{Duration, Instant};
 
 pub use budget::memory_for_blocks;
-pub use ledger::{Admission, CopyState, Full, Held, Ledger};
+pub use leases::{Granted, Leases};
+pub use ledger::{Admission, CopyState, Full, Held, Ledger, Pin};
 pub use memory::MemoryTier;
 pub use tier::{BlockTier, CopyKey, Lookup, NoopTier, TierError, TierKind};
 
@@ -43,10 +45,16 @@ pub struct Usage {
     pub copies: u64,
     /// Copies that are not claimed yet.
     pub provisional: u64,
+    /// Copies that are not evicted, because somebody leased them.
+    pub pinned: u64,
+    /// What these take, with the books of each copy.
+    pub pinned_bytes: u64,
 }
 
 /// All copies of this node.
 pub struct Store {
+    /// Locked before the ledger where both are.
+    leases: Mutex<Leases>,
     ledger: Mutex<Ledger>,
     tier: Arc<dyn BlockTier>,
     started: Instant,
@@ -57,6 +65,7 @@ impl Store {
     #[must_use]
     pub fn new(tier: Arc<dyn BlockTier>, memory_bytes: u64) -> Self {
         Self {
+            leases: Mutex::default(),
             ledger: Mutex::new(Ledger::new(memory_bytes)),
             tier,
             started: Instant::now(),
@@ -65,6 +74,10 @@ impl Store {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Recency in whole seconds: blocks of one chain that are put or read together count
@@ -166,9 +179,49 @@ impl Store {
             self.remove(old).await;
             return None;
         }
-        let renumbered = self.ledger().renumber(old, new, Instant::now());
+        let renumbered = {
+            let (mut leases, mut ledger) = (self.leases(), self.ledger());
+            if ledger.is_pinned(old) {
+                leases.renumbered(old, new);
+            }
+            ledger.renumber(old, new, Instant::now())
+        };
         self.tier.remove(if renumbered { old } else { new }).await;
         renumbered.then_some(block)
+    }
+
+    /// Leases copies for `hold`, under a name that the caller chose: they are not evicted
+    /// meanwhile. A lease that exists gets them in addition and is renewed.
+    pub fn lease(
+        &self,
+        lease: (NamespaceId, LeaseId),
+        wished: &[Option<CopyKey>],
+        hold: Duration,
+    ) -> Granted {
+        let (mut leases, mut ledger) = (self.leases(), self.ledger());
+        let now = Instant::now();
+        leases.expire(&mut ledger, now);
+        leases.take(&mut ledger, lease, wished, now + hold)
+    }
+
+    /// Renews a lease; says how many of its copies are still here. None: it has ended or
+    /// never was.
+    pub fn renew_lease(&self, lease: (NamespaceId, LeaseId), hold: Duration) -> Option<usize> {
+        let mut leases = self.leases();
+        leases.renew(&self.ledger(), lease, Instant::now(), hold)
+    }
+
+    /// Ends a lease; says how many copies it covered.
+    pub fn release_lease(&self, lease: (NamespaceId, LeaseId)) -> usize {
+        let mut leases = self.leases();
+        leases.release(&mut self.ledger(), lease)
+    }
+
+    /// Ends the leases whose time is up; says how many are left.
+    pub fn expire_leases(&self) -> usize {
+        let (mut leases, mut ledger) = (self.leases(), self.ledger());
+        leases.expire(&mut ledger, Instant::now());
+        leases.count()
     }
 
     /// How much is held.

@@ -6,6 +6,7 @@ mod claims_test;
 mod delete_test;
 mod feed_test;
 mod input_test;
+mod lease_test;
 mod policy_test;
 mod put_test;
 mod region_test;

@@ -21,7 +21,8 @@ pub(super) async fn lookup(
     request: wire::LookupRequest,
 ) -> Result<wire::LookupResponse, Problem> {
     if request.hold_ms > 0 {
-        return Err(Problem::Unimplemented("hold_ms above 0".to_owned()));
+        let what = "hold_ms above 0 at a node (lease by id and keys, or ask a gateway)";
+        return Err(Problem::Unimplemented(what.to_owned()));
     }
     let namespace = namespace_of(node, &request.namespace_id)?;
     let queries = read(&request.chains, &namespace)?;
@@ -46,6 +47,7 @@ pub(super) async fn lookup(
         age_ms,
         regions: Vec::new(),
         view_behind,
+        ..Default::default()
     })
 }
 
@@ -96,6 +98,6 @@ fn find(node: &Node, namespace: &Namespace, query: &Query) -> wire::ChainMatch {
         local_bytes: bytes,
         pending_blocks: u32::try_from(pending.count()).unwrap_or(u32::MAX),
         mesh_blocks: blocks,
-        remote: Vec::new(),
+        ..Default::default()
     }
 }

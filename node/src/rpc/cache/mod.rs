@@ -2,6 +2,7 @@
 
 mod delete;
 mod get;
+mod lease;
 mod locate;
 mod lookup;
 mod open;
@@ -91,9 +92,10 @@ impl Cache for CacheService {
 
     async fn lease(
         &self,
-        _request: Request<wire::LeaseRequest>,
+        request: Request<wire::LeaseRequest>,
     ) -> Result<Response<wire::LeaseResponse>, Status> {
-        not_built("Lease")
+        let leased = lease::lease(&self.0, request.into_inner())?;
+        Ok(Response::new(leased))
     }
 
     async fn watch(
