@@ -6,6 +6,7 @@
 
 mod apply;
 mod blocks;
+mod chunks;
 mod model;
 mod namespaces;
 mod nodes;

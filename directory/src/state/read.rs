@@ -207,7 +207,7 @@ impl DirectoryState {
             checksum: row.checksum,
             bytes: row.bytes,
             depth: row.depth,
-            wanted: u32::from(row.wanted),
+            wanted: u32::from(row.holders.wanted()),
             holders,
         }
     }

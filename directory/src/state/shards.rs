@@ -46,7 +46,7 @@ impl<V> Default for Space<V> {
     }
 }
 
-impl<V> Space<V> {
+impl<V: Clone> Space<V> {
     /// The shard that has a key if any has; none when there are no shards.
     fn shard_of(&self, key: &BlockKey) -> Option<usize> {
         let wanted = head(key);
@@ -90,10 +90,9 @@ impl<V: Clone> Space<V> {
 
     /// At the median key.
     fn split(&mut self, at: usize) {
-        let mut lower = self.shards[at].rows().to_vec();
+        let mut lower: Vec<_> = self.shards[at].rows().cloned().collect();
         lower.sort_unstable_by_key(|(key, _)| *key);
         let upper = lower.split_off(lower.len() / 2);
-        lower.shrink_to_fit();
         let start = upper[0].0;
         self.shards[at] = Arc::new(Table::from_rows(lower));
         self.add_shard(at + 1, start, Table::from_rows(upper));
@@ -124,9 +123,9 @@ impl<V: Clone> Space<V> {
         else {
             return;
         };
-        let right = Arc::unwrap_or_clone(self.drop_shard(left + 1));
+        let right = self.drop_shard(left + 1);
         let left = Arc::make_mut(&mut self.shards[left]);
-        for (key, value) in right.into_rows() {
+        for (key, value) in right.rows().cloned() {
             left.insert(key, value);
         }
     }
@@ -138,7 +137,7 @@ fn head(key: &BlockKey) -> u64 {
     u64::from_be_bytes(first)
 }
 
-impl<V, const MAX: usize> CowMap<V, MAX> {
+impl<V: Clone, const MAX: usize> CowMap<V, MAX> {
     pub(super) fn new() -> Self {
         Self {
             spaces: Arc::new(BTreeMap::new()),
@@ -168,14 +167,14 @@ impl<V, const MAX: usize> CowMap<V, MAX> {
             let batch: [Option<BlockKey>; RUN_BATCH] = std::array::from_fn(|_| keys.next());
             // First where each might be, then whether it is there: reads of memory that
             // do not wait for one another are what makes a long run fast.
-            let probes = batch.map(|key| {
-                let key = key?;
-                let shard = &space.shards[space.shard_of(&key)?];
-                Some((shard, shard.probe(&key), key))
-            });
-            for probe in probes {
-                match probe {
-                    Some((shard, probe, key)) if shard.has(probe, &key) => present += 1,
+            let probe = |key: &BlockKey| {
+                let shard = &*space.shards[space.shard_of(key)?];
+                Some((shard, shard.probe(key)))
+            };
+            let probes = batch.each_ref().map(|key| key.as_ref().and_then(probe));
+            for (probe, key) in probes.into_iter().zip(&batch) {
+                match (probe, key) {
+                    (Some((shard, probe)), Some(key)) if shard.has(probe, key) => present += 1,
                     _ => return present,
                 }
             }
@@ -200,7 +199,7 @@ impl<V, const MAX: usize> CowMap<V, MAX> {
                 let after = after.map(|name| name.key());
                 let first = after.and_then(|key| space.shard_of(&key)).unwrap_or(0);
                 space.shards[first..].iter().flat_map(move |shard| {
-                    let mut rows: Vec<_> = shard.rows().iter().collect();
+                    let mut rows: Vec<_> = shard.rows().collect();
                     rows.retain(|(key, _)| after.is_none_or(|after| *key > after));
                     rows.sort_unstable_by_key(|(key, _)| *key);
                     rows.into_iter()
@@ -230,7 +229,7 @@ impl<V, const MAX: usize> CowMap<V, MAX> {
             .iter()
             .flat_map(|space| &space.shards)
         {
-            let fitting = shard.rows().iter().filter(|(_, value)| fits(value));
+            let fitting = shard.rows().filter(|(_, value)| fits(value));
             let first = names.len();
             names.extend(fitting.map(|(key, _)| BlockName::new(namespace, *key)));
             names[first..].sort_unstable();
@@ -241,7 +240,7 @@ impl<V, const MAX: usize> CowMap<V, MAX> {
     /// Values in no promised order: for sums only.
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
         let shards = self.spaces.values().flat_map(|space| &space.shards);
-        shards.flat_map(|shard| shard.rows().iter().map(|(_, value)| value))
+        shards.flat_map(|shard| shard.rows().map(|(_, value)| value))
     }
 
     #[cfg(test)]
@@ -268,7 +267,7 @@ impl<V: Clone, const MAX: usize> CowMap<V, MAX> {
         fits: impl Fn(&V) -> bool,
         mut change: impl FnMut(BlockName, &mut V),
     ) {
-        let any = |shard: &Arc<Table<V>>| shard.rows().iter().any(|(_, value)| fits(value));
+        let any = |shard: &Arc<Table<V>>| shard.rows().any(|(_, value)| fits(value));
         for (namespace, space) in Arc::make_mut(&mut self.spaces) {
             if !space.shards.iter().any(any) {
                 continue;

@@ -74,7 +74,7 @@ impl DirectoryState {
     }
 
     fn restore_entry(&mut self, name: BlockName, entry: &Entry) {
-        let mut holders = Holders::none();
+        let mut holders = Holders::none(entry.wanted.clamp(1, REPLICAS_MAX) as u8);
         for copy in &entry.holders {
             if let Some(slot) = self.current(copy) {
                 holders.set(slot, copy.copy);
@@ -86,7 +86,6 @@ impl DirectoryState {
                 checksum: entry.checksum,
                 bytes: entry.bytes,
                 depth: entry.depth,
-                wanted: entry.wanted.clamp(1, REPLICAS_MAX) as u8,
                 holders,
             };
             self.blocks.put(name, row);

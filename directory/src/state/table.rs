@@ -1,19 +1,24 @@
-//! One shard: a hash table in two arrays, made to be cloned.
+//! One shard: a hash table over rows in chunks, made to be cloned.
 //!
 //! `rows` holds the entries without gaps, in no promised order. `places` is an
 //! open-addressed table with linear probing: an occupied place has a row's number and,
 //! in its upper bits, 4 bits of the key's hash, which spare most looks at wrong rows.
-//! Cloning is two memory copies, and an entry costs its own size and about 3 bytes.
-//! Nothing depends on the order of rows: iteration sorts.
+//! Cloning copies the places and one pointer a chunk; an entry costs its own size and
+//! about 5 bytes. Nothing depends on the order of rows: iteration sorts.
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::words::BlockKey;
+use crate::{
+    state::chunks::{Chunks, ITEMS_MAX},
+    words::BlockKey,
+};
 
 const ROW_BITS: u32 = 12;
 const ROW_MASK: u16 = (1 << ROW_BITS) - 1;
-/// Rows of one table, at most. The last number is not used, so that no place looks free.
-pub(super) const ROWS_MAX: usize = ROW_MASK as usize;
+/// Rows of one table, at most.
+pub(super) const ROWS_MAX: usize = ITEMS_MAX;
+// The last number is not used, so that no place looks free.
+const _: () = assert!(ROWS_MAX <= ROW_MASK as usize);
 /// A place without a row.
 const FREE: u16 = u16::MAX;
 const PLACES_MIN: usize = 8;
@@ -28,37 +33,33 @@ pub(super) struct Probe {
 /// A map from keys of one namespace to values.
 #[derive(Debug, Clone)]
 pub(super) struct Table<V> {
-    rows: Vec<(BlockKey, V)>,
+    rows: Chunks<(BlockKey, V)>,
     /// A power of two, at least 4/3 of the rows, so that probes end.
     places: Box<[u16]>,
 }
 
-impl<V> Table<V> {
+impl<V: Clone> Table<V> {
     /// From rows with distinct keys.
     pub(super) fn from_rows(rows: Vec<(BlockKey, V)>) -> Self {
         let mut table = Self {
-            rows,
+            rows: rows.into_iter().collect(),
             places: Box::default(),
         };
         table.rebuild();
         table
     }
 
-    pub(super) fn into_rows(self) -> Vec<(BlockKey, V)> {
-        self.rows
-    }
-
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    pub(super) fn rows(&self) -> &[(BlockKey, V)] {
-        &self.rows
+    pub(super) fn rows(&self) -> impl Iterator<Item = &(BlockKey, V)> {
+        self.rows.iter()
     }
 
     pub(super) fn get(&self, key: &BlockKey) -> Option<&V> {
         self.place_of(key)
-            .map(|place| &self.rows[self.row_at(place)].1)
+            .map(|place| &self.rows.get(self.row_at(place)).1)
     }
 
     /// The first place where a key may be.
@@ -74,20 +75,16 @@ impl<V> Table<V> {
     pub(super) fn has(&self, probe: Probe, key: &BlockKey) -> bool {
         let Probe { found, upper } = probe;
         let first = found != FREE && found & !ROW_MASK == upper;
-        (first && self.rows[usize::from(found & ROW_MASK)].0 == *key) || self.get(key).is_some()
+        (first && self.rows.get(usize::from(found & ROW_MASK)).0 == *key) || self.get(key).is_some()
     }
 
     /// The value that was there.
     pub(super) fn insert(&mut self, key: BlockKey, value: V) -> Option<V> {
         if let Some(place) = self.place_of(&key) {
             let row = self.row_at(place);
-            return Some(std::mem::replace(&mut self.rows[row].1, value));
+            return Some(std::mem::replace(&mut self.rows.get_mut(row).1, value));
         }
         debug_assert!(self.rows.len() < ROWS_MAX, "shards split before");
-        if self.rows.len() == self.rows.capacity() {
-            // Grows by an eighth, not by doubling: most of memory is in rows.
-            self.rows.reserve_exact((self.rows.len() / 8).max(4));
-        }
         self.rows.push((key, value));
         if self.rows.len() * 4 > self.places.len() * 3 {
             self.rebuild();
@@ -103,10 +100,10 @@ impl<V> Table<V> {
         let last = self.rows.len() - 1;
         self.vacate(place);
         // The last row moves into the gap.
-        if let Some(place_of_last) = self.place_of(&self.rows[last].0) {
+        if let Some(place_of_last) = self.place_of(&self.rows.get(last).0) {
             self.places[place_of_last] = self.places[place_of_last] & !ROW_MASK | row as u16;
         }
-        Some(self.rows.swap_remove(row).1)
+        self.rows.swap_remove(row).map(|(_, value)| value)
     }
 
     /// Empties a place and moves later ones of its run up, so that probes find them.
@@ -114,7 +111,7 @@ impl<V> Table<V> {
         let mask = self.places.len() - 1;
         let (mut hole, mut next) = (place, (place + 1) & mask);
         while self.places[next] != FREE {
-            let home = hash(&self.rows[self.row_at(next)].0) as usize & mask;
+            let home = hash(&self.rows.get(self.row_at(next)).0) as usize & mask;
             // Cyclic distances: what sits at `next` may move unless its home is after the hole.
             if (next.wrapping_sub(home) & mask) >= (next.wrapping_sub(hole) & mask) {
                 self.places[hole] = self.places[next];
@@ -131,7 +128,7 @@ impl<V> Table<V> {
         fits: impl Fn(&V) -> bool,
         change: &mut impl FnMut(&BlockKey, &mut V),
     ) {
-        let mut fitting: Vec<_> = self.rows.iter_mut().filter(|(_, v)| fits(v)).collect();
+        let mut fitting = self.rows.iter_mut_where(|(_, value)| fits(value));
         fitting.sort_unstable_by_key(|(key, _)| *key);
         for (key, value) in fitting {
             change(key, value);
@@ -152,7 +149,8 @@ impl<V> Table<V> {
             if found == FREE {
                 return None;
             }
-            if found & !ROW_MASK == upper && self.rows[usize::from(found & ROW_MASK)].0 == *key {
+            if found & !ROW_MASK == upper && self.rows.get(usize::from(found & ROW_MASK)).0 == *key
+            {
                 return Some(place);
             }
             place = (place + 1) & mask;
@@ -162,7 +160,7 @@ impl<V> Table<V> {
     /// Finds a free place for a row that has none.
     fn occupy(&mut self, row: usize) {
         let mask = self.places.len() - 1;
-        let hash = hash(&self.rows[row].0);
+        let hash = hash(&self.rows.get(row).0);
         let mut place = hash as usize & mask;
         while self.places[place] != FREE {
             place = (place + 1) & mask;

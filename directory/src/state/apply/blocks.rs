@@ -58,8 +58,8 @@ impl DirectoryState {
         let mut row = known.cloned().unwrap_or_else(|| row_of(claim));
         let (accepted, copies) = self.add_copies(name, &mut row, &claim.copies);
         if accepted {
-            let wanted = u32::from(row.wanted).max(self.copies_possible(claim.replicas));
-            row.wanted = wanted.clamp(1, REPLICAS_MAX) as u8;
+            let wanted = u32::from(row.holders.wanted()).max(self.copies_possible(claim.replicas));
+            row.holders.want(wanted.clamp(1, REPLICAS_MAX) as u8);
             if appeared {
                 let bytes = row.bytes;
                 events.push(Event::Appeared { name, bytes });
@@ -141,8 +141,8 @@ impl DirectoryState {
             return ChangeOutcome::Stale;
         };
         // A copy too many may go without anybody missing it.
-        if leaving == Leaving::Evicted && row.holders.len() <= usize::from(row.wanted) {
-            row.wanted -= 1;
+        if leaving == Leaving::Evicted && row.holders.len() <= usize::from(row.holders.wanted()) {
+            row.holders.want(row.holders.wanted() - 1);
         }
         row.holders.remove(slot);
         self.put_or_vanish(name, row, events);
@@ -176,7 +176,6 @@ fn row_of(claim: &Claim) -> Row {
         checksum: claim.checksum,
         bytes: claim.bytes,
         depth: claim.depth,
-        wanted: 1,
-        holders: Holders::none(),
+        holders: Holders::none(1),
     }
 }
