@@ -23,5 +23,5 @@ pub use topology::{Member, Topology};
 pub use view::MeshView;
 pub use words::{
     BlockHash, BlockKey, BlockName, Checksum, Copy, CopyNumber, FeedPosition, Hlc, Incarnation,
-    LogIncarnation, NamespaceId, NodeId, Part, RegionId, RingEpoch, Tag,
+    LogIncarnation, NamespaceId, NodeId, Part, RegionId, RingEpoch, RunningChecksum, Tag,
 };

@@ -201,10 +201,33 @@ impl Checksum {
         Self(hasher.digest128().to_be_bytes())
     }
 
+    /// Of a long text that arrives in parts, as [`Self::of`] of the whole.
+    #[must_use]
+    pub fn running() -> RunningChecksum {
+        RunningChecksum(xxhash_rust::xxh3::Xxh3::new())
+    }
+
     /// Checksums of a whole block's pieces, in order; an empty block has none.
     #[must_use]
     pub fn pieces_of(block: &[u8]) -> Vec<Checksum> {
         block.chunks(PIECE_BYTES).map(Self::of).collect()
+    }
+}
+
+/// See [`Checksum::running`].
+#[derive(Clone)]
+pub struct RunningChecksum(xxhash_rust::xxh3::Xxh3);
+
+impl RunningChecksum {
+    /// Takes the next part.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// Of all parts so far.
+    #[must_use]
+    pub fn checksum(&self) -> Checksum {
+        Checksum(self.0.digest128().to_be_bytes())
     }
 }
 

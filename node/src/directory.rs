@@ -4,6 +4,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -113,14 +114,17 @@ impl SharedDirectory {
     }
 
     /// Replaces the state by a snapshot's. Followers of the tail then need a snapshot, too.
-    pub fn install(&self, state: DirectoryState) {
+    /// Returns what was replaced: letting it go may take long.
+    pub fn install(&self, state: DirectoryState) -> DirectoryState {
         let index = state.applied_index();
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        inner.state = state;
-        inner.tail.clear();
+        let replaced = mem::replace(&mut inner.state, state);
+        let tail = mem::take(&mut inner.tail);
         inner.tail_events = 0;
         drop(inner);
+        drop(tail);
         self.applied.send_replace(index);
+        replaced
     }
 
     /// Up to `steps_max` steps after an index; none when the tail does not reach back so far.

@@ -7,7 +7,7 @@
 use kvmesh_directory::{
     BlockName, Checksum, DirectoryState, Hlc, Incarnation, LogIncarnation, Member, NodeId,
     RingEpoch, Topology,
-    state::{Entry, Head, NodeRecord, Tombstone, TombstoneFloor},
+    state::{Entry, Head, NodeRecord, Restore, Tombstone, TombstoneFloor},
 };
 use kvmesh_proto::v1 as wire;
 
@@ -241,12 +241,11 @@ where
     (taken, last.filter(|_| full))
 }
 
-/// Puts a snapshot's chunks together again.
+/// Puts a snapshot's chunks together again; each is taken in as it comes, so that no more
+/// than one is in memory beside the state.
 #[derive(Debug, Default)]
 pub struct Assembler {
-    head: Option<Head>,
-    entries: Vec<(BlockName, Entry)>,
-    tombstones: Vec<(BlockName, Tombstone)>,
+    restored: Option<Restore>,
 }
 
 impl Assembler {
@@ -265,30 +264,27 @@ impl Assembler {
         chunk: wire::SnapshotChunk,
     ) -> Result<Option<DirectoryState>, WireError> {
         check_version("a snapshot", chunk.version)?;
-        match (&self.head, chunk.head) {
+        let mut restored = match (self.restored.take(), chunk.head) {
             (None, None) => return Err(WireError::Missing("head")),
             (Some(_), Some(_)) => {
                 return Err(WireError::field("head", "it came twice in one snapshot"));
             }
-            (None, Some(head)) => self.head = Some(Head::from_wire(head)?),
-            (Some(_), None) => {}
-        }
+            (None, Some(head)) => Restore::new(Head::from_wire(head)?),
+            (Some(restored), None) => restored,
+        };
         for record in chunk.entries {
-            self.entries.push(FromWire::from_wire(record)?);
+            let (name, entry) = FromWire::from_wire(record)?;
+            restored.entry(name, &entry);
         }
         for record in chunk.tombstones {
-            self.tombstones.push(FromWire::from_wire(record)?);
+            let (name, tombstone) = FromWire::from_wire(record)?;
+            restored.tombstone(name, tombstone);
         }
-        if !chunk.last {
-            return Ok(None);
+        if chunk.last {
+            return Ok(Some(restored.finish()));
         }
-        let whole = std::mem::take(self);
-        let head = whole.head.ok_or(WireError::Missing("head"))?;
-        Ok(Some(DirectoryState::restore(
-            head,
-            whole.entries,
-            whole.tombstones,
-        )))
+        self.restored = Some(restored);
+        Ok(None)
     }
 }
 

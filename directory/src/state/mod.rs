@@ -35,6 +35,7 @@ mod testing;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use model::{Entry, Head, NodeRecord, Stats, Tombstone, TombstoneFloor};
+pub use snapshot::Restore;
 
 use crate::{
     state::{blocks::BlockTable, namespaces::Namespaces, nodes::Nodes, tombstones::Tombstones},

@@ -42,6 +42,17 @@ impl DirectoryState {
         entries: impl IntoIterator<Item = (BlockName, Entry)>,
         tombstones: impl IntoIterator<Item = (BlockName, Tombstone)>,
     ) -> Self {
+        let mut restored = Restore::new(head);
+        for (name, tombstone) in tombstones {
+            restored.tombstone(name, tombstone);
+        }
+        for (name, entry) in entries {
+            restored.entry(name, &entry);
+        }
+        restored.finish()
+    }
+
+    fn begin_restore(head: Head) -> Self {
         let mut topology = head.topology;
         topology.members.sort_by_key(|member| member.node);
         let mut namespaces = Namespaces::default();
@@ -49,7 +60,7 @@ impl DirectoryState {
             namespaces.insert(namespace);
         }
         let positions = head.remote_positions.into_iter();
-        let mut state = Self {
+        Self {
             applied_index: head.applied_index,
             log_incarnation: head.log_incarnation,
             feature_level: head.feature_level,
@@ -63,14 +74,7 @@ impl DirectoryState {
                 .map(|position| (position.region.clone(), position))
                 .collect(),
             hlc_max: head.hlc_max,
-        };
-        for (name, tombstone) in tombstones {
-            state.tombstones.restore(name, tombstone);
         }
-        for (name, entry) in entries {
-            state.restore_entry(name, &entry);
-        }
-        state
     }
 
     fn restore_entry(&mut self, name: BlockName, entry: &Entry) {
@@ -90,6 +94,35 @@ impl DirectoryState {
             };
             self.blocks.put(name, row);
         }
+    }
+}
+
+/// A state that is put together from a snapshot's parts as they arrive, in any order: what
+/// is not whole yet is never seen. See [`DirectoryState::restore`].
+#[derive(Debug)]
+pub struct Restore(DirectoryState);
+
+impl Restore {
+    /// From the first part.
+    #[must_use]
+    pub fn new(head: Head) -> Self {
+        Self(DirectoryState::begin_restore(head))
+    }
+
+    /// Takes a block.
+    pub fn entry(&mut self, name: BlockName, entry: &Entry) {
+        self.0.restore_entry(name, entry);
+    }
+
+    /// Takes a tombstone.
+    pub fn tombstone(&mut self, name: BlockName, tombstone: Tombstone) {
+        self.0.tombstones.restore(name, tombstone);
+    }
+
+    /// The state, when nothing is left to come.
+    #[must_use]
+    pub fn finish(self) -> DirectoryState {
+        self.0
     }
 }
 

@@ -29,6 +29,8 @@ mod raft;
 mod rpc;
 mod runtime;
 mod settings;
+mod snapshot_codec;
+mod snapshot_data;
 mod snapshot_files;
 mod snapshot_store;
 mod start;
@@ -39,6 +41,8 @@ mod storage;
 mod group_test;
 #[cfg(test)]
 mod rate_test;
+#[cfg(test)]
+mod snapshot_test;
 #[cfg(test)]
 mod storage_test;
 #[cfg(test)]

@@ -26,6 +26,9 @@ use super::{
 
 /// Before a member that could not be reached is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How long a segment of a snapshot may take that is not the last one: that one loads it all,
+/// and has the time that Raft gives.
+const SEGMENT_MAX: Duration = Duration::from_secs(10);
 
 type Failure<E> = RPCError<u64, Peer, RaftError<u64, E>>;
 
@@ -117,6 +120,10 @@ impl RaftNetwork<TypeConfig> for Link {
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<u64>, Failure<InstallSnapshotError>> {
         let got = convert::segment(&request);
+        let option = match request.done {
+            true => option,
+            false => RPCOption::new(option.hard_ttl().min(SEGMENT_MAX)),
+        };
         let request = convert::install_to_wire(request);
         let response = self
             .call(

@@ -1,10 +1,10 @@
 //! What openraft's type parameters are here.
 
-use std::{io::Cursor, sync::Arc};
+use std::sync::Arc;
 
 use kvmesh_directory::{Command, Outcome};
 
-use super::runtime::SeedableRuntime;
+use super::{runtime::SeedableRuntime, snapshot_data::SnapshotData};
 
 openraft::declare_raft_types!(
     /// The region's log: commands in, outcomes out.
@@ -14,7 +14,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Peer,
         Entry = openraft::Entry<TypeConfig>,
-        SnapshotData = Cursor<Vec<u8>>,
+        SnapshotData = SnapshotData,
         AsyncRuntime = SeedableRuntime,
 );
 

@@ -1,18 +1,19 @@
 //! Snapshots as files: written under another name, synced, renamed, and the directory synced;
-//! then older ones go. A file that is cut or damaged is not a snapshot.
+//! then older ones go. A file that is cut or damaged is not a snapshot. A file is written and
+//! read one chunk at a time, on a thread that may block.
 //!
-//! A file is: 8 bytes magic with the format's number, the length of the meta (u32, big endian),
-//! a `RaftSnapshotMeta`, the checksum of the chunks (16 bytes), the chunks to the end.
+//! A file is: 8 bytes magic with the format's number, the chunks, a `RaftSnapshotMeta`, the
+//! length of the meta (u32, big endian), the checksum of chunks and meta (16 bytes).
+//! Format 1 had the meta's length, the meta and the checksum of the chunks before the chunks.
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
-use kvmesh_directory::Checksum;
+use kvmesh_directory::{DirectoryState, RunningChecksum};
 use kvmesh_proto::v1 as wire;
 use prost::Message;
 use tracing::warn;
@@ -20,17 +21,144 @@ use tracing::warn;
 use super::{
     blocking::blocking,
     convert,
-    snapshot_store::{SnapshotStore, Stored},
+    raft::SnapshotMeta,
+    snapshot_codec::{Decoder, Encoder, identified, verify},
+    snapshot_data::{FilePart, SnapshotData},
+    snapshot_store::SnapshotStore,
 };
 
-const MAGIC: [u8; 8] = *b"kvmsnap\x01";
+const MAGIC: [u8; 8] = *b"kvmsnap\x02";
+const MAGIC_1: [u8; 8] = *b"kvmsnap\x01";
 const SUFFIX: &str = ".snapshot";
-const UNFINISHED: &str = "unfinished";
+const BUILT: &str = "unfinished";
+const RECEIVED: &str = "received";
+/// Length of the meta and checksum.
+const FOOT_BYTES: u64 = 4 + 16;
+/// Bytes of a meta: members and an id.
+const META_BYTES_MAX: u64 = 16 << 20;
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct SnapshotFiles {
     dir: PathBuf,
+}
+
+/// What a file says about itself; not verified yet.
+struct Outline {
+    meta: SnapshotMeta,
+    raw_meta: Vec<u8>,
+    start: u64,
+    end: u64,
+    checksum: Vec<u8>,
+    format_1: bool,
+}
+
+fn cut() -> io::Error {
+    io::Error::other("it is cut short")
+}
+
+impl Outline {
+    fn read(file: &mut File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        let mut magic = [0; 8];
+        file.read_exact(&mut magic).map_err(|_| cut())?;
+        match magic {
+            MAGIC => Self::read_foot(file, length),
+            MAGIC_1 => Self::read_head(file, length),
+            _ => Err(io::Error::other("its format is unknown")),
+        }
+    }
+
+    fn read_foot(file: &mut File, length: u64) -> io::Result<Self> {
+        let foot = length.checked_sub(FOOT_BYTES).ok_or_else(cut)?;
+        file.seek(SeekFrom::Start(foot))?;
+        let (meta_bytes, checksum) = (read_length(file)?, read_some(file, 16)?);
+        let end = foot.checked_sub(meta_bytes).ok_or_else(cut)?;
+        file.seek(SeekFrom::Start(end))?;
+        let raw_meta = read_some(file, meta_bytes)?;
+        Ok(Self {
+            meta: decode_meta(&raw_meta)?,
+            raw_meta,
+            start: MAGIC.len() as u64,
+            end,
+            checksum,
+            format_1: false,
+        })
+    }
+
+    fn read_head(file: &mut File, length: u64) -> io::Result<Self> {
+        let meta_bytes = read_length(file)?;
+        let raw_meta = read_some(file, meta_bytes)?;
+        Ok(Self {
+            meta: decode_meta(&raw_meta)?,
+            raw_meta,
+            checksum: read_some(file, 16)?,
+            start: file.stream_position()?,
+            end: length,
+            format_1: true,
+        })
+    }
+
+    fn verify(&self, mut running: RunningChecksum) -> io::Result<()> {
+        if !self.format_1 {
+            running.update(&self.raw_meta);
+        }
+        if running.checksum().0 != self.checksum.as_slice() {
+            return Err(io::Error::other("its checksum does not match"));
+        }
+        Ok(())
+    }
+}
+
+fn read_length(file: &mut File) -> io::Result<u64> {
+    let mut raw = [0; 4];
+    file.read_exact(&mut raw).map_err(|_| cut())?;
+    Ok(u64::from(u32::from_be_bytes(raw)))
+}
+
+fn read_some(file: &mut File, bytes: u64) -> io::Result<Vec<u8>> {
+    if bytes > META_BYTES_MAX {
+        return Err(io::Error::other("its meta is larger than any is"));
+    }
+    let mut raw = Vec::new();
+    file.take(bytes).read_to_end(&mut raw)?;
+    match raw.len() as u64 == bytes {
+        true => Ok(raw),
+        false => Err(cut()),
+    }
+}
+
+fn decode_meta(raw: &[u8]) -> io::Result<SnapshotMeta> {
+    let meta = wire::RaftSnapshotMeta::decode(raw)?;
+    convert::meta_from_wire(meta).map_err(io::Error::other)
+}
+
+/// Decodes the chunks between two offsets.
+fn decode(file: &mut File, start: u64, end: u64) -> io::Result<(DirectoryState, RunningChecksum)> {
+    file.seek(SeekFrom::Start(start))?;
+    let chunks = BufReader::with_capacity(BUFFER_BYTES, file.take(end - start));
+    let mut decoder = Decoder::new(chunks);
+    let state = loop {
+        if let Some(state) = decoder.step()? {
+            break state;
+        }
+    };
+    Ok((state, decoder.finish()?.1))
+}
+
+/// Writes what stands behind the chunks.
+fn write_foot(
+    out: &mut impl Write,
+    meta: &SnapshotMeta,
+    mut running: RunningChecksum,
+) -> io::Result<()> {
+    let raw = convert::meta_to_wire(meta).encode_to_vec();
+    running.update(&raw);
+    out.write_all(&raw)?;
+    let length = u32::try_from(raw.len()).map_err(io::Error::other)?;
+    out.write_all(&length.to_be_bytes())?;
+    out.write_all(&running.checksum().0)
 }
 
 impl SnapshotFiles {
@@ -42,33 +170,84 @@ impl SnapshotFiles {
         let dir = raft_dir.join("snapshots");
         fs::create_dir_all(&dir)?;
         File::open(raft_dir)?.sync_all()?;
-        Ok(Self { dir })
+        let files = Self { dir };
+        for unfinished in [BUILT, RECEIVED] {
+            files.remove(unfinished)?;
+        }
+        Ok(files)
     }
 
-    fn save_now(&self, snapshot: &Stored) -> io::Result<()> {
-        let index = snapshot.meta.last_log_id.map_or(0, |id| id.index);
-        let unfinished = self.dir.join(UNFINISHED);
-        let finished = self.dir.join(format!("{index:020}{SUFFIX}"));
-        let mut file = File::create(&unfinished)?;
-        file.write_all(&head(snapshot))?;
-        file.write_all(&snapshot.chunks)?;
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// A new empty file; one of that name that somebody still has open stays as it is.
+    fn create(&self, name: &str) -> io::Result<File> {
+        self.remove(name)?;
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        let mut file = options.open(self.dir.join(name))?;
+        file.write_all(&MAGIC)?;
+        Ok(file)
+    }
+
+    fn build_now(&self, mut meta: SnapshotMeta, state: DirectoryState) -> io::Result<SnapshotMeta> {
+        let file = BufWriter::with_capacity(BUFFER_BYTES, self.create(BUILT)?);
+        let mut encoder = Encoder::new(state, file);
+        while encoder.step()? {}
+        let (mut file, running) = encoder.finish();
+        meta.snapshot_id = identified(meta.last_log_id, running.checksum());
+        write_foot(&mut file, &meta, running)?;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        self.keep(BUILT, &file, &meta)?;
+        Ok(meta)
+    }
+
+    fn finish_now(&self, meta: &SnapshotMeta, mut file: File) -> io::Result<DirectoryState> {
+        let end = file.metadata()?.len();
+        let (state, running) = decode(&mut file, MAGIC.len() as u64, end)?;
+        verify(meta, running.checksum())?;
+        file.seek(SeekFrom::Start(end))?;
+        write_foot(&mut file, meta, running)?;
+        self.keep(RECEIVED, &file, meta)?;
+        Ok(state)
+    }
+
+    /// Makes a whole file the newest snapshot, unless a newer one came meanwhile.
+    fn keep(&self, name: &str, file: &File, meta: &SnapshotMeta) -> io::Result<()> {
         file.sync_all()?;
-        drop(file);
-        fs::rename(&unfinished, &finished)?;
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        let finished = self.dir.join(format!("{index:020}{SUFFIX}"));
+        fs::rename(self.dir.join(name), &finished)?;
         File::open(&self.dir)?.sync_all()?;
-        for older in self.list()? {
-            if older != finished {
-                fs::remove_file(older)?;
-            }
+        for older in self.list()?.into_iter().skip(1) {
+            fs::remove_file(older)?;
         }
         Ok(())
     }
 
-    fn load_now(&self) -> io::Result<Option<Stored>> {
+    fn open_now(&self) -> io::Result<Option<(SnapshotMeta, SnapshotData)>> {
+        let Some(path) = self.list()?.into_iter().next() else {
+            return Ok(None);
+        };
+        let mut file = File::open(path)?;
+        let outline = Outline::read(&mut file)?;
+        let part = FilePart::sent(file, outline.start, outline.end);
+        Ok(Some((outline.meta, SnapshotData::File(part))))
+    }
+
+    fn load_now(&self) -> io::Result<Option<(SnapshotMeta, DirectoryState)>> {
         for path in self.list()? {
-            match read(Bytes::from(fs::read(&path)?)) {
+            match load(&path) {
                 Ok(snapshot) => return Ok(Some(snapshot)),
-                Err(error) => warn!(?path, %error, "ignoring a damaged snapshot"),
+                Err(error) => {
+                    // It must not be sent as the newest one, nor hide a whole one.
+                    warn!(?path, %error, "ignoring a damaged snapshot");
+                    fs::rename(&path, path.with_extension("damaged"))?;
+                }
             }
         }
         Ok(None)
@@ -89,47 +268,49 @@ impl SnapshotFiles {
     }
 }
 
-fn head(snapshot: &Stored) -> Vec<u8> {
-    let meta = convert::meta_to_wire(&snapshot.meta).encode_to_vec();
-    let length = u32::try_from(meta.len()).unwrap_or(u32::MAX);
-    let mut head = MAGIC.to_vec();
-    head.extend_from_slice(&length.to_be_bytes());
-    head.extend_from_slice(&meta);
-    head.extend_from_slice(&Checksum::of(&snapshot.chunks).0);
-    head
-}
-
-fn read(mut raw: Bytes) -> io::Result<Stored> {
-    let mut take = |bytes: usize| {
-        if raw.remaining() < bytes {
-            return Err(io::Error::other("it is cut short"));
-        }
-        Ok(raw.split_to(bytes))
-    };
-    if take(MAGIC.len())? != MAGIC.as_slice() {
-        return Err(io::Error::other("its format is unknown"));
-    }
-    let length = take(4)?.get_u32();
-    let meta = wire::RaftSnapshotMeta::decode(take(length as usize)?)?;
-    let want = take(16)?;
-    if Checksum::of(&raw).0 != want.as_ref() {
-        return Err(io::Error::other("its checksum does not match"));
-    }
-    Ok(Stored {
-        meta: convert::meta_from_wire(meta).map_err(io::Error::other)?,
-        chunks: raw,
-    })
+fn load(path: &Path) -> io::Result<(SnapshotMeta, DirectoryState)> {
+    let mut file = File::open(path)?;
+    let outline = Outline::read(&mut file)?;
+    let (state, running) = decode(&mut file, outline.start, outline.end)?;
+    outline.verify(running)?;
+    Ok((outline.meta, state))
 }
 
 #[async_trait]
 impl SnapshotStore for SnapshotFiles {
-    async fn save(&self, snapshot: Stored) -> io::Result<()> {
+    async fn build(&self, meta: SnapshotMeta, state: DirectoryState) -> io::Result<SnapshotMeta> {
         let files = self.clone();
-        blocking(move || files.save_now(&snapshot)).await
+        // The frozen directory goes on that thread, too: letting it go takes long.
+        blocking(move || files.build_now(meta, state)).await
     }
 
-    async fn load(&self) -> io::Result<Option<Stored>> {
+    async fn open(&self) -> io::Result<Option<(SnapshotMeta, SnapshotData)>> {
+        let files = self.clone();
+        blocking(move || files.open_now()).await
+    }
+
+    async fn load(&self) -> io::Result<Option<(SnapshotMeta, DirectoryState)>> {
         let files = self.clone();
         blocking(move || files.load_now()).await
+    }
+
+    async fn begin(&self) -> io::Result<SnapshotData> {
+        let files = self.clone();
+        let file = blocking(move || files.create(RECEIVED)).await?;
+        let part = FilePart::received(file, MAGIC.len() as u64);
+        Ok(SnapshotData::File(part))
+    }
+
+    async fn finish(&self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<DirectoryState> {
+        let SnapshotData::File(part) = data else {
+            return Err(io::Error::other("it was not received into a file"));
+        };
+        let (files, meta, file) = (self.clone(), meta.clone(), part.into_file().await);
+        blocking(move || files.finish_now(&meta, file)).await
+    }
+
+    fn discard(&self, state: DirectoryState) {
+        // Not waited for: the runtime's end waits for it, and nothing else depends on it.
+        drop(tokio::task::spawn_blocking(move || drop(state)));
     }
 }

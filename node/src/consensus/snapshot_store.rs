@@ -1,50 +1,130 @@
 //! Where snapshots of the directory are kept; the twin in memory.
 
 use std::{
-    io,
+    io::{self, Cursor},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use kvmesh_directory::DirectoryState;
+use tokio::task;
 
-use super::{log_disk::MemoryDisk, raft::SnapshotMeta};
-
-/// A snapshot as it is kept and sent: length-delimited `SnapshotChunk`s.
-#[derive(Debug, Clone)]
-pub(super) struct Stored {
-    /// What it covers.
-    pub(super) meta: SnapshotMeta,
-    /// The chunks.
-    pub(super) chunks: Bytes,
-}
+use super::{
+    log_disk::MemoryDisk,
+    raft::SnapshotMeta,
+    snapshot_codec::{Decoder, Encoder, identified, verify},
+    snapshot_data::SnapshotData,
+};
 
 /// Keeps the newest snapshot.
 #[async_trait]
 pub(super) trait SnapshotStore: Send + Sync + 'static {
-    /// Keeps a snapshot instead of older ones. Durable on return.
-    async fn save(&self, snapshot: Stored) -> io::Result<()>;
-    /// The newest whole snapshot.
-    async fn load(&self) -> io::Result<Option<Stored>>;
+    /// Encodes a frozen directory and keeps it instead of older ones. Durable on return.
+    /// Gives the snapshot its id.
+    async fn build(&self, meta: SnapshotMeta, state: DirectoryState) -> io::Result<SnapshotMeta>;
+    /// The newest snapshot, to be sent; the receiver verifies it.
+    async fn open(&self) -> io::Result<Option<(SnapshotMeta, SnapshotData)>>;
+    /// The newest whole snapshot, verified and decoded.
+    async fn load(&self) -> io::Result<Option<(SnapshotMeta, DirectoryState)>>;
+    /// Where a snapshot is received into.
+    async fn begin(&self) -> io::Result<SnapshotData>;
+    /// Verifies and decodes what was received, and keeps it. Durable on return.
+    async fn finish(&self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<DirectoryState>;
+    /// Lets a directory of perhaps millions of entries go where nobody waits for it.
+    fn discard(&self, state: DirectoryState);
 }
 
-/// In memory. Clones share it.
+#[derive(Debug, Clone)]
+struct Stored {
+    meta: SnapshotMeta,
+    chunks: Bytes,
+}
+
+/// In memory. Clones share it. Has no threads: long work yields after each chunk.
 #[derive(Debug, Clone, Default)]
 pub(super) struct MemorySnapshots(Arc<Mutex<Option<Stored>>>);
 
-#[async_trait]
-impl SnapshotStore for MemorySnapshots {
-    async fn save(&self, snapshot: Stored) -> io::Result<()> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
-        Ok(())
+impl MemorySnapshots {
+    fn stored(&self) -> Option<Stored> {
+        let stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.clone()
     }
 
-    async fn load(&self) -> io::Result<Option<Stored>> {
-        Ok(self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone())
+    /// Unless a newer one came meanwhile.
+    fn store(&self, snapshot: Stored) {
+        let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let newer = stored
+            .as_ref()
+            .is_some_and(|stored| stored.meta.last_log_id > snapshot.meta.last_log_id);
+        if !newer {
+            *stored = Some(snapshot);
+        }
+    }
+}
+
+async fn decode(meta: &SnapshotMeta, chunks: &[u8]) -> io::Result<DirectoryState> {
+    let mut decoder = Decoder::new(chunks);
+    let state = loop {
+        if let Some(state) = decoder.step()? {
+            break state;
+        }
+        task::yield_now().await;
+    };
+    verify(meta, decoder.finish()?.1.checksum())?;
+    Ok(state)
+}
+
+#[async_trait]
+impl SnapshotStore for MemorySnapshots {
+    async fn build(
+        &self,
+        mut meta: SnapshotMeta,
+        state: DirectoryState,
+    ) -> io::Result<SnapshotMeta> {
+        let mut encoder = Encoder::new(state, Vec::new());
+        while encoder.step()? {
+            task::yield_now().await; // thousands of entries are encoded: let others run
+        }
+        let (chunks, running) = encoder.finish();
+        meta.snapshot_id = identified(meta.last_log_id, running.checksum());
+        self.store(Stored {
+            meta: meta.clone(),
+            chunks: chunks.into(),
+        });
+        Ok(meta)
+    }
+
+    async fn open(&self) -> io::Result<Option<(SnapshotMeta, SnapshotData)>> {
+        let sent = |stored: Stored| (stored.meta, SnapshotData::Sent(Cursor::new(stored.chunks)));
+        Ok(self.stored().map(sent))
+    }
+
+    async fn load(&self) -> io::Result<Option<(SnapshotMeta, DirectoryState)>> {
+        let Some(Stored { meta, chunks }) = self.stored() else {
+            return Ok(None);
+        };
+        let state = decode(&meta, &chunks).await?;
+        Ok(Some((meta, state)))
+    }
+
+    async fn begin(&self) -> io::Result<SnapshotData> {
+        Ok(SnapshotData::Received(Cursor::default()))
+    }
+
+    async fn finish(&self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<DirectoryState> {
+        let SnapshotData::Received(chunks) = data else {
+            return Err(io::Error::other("it was not received into memory"));
+        };
+        let chunks = Bytes::from(chunks.into_inner());
+        let state = decode(meta, &chunks).await?;
+        let meta = meta.clone();
+        self.store(Stored { meta, chunks });
+        Ok(state)
+    }
+
+    fn discard(&self, state: DirectoryState) {
+        drop(state);
     }
 }
 

@@ -2,25 +2,18 @@
 //!
 //! The directory lives in memory; what survives a restart is the newest snapshot and the log.
 
-use std::{
-    io::{self, Cursor},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
-use bytes::{Buf, Bytes};
-use kvmesh_client::convert::snapshot;
 use kvmesh_directory::{DirectoryState, Outcome};
-use kvmesh_proto::v1 as wire;
 use openraft::{
     EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder,
     storage::RaftStateMachine,
 };
-use prost::Message;
-use tokio::task;
 
 use super::{
     raft::{Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig},
-    snapshot_store::{SnapshotStore, Stored},
+    snapshot_data::SnapshotData,
+    snapshot_store::SnapshotStore,
 };
 use crate::directory::SharedDirectory;
 
@@ -47,9 +40,8 @@ impl StateMachine {
             applied: None,
             membership: StoredMembership::default(),
         };
-        if let Some(stored) = machine.snapshots.load().await? {
-            let state = decode(stored.chunks).await?;
-            machine.install(&stored.meta, state)?;
+        if let Some((meta, state)) = machine.snapshots.load().await? {
+            machine.install(&meta, state)?;
         }
         Ok(machine)
     }
@@ -66,7 +58,8 @@ impl StateMachine {
                 "the snapshot's content is not that of its index",
             ));
         }
-        self.directory.install(state);
+        let replaced = self.directory.install(state);
+        self.snapshots.discard(replaced);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         Ok(())
@@ -90,27 +83,6 @@ fn failed(verb: ErrorVerb) -> impl FnOnce(io::Error) -> StorageError {
     move |error| StorageError::from_io_error(ErrorSubject::Snapshot(None), verb, error)
 }
 
-async fn encode(state: DirectoryState) -> io::Result<Bytes> {
-    let mut raw = Vec::new();
-    for chunk in snapshot::chunks(state) {
-        chunk.encode_length_delimited(&mut raw)?;
-        task::yield_now().await; // thousands of entries are encoded: let others run
-    }
-    Ok(raw.into())
-}
-
-async fn decode(mut chunks: Bytes) -> io::Result<DirectoryState> {
-    let mut assembler = snapshot::Assembler::new();
-    while chunks.has_remaining() {
-        let chunk = wire::SnapshotChunk::decode_length_delimited(&mut chunks)?;
-        if let Some(state) = assembler.push(chunk).map_err(io::Error::other)? {
-            return Ok(state);
-        }
-        task::yield_now().await;
-    }
-    Err(io::Error::other("the snapshot has no last chunk"))
-}
-
 /// Encodes the directory as it was when the builder was made.
 pub(super) struct SnapshotBuilder {
     state: DirectoryState,
@@ -120,22 +92,32 @@ pub(super) struct SnapshotBuilder {
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
-        let encoded = encode(self.state.clone()).await;
-        let chunks = encoded.map_err(failed(ErrorVerb::Write))?;
-        let stored = Stored {
-            meta: self.meta.clone(),
-            chunks,
-        };
-        let saved = self.snapshots.save(stored.clone()).await;
-        saved.map_err(failed(ErrorVerb::Write))?;
-        Ok(opened(stored))
+        // Nothing of it stays here: the store lets it go where nobody waits.
+        let state = std::mem::replace(&mut self.state, DirectoryState::empty());
+        let built = self.snapshots.build(self.meta.clone(), state).await;
+        let meta = built.map_err(failed(ErrorVerb::Write))?;
+        let opened = self
+            .snapshots
+            .open()
+            .await
+            .map_err(failed(ErrorVerb::Read))?;
+        match opened {
+            // A newer one may have been received meanwhile: it is as good.
+            Some((opened, data)) if opened.last_log_id >= meta.last_log_id => {
+                Ok(snapshot(opened, data))
+            }
+            _ => {
+                let missing = io::Error::other("the snapshot that was just made is gone");
+                Err(failed(ErrorVerb::Read)(missing))
+            }
+        }
     }
 }
 
-fn opened(stored: Stored) -> Snapshot {
+fn snapshot(meta: SnapshotMeta, data: SnapshotData) -> Snapshot {
     Snapshot {
-        meta: stored.meta,
-        snapshot: Box::new(Cursor::new(stored.chunks.into())),
+        meta,
+        snapshot: Box::new(data),
     }
 }
 
@@ -158,41 +140,35 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        let id = self.applied.map(|id| id.to_string()).unwrap_or_default();
         SnapshotBuilder {
             state: self.directory.freeze(),
             meta: SnapshotMeta {
                 last_log_id: self.applied,
                 last_membership: self.membership.clone(),
-                snapshot_id: id,
+                snapshot_id: String::new(), // given when it is whole
             },
             snapshots: Arc::clone(&self.snapshots),
         }
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
-        Ok(Box::default())
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotData>, StorageError> {
+        let begun = self.snapshots.begin().await;
+        begun.map(Box::new).map_err(failed(ErrorVerb::Write))
     }
 
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        snapshot: Box<Cursor<Vec<u8>>>,
+        received: Box<SnapshotData>,
     ) -> Result<(), StorageError> {
-        let chunks = Bytes::from(snapshot.into_inner());
-        let decoded = decode(chunks.clone()).await;
-        let state = decoded.map_err(failed(ErrorVerb::Read))?;
-        let stored = Stored {
-            meta: meta.clone(),
-            chunks,
-        };
-        let saved = self.snapshots.save(stored).await;
-        saved.map_err(failed(ErrorVerb::Write))?;
+        let finished = self.snapshots.finish(meta, *received).await;
+        let state = finished.map_err(failed(ErrorVerb::Read))?;
         self.install(meta, state).map_err(failed(ErrorVerb::Read))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
-        let loaded = self.snapshots.load().await;
-        Ok(loaded.map_err(failed(ErrorVerb::Read))?.map(opened))
+        let opened = self.snapshots.open().await;
+        let opened = opened.map_err(failed(ErrorVerb::Read))?;
+        Ok(opened.map(|(meta, data)| snapshot(meta, data)))
     }
 }

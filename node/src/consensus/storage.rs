@@ -25,8 +25,8 @@ const REPLICATE_ENTRIES_MAX: u64 = 256;
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// Entries that are purged at once.
 const PURGE_ENTRIES: u64 = 1_000;
-/// How long the installation of a snapshot's segment may take; the last one loads it.
-const INSTALL_MAX_MS: u64 = 10_000;
+/// How long a snapshot may take to be loaded by its receiver, with the last segment.
+const INSTALL_MAX_MS: u64 = 300_000;
 
 /// Opens the store, rebuilds the directory and starts Raft.
 pub(super) async fn open(

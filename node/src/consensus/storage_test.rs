@@ -1,16 +1,12 @@
-use std::{fs, io, path::Path, sync::Arc};
+use std::{io, path::Path};
 
 use bytes::Bytes;
 use kvmesh_directory::NodeId;
-use openraft::CommittedLeaderId;
 
 use super::{
     StartError,
     log_disk::{LogDisk, Mark, MemoryDisk},
     log_disk_sled::SledDisk,
-    raft::{LogId, SnapshotMeta},
-    snapshot_files::SnapshotFiles,
-    snapshot_store::{SnapshotStore, Stored},
 };
 
 async fn open(dir: &Path) -> Result<SledDisk, StartError> {
@@ -74,49 +70,4 @@ async fn another_nodes_store_is_refused() {
         error.contains("belongs to node 1 of region here"),
         "{error}"
     );
-}
-
-fn snapshot(index: u64) -> Stored {
-    let last_log_id = Some(LogId::new(CommittedLeaderId::new(3, 1), index));
-    Stored {
-        meta: SnapshotMeta {
-            last_log_id,
-            snapshot_id: index.to_string(),
-            ..SnapshotMeta::default()
-        },
-        chunks: Bytes::from(vec![index as u8; 1_000]),
-    }
-}
-
-fn files(dir: &Path) -> Vec<std::path::PathBuf> {
-    let dir = fs::read_dir(dir.join("snapshots")).unwrap();
-    dir.map(|entry| entry.unwrap().path()).collect()
-}
-
-#[tokio::test]
-async fn the_newest_whole_snapshot_is_kept_and_a_damaged_one_is_ignored() {
-    let dir = tempfile::tempdir().unwrap();
-    let store: Arc<dyn SnapshotStore> = Arc::new(SnapshotFiles::open(dir.path()).unwrap());
-    assert!(store.load().await.unwrap().is_none());
-    store.save(snapshot(5)).await.unwrap();
-    store.save(snapshot(7)).await.unwrap();
-    let loaded = store.load().await.unwrap().unwrap();
-    assert_eq!(
-        (loaded.meta, loaded.chunks),
-        (snapshot(7).meta, snapshot(7).chunks)
-    );
-    let path = files(dir.path()).pop().unwrap();
-    assert_eq!(files(dir.path()).len(), 1, "the older one is gone");
-
-    let whole = fs::read(&path).unwrap();
-    for cut in [0, 5, 11, 30, whole.len() - 1] {
-        fs::write(&path, &whole[..cut]).unwrap();
-        assert!(store.load().await.unwrap().is_none(), "cut at {cut}");
-    }
-    let mut damaged = whole.clone();
-    *damaged.last_mut().unwrap() ^= 1;
-    fs::write(&path, damaged).unwrap();
-    assert!(store.load().await.unwrap().is_none());
-    fs::write(dir.path().join("snapshots/unfinished"), &whole).unwrap();
-    assert!(store.load().await.unwrap().is_none());
 }
