@@ -121,6 +121,9 @@ pub enum ChangeKind {
     Evict(Copy),
     /// A holder does not have a copy that it is said to have: it is lost, and repaired.
     Retract(Copy),
+    /// A holder lets a copy go that others make up for, because the ring changed. It may not
+    /// while that would leave fewer copies than wanted on nodes that stay.
+    Release(Copy),
 }
 
 /// Copies of one content of one block.
@@ -149,7 +152,7 @@ pub enum ChangeOutcome {
     Conflict,
     /// Older than a tombstone or the generation; the copies are to be dropped.
     Deleted,
-    /// No copy that it names is current.
+    /// No copy that it names is current, or it may not be released yet.
     Stale,
     /// Its namespace is not known here.
     UnknownNamespace,
@@ -273,7 +276,8 @@ pub enum Event {
         /// Which copy.
         copy: Copy,
     },
-    /// A copy is not, or no longer, committed: its holder drops it. Not sent for evictions.
+    /// A copy is not, or no longer, committed: its holder drops it. Not sent for evictions and
+    /// retractions: the holder has dropped it already.
     Dropped {
         /// Which block.
         name: BlockName,

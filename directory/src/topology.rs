@@ -78,6 +78,13 @@ impl Topology {
         self.before.is_some()
     }
 
+    /// Whether blocks move to a member that was not on the ring before.
+    #[must_use]
+    pub fn is_joining(&self, node: NodeId) -> bool {
+        let known = self.before.as_ref().filter(|before| !before.is_empty());
+        known.is_some_and(|before| before.iter().all(|member| member.node != node))
+    }
+
     /// Members that are to vote.
     #[must_use]
     pub fn voters(&self) -> usize {

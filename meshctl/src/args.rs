@@ -11,7 +11,8 @@ pub use self::{
     replay::{Pace, ReplayArgs},
     tls::TlsArgs,
     verbs::{
-        ChainArgs, DeleteArgs, GetArgs, NamespaceOpenArgs, NamespaceVerb, PutArgs, RegionVerb,
+        ChainArgs, DeleteArgs, GetArgs, JoinArgs, LeaveArgs, NamespaceOpenArgs, NamespaceVerb,
+        NodeVerb, PutArgs, RegionVerb,
     },
 };
 use crate::output::Format;
@@ -71,7 +72,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "ADDR", value_delimiter = ',')]
     #[arg(env = "KVMESH_GATEWAY")]
     pub gateway: Vec<String>,
-    /// Node to ask instead of any gateway, host:port; for `region init` [default: 127.0.0.1:7410]
+    /// Node to ask instead of any gateway, host:port; for `region init`, `node join` and `node leave` [default: 127.0.0.1:7410]
     #[arg(long, global = true, value_name = "ADDR")]
     pub node: Option<String>,
     /// Seconds that a call may take
@@ -125,7 +126,7 @@ pub enum Verb {
     /// The ring of a region
     #[command(subcommand)]
     Topology(TopologyVerb),
-    /// The nodes of a region
+    /// The nodes of a region: list, join, leave
     #[command(subcommand)]
     Node(NodeVerb),
     /// Make a namespace known, list all, change one
@@ -163,14 +164,6 @@ pub enum TopologyVerb {
     /// Members, shares and epoch of a region
     #[command(after_help = "Example: meshctl topology show -o json")]
     Show,
-}
-
-/// Verbs about nodes.
-#[derive(Debug, Clone, Copy, Subcommand)]
-pub enum NodeVerb {
-    /// A region's nodes, and whether they live
-    #[command(after_help = "Example: meshctl node list --gateway 127.0.0.1:7401")]
-    List,
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Region(RegionVerb::List) => region::list(global).await,
         Verb::Topology(TopologyVerb::Show) => topology::show(global).await,
         Verb::Node(NodeVerb::List) => node::list(global).await,
+        Verb::Node(NodeVerb::Join(join)) => node::join(global, &join).await,
+        Verb::Node(NodeVerb::Leave(leave)) => node::leave(global, &leave).await,
         Verb::Namespace(NamespaceVerb::Open(open)) => namespace::open(global, open).await,
         Verb::Namespace(NamespaceVerb::List) => namespace::list(global).await,
         Verb::Namespace(NamespaceVerb::Show(args)) => policy::show(global, &args).await,

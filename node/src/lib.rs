@@ -2,9 +2,12 @@
 
 mod applied;
 pub mod consensus;
+mod copying;
 pub mod directory;
 mod gate;
+mod join;
 mod metrics;
+mod moving;
 mod node;
 mod placement;
 mod receive;

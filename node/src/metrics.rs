@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) checksum_failures: Counter,
     pub(crate) repairs: Counter,
     pub(crate) repair_failures: Counter,
+    pub(crate) move_blocks_left: Gauge,
 }
 
 impl Metrics {
@@ -72,6 +73,7 @@ impl Metrics {
             checksum_failures: count("kvmesh_node_checksum_failures_total", None),
             repairs: count("kvmesh_node_repairs_total", Some("made")),
             repair_failures: count("kvmesh_node_repairs_total", Some("failed")),
+            move_blocks_left: level("kvmesh_node_move_blocks_left"),
         }
     }
 }

@@ -23,9 +23,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Settings,
     consensus::Consensus,
+    copying::Pace,
     directory::SharedDirectory,
     gate::ByteGate,
     metrics::Metrics,
+    moving::Progress,
     placement::Placement,
     reports::Reports,
     store::{CopyKey, KeepError, Lookup, Store},
@@ -58,6 +60,10 @@ pub(crate) struct Node {
     pub(crate) offers: Arc<Semaphore>,
     /// Blocks that are being copied to other owners.
     pub(crate) copying: Semaphore,
+    /// Of repairs and moves.
+    pub(crate) pace: Pace,
+    /// Of the move that is under way.
+    pub(crate) progress: Progress,
     pub(crate) tasks: TaskTracker,
     /// Ends the streams of calls; consensus and workers end later.
     pub(crate) stop: CancellationToken,
@@ -99,6 +105,8 @@ impl Node {
             copy_gate: ByteGate::new(inflight),
             offers: Arc::new(Semaphore::new(OFFERS_MAX)),
             copying: Semaphore::new(COPYING_MAX),
+            pace: Pace::default(),
+            progress: Progress::default(),
             tasks: parts.tasks,
             stop: parts.stop,
             clock: Mutex::default(),

@@ -13,6 +13,7 @@ use crate::{
     Settings, applied,
     consensus::{self, Consensus, MemoryStorage, StartError, Storage},
     directory::SharedDirectory,
+    join, moving,
     node::{Node, Parts},
     repair, reports, rpc,
     store::{MemoryTier, Store, memory_for_blocks},
@@ -140,6 +141,8 @@ fn spawn_workers(node: &Arc<Node>, work: &CancellationToken) {
     node.tasks.spawn(applied::run(Arc::clone(node), stop()));
     node.tasks.spawn(reports::run(Arc::clone(node), stop()));
     node.tasks.spawn(repair::run(Arc::clone(node), stop()));
+    node.tasks.spawn(moving::run(Arc::clone(node), stop()));
+    node.tasks.spawn(join::run(Arc::clone(node), stop()));
     node.tasks.spawn(upkeep::run(Arc::clone(node), stop()));
 }
 
@@ -149,6 +152,11 @@ fn consensus_settings(
     storage: Storage,
 ) -> consensus::Settings {
     let node = NodeId(settings.node);
+    let members = match settings.join.is_empty() {
+        true => settings.members(),
+        // The others are learnt from the log.
+        false => vec![settings.own_member()],
+    };
     consensus::Settings {
         heartbeat: Settings::millis(settings.raft_heartbeat_ms),
         election_min: Settings::millis(settings.election_min_ms),
@@ -157,6 +165,6 @@ fn consensus_settings(
         suspect_after: Settings::millis(settings.suspect_after_ms),
         dead_after: Settings::millis(settings.dead_after_ms),
         serve_lease: Settings::millis(settings.serve_lease_ms),
-        ..consensus::Settings::new(region, node, settings.members(), storage)
+        ..consensus::Settings::new(region, node, members, storage)
     }
 }

@@ -44,6 +44,11 @@ pub struct Settings {
     pub raft_dir: PathBuf,
     /// Which nodes form the region at first; committed once by `meshctl region init`.
     pub members: Vec<MemberSetting>,
+    /// Members (`host:port`) of a region that exists, through any of which this node becomes
+    /// one; instead of `members`.
+    pub join: Vec<String>,
+    /// With `join`: asks to vote.
+    pub voter: bool,
     /// Period of the Raft leader's heartbeats.
     pub raft_heartbeat_ms: u64,
     /// Silence after which an election starts, at least.
@@ -125,6 +130,8 @@ impl Default for Settings {
             inflight_bytes_max: 0,
             raft_dir: PathBuf::new(),
             members: Vec::new(),
+            join: Vec::new(),
+            voter: false,
             raft_heartbeat_ms: 200,
             election_min_ms: 1_000,
             election_max_ms: 2_000,
@@ -164,6 +171,18 @@ impl Settings {
         let mut members: Vec<Member> = self.members.iter().map(MemberSetting::member).collect();
         members.sort_by_key(|member| member.node);
         members
+    }
+
+    /// This node, as it asks to join.
+    #[must_use]
+    pub fn own_member(&self) -> Member {
+        Member {
+            node: NodeId(self.node),
+            address: self.advertised(),
+            zone: self.zone.clone(),
+            weight: self.weight,
+            voter: self.voter,
+        }
     }
 
     /// Of a setting in milliseconds.
@@ -247,6 +266,10 @@ impl Check for Settings {
             let want = "every node once";
             return Err(impossible("members", format!("{nodes:?}"), want));
         }
+        if !nodes.is_empty() && !self.join.is_empty() {
+            let want = "none, or no join: a region is formed by members or joined";
+            return Err(impossible("members", format!("{nodes:?}"), want));
+        }
         if !nodes.is_empty() && !nodes.contains(&self.node) {
             let want = "a list with this node in it";
             return Err(impossible("members", format!("{nodes:?}"), want));
@@ -323,6 +346,16 @@ mod tests {
             ("listen", |s| s.listen = ([0, 0, 0, 0], 1).into()),
             ("serve_lease_ms", |s| s.serve_lease_ms = 10_000),
             ("election_max_ms", |s| s.election_max_ms = 1),
+            ("members", |s| {
+                s.join = vec!["127.0.0.1:7410".into()];
+                s.members = vec![MemberSetting {
+                    node: 1,
+                    address: "127.0.0.1:7411".into(),
+                    zone: String::new(),
+                    weight: 1,
+                    voter: true,
+                }];
+            }),
         ];
         for (key, spoil) in wrong {
             let mut settings = possible();

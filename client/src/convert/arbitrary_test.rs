@@ -168,6 +168,7 @@ fn change() -> impl Strategy<Value = BlockChange> {
         claim().prop_map(ChangeKind::Claim),
         copy().prop_map(ChangeKind::Evict),
         copy().prop_map(ChangeKind::Retract),
+        copy().prop_map(ChangeKind::Release),
     ];
     (name(), kind).prop_map(|(name, kind)| BlockChange { name, kind })
 }

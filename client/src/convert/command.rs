@@ -183,6 +183,7 @@ impl ToWire for BlockChange {
             ChangeKind::Claim(claim) => block_change::Kind::Claim(claim.to_wire()),
             ChangeKind::Evict(copy) => block_change::Kind::Evict(copy.to_wire()),
             ChangeKind::Retract(copy) => block_change::Kind::Retract(copy.to_wire()),
+            ChangeKind::Release(copy) => block_change::Kind::Release(copy.to_wire()),
         };
         wire::BlockChange {
             name: Some(self.name.to_wire()),
@@ -199,6 +200,7 @@ impl FromWire for BlockChange {
             block_change::Kind::Claim(raw) => ChangeKind::Claim(Claim::from_wire(raw)?),
             block_change::Kind::Evict(raw) => ChangeKind::Evict(FromWire::from_wire(raw)?),
             block_change::Kind::Retract(raw) => ChangeKind::Retract(FromWire::from_wire(raw)?),
+            block_change::Kind::Release(raw) => ChangeKind::Release(FromWire::from_wire(raw)?),
         };
         Ok(Self { name, kind })
     }

@@ -305,3 +305,50 @@ fn a_voter_keeps_its_store() {
         lost,
     );
 }
+
+#[test]
+fn a_copy_is_let_go_only_when_enough_others_stay() {
+    let check = |story: &str, there: &str, said: &str| {
+        let told = Told::after(story);
+        assert_eq!(told.there(), there, "what is there after {story}");
+        assert_eq!(told.said(), said, "what was said last after {story}");
+    };
+    check(
+        "put a 10 1/1/1 2/1/1 3/1/1; release a 1/1/1",
+        "a@10 2: 2/1/1 3/1/1",
+        "Accepted, dropped a 1/1/1",
+    );
+    check(
+        "put a 10 1/1/1 2/1/1; release a 1/1/1",
+        "a@10 2: 1/1/1 2/1/1",
+        "Stale",
+    );
+    check(
+        "put a 10 1/1/1 2/1/1 3/1/1; release a 1/1/9",
+        "a@10 2: 1/1/1 2/1/1 3/1/1",
+        "Stale",
+    );
+    // Copies on nodes that leave do not count.
+    check(
+        "put a 10 1/1/1 2/1/1 3/1/1; leave 3; release a 1/1/1",
+        "a@10 2: 1/1/1 2/1/1 3/1/1",
+        "Stale",
+    );
+    check(
+        "put a 10 1/1/1 2/1/1 3/1/1; leave 3; release a 3/1/1",
+        "a@10 2: 1/1/1 2/1/1",
+        "Accepted, dropped a 3/1/1",
+    );
+    // One node alone cannot have two copies, and then lacks nothing.
+    let two = "lose 4; moved 2; lose 3; moved 3; put a 10 1/1/1 2/1/1; leave 2";
+    check(
+        &format!("{two}; release a 2/1/1"),
+        "a@10 1: 1/1/1",
+        "Accepted, dropped a 2/1/1",
+    );
+    check(
+        &format!("{two}; release a 1/1/1"),
+        "a@10 2: 1/1/1 2/1/1",
+        "Stale",
+    );
+}

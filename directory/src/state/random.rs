@@ -57,12 +57,12 @@ fn changes() -> impl Strategy<Value = BlockChange> {
         }
         change
     });
-    let gone = (names(), copies(), any::<bool>()).prop_map(|(name, copy, evicted)| BlockChange {
+    let gone = (names(), copies(), 0..3_u8).prop_map(|(name, copy, way)| BlockChange {
         name,
-        kind: if evicted {
-            ChangeKind::Evict(copy)
-        } else {
-            ChangeKind::Retract(copy)
+        kind: match way {
+            0 => ChangeKind::Evict(copy),
+            1 => ChangeKind::Retract(copy),
+            _ => ChangeKind::Release(copy),
         },
     });
     prop_oneof![3 => put, 2 => gone]

@@ -7,7 +7,7 @@
 //! - `start NODE NONCE`, `restart NODE NONCE STORE`, `dead NODE INCARNATION`
 //! - `join NODE` or `join NODE voter`, `leave NODE`, `lose NODE`, `moved EPOCH`
 //! - `put BLOCK CLOCK COPY..` (two replicas; `a*` is another content of `a`)
-//! - `evict BLOCK COPY`, `retract BLOCK COPY`
+//! - `evict BLOCK COPY`, `retract BLOCK COPY`, `release BLOCK COPY`
 //! - `delete CLOCK BLOCK..`, `raise CLOCK`, `forget CLOCK`
 
 use crate::{
@@ -242,6 +242,7 @@ fn command(step: &str) -> Command {
             Command::Blocks(vec![claim(block(1), words[1], number(2), copies)])
         }
         "evict" => changed(ChangeKind::Evict(read_copy(words[2]))),
+        "release" => changed(ChangeKind::Release(read_copy(words[2]))),
         "retract" => changed(ChangeKind::Retract(read_copy(words[2]))),
         "delete" => {
             let blocks: Vec<_> = words[2..].iter().map(|word| word.as_bytes()[0]).collect();

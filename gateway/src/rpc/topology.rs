@@ -74,6 +74,8 @@ impl Topology for Rpc {
                 ownership: ownership.get(&member.node).copied().unwrap_or_default(),
                 blocks,
                 bytes,
+                leaving: state.topology().leaving.contains(&member.node),
+                joining: state.topology().is_joining(member.node),
             }
         });
         Ok(Response::new(wire::ShowResponse {
@@ -85,6 +87,11 @@ impl Topology for Rpc {
             nodes: nodes.collect(),
             // Who leads is not in the feed.
             leader: 0,
+            moving: state.topology().is_moving(),
+            // Nodes walk over the blocks, gateways do not.
+            move_blocks_left: None,
+            move_bytes_left: 0,
+            voters_wanted: state.topology().voters_wanted,
         }))
     }
 

@@ -36,6 +36,66 @@ pub enum RegionVerb {
     List,
 }
 
+pub(super) const JOIN: &str = "\
+Blocks move to the new node at once, and reads go on. A node whose settings have `join` does
+this by itself. The number must be one that no member has.
+
+Example: meshctl node join --node 127.0.0.1:7410 --id 4 --address 127.0.0.1:7440 --zone d";
+
+pub(super) const LEAVE: &str = "\
+Without --forget the node's blocks move to the others first; then stop its process. With
+--forget the node is removed at once and what it held is made again from other copies: for
+nodes that are lost for good.
+
+Example: meshctl node leave 4 --node 127.0.0.1:7410";
+
+/// Verbs about nodes.
+#[derive(Debug, Clone, Subcommand)]
+pub enum NodeVerb {
+    /// A region's nodes, whether they live, and whether blocks move
+    #[command(after_help = "Example: meshctl node list --gateway 127.0.0.1:7401")]
+    List,
+    /// Make a node a member of the region
+    #[command(after_help = JOIN)]
+    Join(JoinArgs),
+    /// Take a member out of the region, and wait until its blocks have moved
+    #[command(after_help = LEAVE)]
+    Leave(LeaveArgs),
+}
+
+/// A node that is to be a member.
+#[derive(Debug, Clone, clap::Args)]
+pub struct JoinArgs {
+    /// Its number, unique in the region, above 0.
+    #[arg(long, value_name = "N")]
+    pub id: u64,
+    /// `host:port` by which others reach it.
+    #[arg(long, value_name = "ADDR")]
+    pub address: String,
+    /// Its failure domain.
+    #[arg(long, default_value = "")]
+    pub zone: String,
+    /// Its share of blocks relative to others, 1 to 16.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub weight: u32,
+    /// It is to vote; without this it does only while too few do.
+    #[arg(long)]
+    pub voter: bool,
+}
+
+/// A member that is to go.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LeaveArgs {
+    /// Its number.
+    pub id: u64,
+    /// Remove it at once: it is lost for good, with its copies.
+    #[arg(long)]
+    pub forget: bool,
+    /// Do not wait until blocks have moved.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
 /// Verbs about namespaces.
 #[derive(Debug, Subcommand)]
 pub enum NamespaceVerb {

@@ -1,6 +1,6 @@
 //! Calls of the service `Topology`.
 
-use kvmesh_client::FromWire;
+use kvmesh_client::{FromWire, ToWire};
 use kvmesh_directory::{FeedPosition, Member, Namespace};
 use kvmesh_proto::v1::{self as wire, topology_client::TopologyClient};
 use serde::Serialize;
@@ -23,6 +23,14 @@ pub struct Shown {
     pub position: Option<FeedPosition>,
     /// Number of the Raft leader; 0: none known.
     pub leader: u64,
+    /// Blocks are not yet all where the ring has them.
+    pub moving: bool,
+    /// While they move, how many are left; only nodes know it.
+    pub move_blocks_left: Option<u64>,
+    /// Their bytes.
+    pub move_bytes_left: u64,
+    /// How many members are to vote.
+    pub voters_wanted: u32,
     /// Members, ascending.
     pub nodes: Vec<ShownNode>,
 }
@@ -40,7 +48,7 @@ pub struct ShownNode {
     pub weight: u32,
     /// Whether it votes.
     pub voter: bool,
-    /// `new`, `alive` or `dead`.
+    /// `new`, `alive`, `joining`, `leaving` or `dead`.
     pub state: &'static str,
     /// Its current start.
     pub incarnation: u64,
@@ -173,12 +181,44 @@ impl Peer {
             virtual_nodes: answer.virtual_nodes,
             position: position(self, WHAT, answer.position)?,
             leader: answer.leader,
+            moving: answer.moving,
+            move_blocks_left: answer.move_blocks_left,
+            move_bytes_left: answer.move_bytes_left,
+            voters_wanted: answer.voters_wanted,
             nodes: nodes.collect::<Result<_, _>>()?,
         })
     }
 
+    /// Makes a node a member; the ring epoch then, and whether it is to vote.
+    ///
+    /// # Errors
+    /// When the node refuses or does not answer.
+    pub async fn join(&self, member: &Member) -> Result<(u64, bool), CallError> {
+        const WHAT: &str = "joining";
+        let member = Some(member.to_wire());
+        let request = self.request(wire::JoinRequest { member });
+        let answer = self.topology().join(request).await;
+        let answer = answer.map_err(self.failed(WHAT))?.into_inner();
+        let voter = answer.member.is_some_and(|member| member.voter);
+        Ok((answer.ring_epoch, voter))
+    }
+
+    /// Takes a member off the ring; the ring epoch then, and whether blocks move.
+    ///
+    /// # Errors
+    /// When the node refuses or does not answer.
+    pub async fn leave(&self, node: u64, forget: bool) -> Result<(u64, bool), CallError> {
+        const WHAT: &str = "leaving";
+        let request = self.request(wire::LeaveRequest { node, forget });
+        let answer = self.topology().leave(request).await;
+        let answer = answer.map_err(self.failed(WHAT))?.into_inner();
+        Ok((answer.ring_epoch, answer.moving))
+    }
+
     fn shown_node(&self, raw: wire::NodeStatus) -> Result<ShownNode, CallError> {
         let state = match raw.state() {
+            wire::NodeState::Alive if raw.leaving => "leaving",
+            wire::NodeState::Alive if raw.joining => "joining",
             wire::NodeState::Alive => "alive",
             wire::NodeState::Dead => "dead",
             wire::NodeState::New | wire::NodeState::Unspecified => "new",

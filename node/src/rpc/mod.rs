@@ -4,6 +4,7 @@ mod cache;
 pub(crate) mod copy_client;
 mod feed;
 mod leading;
+mod members;
 mod policy;
 mod replication;
 mod topology;

@@ -8,6 +8,7 @@ use kvmesh_proto::v1::{self as wire, topology_server::Topology};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use super::members;
 use crate::{Settings, node::Node};
 
 pub(super) struct TopologyService(pub(super) Arc<Node>);
@@ -46,6 +47,8 @@ impl TopologyService {
                     ownership: ownership.get(&member.node).copied().unwrap_or_default(),
                     blocks,
                     bytes,
+                    leaving: state.topology().leaving.contains(&member.node),
+                    joining: state.topology().is_joining(member.node),
                 }
             })
             .collect()
@@ -89,14 +92,21 @@ impl Topology for TopologyService {
         _request: Request<wire::ShowRequest>,
     ) -> Result<Response<wire::ShowResponse>, Status> {
         let state = self.0.directory.freeze();
+        let topology = state.topology();
+        let left = self.0.progress.left(topology.epoch);
+        let left = left.filter(|_| topology.is_moving());
         Ok(Response::new(wire::ShowResponse {
             region: self.0.region.to_wire(),
             initialised: state.region().is_some(),
-            ring_epoch: state.topology().epoch.0,
+            ring_epoch: topology.epoch.0,
             virtual_nodes: VIRTUAL_NODES_PER_WEIGHT,
             position: state.position().map(|position| position.to_wire()),
             nodes: self.status_of(&state),
             leader: self.0.consensus.leader().map_or(0, |leader| leader.0),
+            moving: topology.is_moving(),
+            move_blocks_left: left.map(|left| left.blocks),
+            move_bytes_left: left.map_or(0, |left| left.bytes),
+            voters_wanted: topology.voters_wanted,
         }))
     }
 
@@ -154,16 +164,18 @@ impl Topology for TopologyService {
 
     async fn join(
         &self,
-        _request: Request<wire::JoinRequest>,
+        request: Request<wire::JoinRequest>,
     ) -> Result<Response<wire::JoinResponse>, Status> {
-        super::not_built("Join")
+        let joined = members::join(&self.0, request.into_inner()).await?;
+        Ok(Response::new(joined))
     }
 
     async fn leave(
         &self,
-        _request: Request<wire::LeaveRequest>,
+        request: Request<wire::LeaveRequest>,
     ) -> Result<Response<wire::LeaveResponse>, Status> {
-        super::not_built("Leave")
+        let left = members::leave(&self.0, &request.into_inner()).await?;
+        Ok(Response::new(left))
     }
 
     async fn set_policy(

@@ -7,6 +7,7 @@ mod delete_test;
 mod feed_test;
 mod input_test;
 mod lease_test;
+mod members_test;
 mod policy_test;
 mod put_test;
 mod region_test;

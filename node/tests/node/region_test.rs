@@ -28,6 +28,8 @@ pub(crate) struct Region {
     tasks: TaskTracker,
     channels: Channels,
     pub(crate) namespace: Bytes,
+    /// By which puts choose their nodes.
+    pub(crate) epoch: u64,
 }
 
 /// How a put of one block ended.
@@ -108,6 +110,7 @@ impl Region {
             tasks: TaskTracker::new(),
             channels: Channels::new(std::sync::Arc::new(TcpConnect)),
             namespace: Bytes::new(),
+            epoch: 1,
         };
         for (at, (address, connections)) in incoming.into_iter().enumerate() {
             let mut settings = Settings {
@@ -173,6 +176,32 @@ impl Region {
             })
             .await;
         }
+    }
+
+    /// Starts one more node, which joins through one that is there. Returns its index.
+    pub(crate) async fn join(&mut self, through: usize, change: impl Fn(&mut Settings)) -> usize {
+        let (address, connections) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let at = self.settings.len();
+        let mut settings = Settings {
+            region: "us-east".to_owned(),
+            node: at as u64 + 1,
+            listen: address,
+            join: vec![self.settings[through].listen.to_string()],
+            ..Settings::default()
+        };
+        fast(&mut settings);
+        change(&mut settings);
+        self.settings.push(settings);
+        self.stops.push(CancellationToken::new());
+        self.storages.push(MemoryStorage::default());
+        self.run(at, connections);
+        at
+    }
+
+    /// The topology as one node has it.
+    pub(crate) async fn shown(&self, node: usize) -> wire::ShowResponse {
+        let shown = self.topology(node).show(wire::ShowRequest {}).await;
+        shown.unwrap().into_inner()
     }
 
     /// Ends a node and all that it holds, but for its log.
@@ -270,7 +299,7 @@ impl Region {
         wire::PutOpen {
             namespace_id: self.namespace.clone(),
             ack: ack.into(),
-            ring_epoch: 1,
+            ring_epoch: self.epoch,
             deadline_ms: 5_000,
             fill: false,
         }

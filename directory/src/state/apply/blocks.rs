@@ -29,6 +29,7 @@ impl DirectoryState {
             ChangeKind::Claim(claim) => self.claim(change.name, claim, events),
             ChangeKind::Evict(copy) => self.leave(change.name, copy, Leaving::Evicted, events),
             ChangeKind::Retract(copy) => self.leave(change.name, copy, Leaving::Lost, events),
+            ChangeKind::Release(copy) => self.release(change.name, copy, events),
         });
         Outcome {
             changes: outcomes.collect(),
@@ -146,6 +147,30 @@ impl DirectoryState {
         }
         row.holders.remove(slot);
         self.put_or_vanish(name, row, events);
+        ChangeOutcome::Accepted
+    }
+
+    fn release(&mut self, name: BlockName, copy: &Copy, events: &mut Vec<Event>) -> ChangeOutcome {
+        let known = self.blocks.get(&name).filter(|_| self.holds(name, copy));
+        let (Some(row), Some(slot)) = (known, self.slot(copy.node)) else {
+            return ChangeOutcome::Stale;
+        };
+        let topology = self.topology();
+        let stays = |slot| {
+            let record = self.nodes.at(slot);
+            record.is_some_and(|record| !topology.leaving.contains(&record.node))
+        };
+        let mut row = row.clone();
+        row.holders.remove(slot);
+        let left = row.holders.iter().filter(|(slot, _)| stays(*slot)).count();
+        let enough = topology.staying().count().min(usize::from(row.wanted));
+        if left < enough.max(1) {
+            return ChangeOutcome::Stale;
+        }
+        // Fewer members than copies wanted: the region lacks nothing then.
+        row.wanted = row.wanted.min(row.holders.len() as u8);
+        self.blocks.put(name, row);
+        events.push(Event::Dropped { name, copy: *copy });
         ChangeOutcome::Accepted
     }
 
