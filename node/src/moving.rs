@@ -30,6 +30,7 @@ use self::place::{Members, Next};
 use crate::{
     copying::{self, Group, Plan},
     node::Node,
+    store::CopyKey,
 };
 
 /// Names that are looked at before the directory is asked for more.
@@ -251,7 +252,7 @@ fn plan(
     let others = now.iter().filter(|node| !to.contains(node));
     let holders = entry.holders.iter().map(|copy| copy.node);
     Plan {
-        key: crate::store::CopyKey { name, copy: mine },
+        key: CopyKey { name, copy: mine },
         missing: to.len(),
         except: holders.chain(others.copied()).collect(),
         replicas,
@@ -267,8 +268,20 @@ async fn release(node: &Node, releases: Vec<BlockChange>) {
     }
     sleep_until(Instant::now() + RELEASE_AFTER).await;
     for batch in releases.chunks(ENTRY_CHANGES_MAX) {
+        // What somebody has leased stays until the lease ends.
+        let mut batch = batch.to_vec();
+        batch.retain(|change| match change.kind {
+            ChangeKind::Release(copy) => !node.store.is_leased(CopyKey {
+                name: change.name,
+                copy,
+            }),
+            _ => true,
+        });
+        if batch.is_empty() {
+            continue;
+        }
         let deadline = Instant::now() + SUBMIT_TIMEOUT;
-        if let Err(error) = node.consensus.submit(batch.to_vec(), deadline).await {
+        if let Err(error) = node.consensus.submit(batch, deadline).await {
             debug!(%error, "copies that moved are not let go yet");
             return;
         }

@@ -211,6 +211,12 @@ impl Store {
         leases.renew(&self.ledger(), lease, Instant::now(), hold)
     }
 
+    /// Whether somebody has leased a copy.
+    #[must_use]
+    pub fn is_leased(&self, key: CopyKey) -> bool {
+        self.ledger().is_pinned(key)
+    }
+
     /// Ends a lease; says how many copies it covered.
     pub fn release_lease(&self, lease: (NamespaceId, LeaseId)) -> usize {
         let mut leases = self.leases();
