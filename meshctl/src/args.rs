@@ -11,8 +11,8 @@ pub use self::{
     replay::{Pace, ReplayArgs},
     tls::TlsArgs,
     verbs::{
-        ChainArgs, DeleteArgs, GetArgs, JoinArgs, LeaveArgs, NamespaceOpenArgs, NamespaceVerb,
-        NodeVerb, PutArgs, RegionVerb,
+        ChainArgs, DeleteArgs, GetArgs, HealthArgs, JoinArgs, LeaveArgs, NamespaceOpenArgs,
+        NamespaceVerb, NodeVerb, PutArgs, RegionVerb,
     },
 };
 use crate::output::Format;
@@ -150,6 +150,9 @@ pub enum Verb {
     /// Certificates for a mesh
     #[command(subcommand, long_about = pki::ABOUT)]
     Pki(PkiVerb),
+    /// Whether a process takes calls: 0 when it does, 1 when not, 69 when nothing answers
+    #[command(after_help = "Example: meshctl health 127.0.0.1:7410 --timeout 2")]
+    Health(HealthArgs),
     /// Run a whole mesh in this process
     #[command(long_about = dev::ABOUT, after_help = dev::EXAMPLES)]
     Dev(DevArgs),

@@ -80,7 +80,7 @@ pub async fn run(global: &Global, args: ReplayArgs) -> anyhow::Result<()> {
             report
         })
     } else {
-        let channels = global.tls.channels(Role::Gateway)?;
+        let channels = global.tls.channels(Some(Role::Gateway))?;
         let gateways = gateways(global.gateway.iter().cloned(), &channels)?;
         replay(&args, &trace, gateways).await
     }?;

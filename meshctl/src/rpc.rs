@@ -10,6 +10,7 @@ use serde::Serializer;
 use tonic::{Code, Request, Status, transport::Channel};
 
 pub mod cache;
+pub mod health;
 mod policy;
 pub mod topology;
 

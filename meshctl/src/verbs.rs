@@ -15,6 +15,7 @@ use crate::{
 
 mod delete;
 mod get;
+mod health;
 mod lookup;
 mod namespace;
 mod node;
@@ -53,6 +54,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Put(put) => put::run(global, &put).await,
         Verb::Get(get) => get::run(global, &get).await,
         Verb::Delete(delete) => delete::run(global, &delete).await,
+        Verb::Health(health) => health::run(global, &health).await,
         Verb::Stats => stats::run(global).await,
         Verb::Pki(verb) => pki::run(global, verb),
         Verb::Dev(dev) => dev::run(global, dev).await,
@@ -66,11 +68,11 @@ fn peer(global: &Global) -> anyhow::Result<Peer> {
         Some(_) => Role::Node,
         None => Role::Gateway,
     };
-    at(global, role, global.address())
+    at(global, Some(role), global.address())
 }
 
-/// The process at an address.
-fn at(global: &Global, role: Role, address: &str) -> anyhow::Result<Peer> {
+/// The process at an address, of a role or of any.
+fn at(global: &Global, role: Option<Role>, address: &str) -> anyhow::Result<Peer> {
     Peer::new(&global.tls.channels(role)?, address, global.call_timeout())
 }
 

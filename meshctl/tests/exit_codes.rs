@@ -33,8 +33,9 @@ async fn wrong_usage_exits_2_and_says_so_on_standard_error() {
 
 #[tokio::test]
 async fn nobody_there_exits_69_and_says_what_to_do() {
-    let calls: [&[&str]; 3] = [
+    let calls: [&[&str]; 4] = [
         &["stats", "--gateway", "127.0.0.1:1", "-o", "json"],
+        &["health", "127.0.0.1:1"],
         &["region", "init", "--node", "127.0.0.1:1"],
         &[
             "namespace",

@@ -69,6 +69,8 @@ async fn a_mesh_says_where_it_is_and_ends_when_told() {
     assert_eq!(said["regions"][1]["region"], "eu-west");
     let gateway = said["regions"][0]["gateway"].as_str().unwrap();
     meshctl(["stats", "--gateway", gateway]).await.ok();
+    let health = meshctl(["health", gateway, "-o", "json"]).await.ok().json();
+    assert_eq!(health["status"], "SERVING");
     let pid = child.id().unwrap().to_string();
     Command::new("kill").arg(pid).status().await.unwrap();
     let ended = timeout(Duration::from_secs(15), child.wait())

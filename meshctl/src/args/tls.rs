@@ -25,11 +25,11 @@ pub struct TlsArgs {
 }
 
 impl TlsArgs {
-    /// Channels to processes of a role.
+    /// Channels to processes of a role; none: to whoever is of this mesh.
     ///
     /// # Errors
     /// When only some of the flags are there, or their files cannot be used.
-    pub fn channels(&self, role: Role) -> anyhow::Result<Channels> {
+    pub fn channels(&self, role: Option<Role>) -> anyhow::Result<Channels> {
         let plain = Arc::new(TcpConnect);
         let files = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
             (None, None, None) => return Ok(Channels::new(plain)),
@@ -46,6 +46,9 @@ impl TlsArgs {
         let credentials = Credentials::load(files, "meshctl")
             .map_err(|error| exit::set_up(format!("{:#}", anyhow::Error::new(error))))?;
         let channels = Channels::new(Arc::new(TlsConnect::new(plain, credentials)));
-        Ok(channels.expecting(Expected::role(role)))
+        Ok(channels.expecting(Expected {
+            role,
+            ..Expected::default()
+        }))
     }
 }

@@ -217,3 +217,11 @@ pub struct DeleteArgs {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub count: u32,
 }
+
+/// A process to ask.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HealthArgs {
+    /// Node, gateway or region-sync, host:port; `--node` or `--gateway` if none is named.
+    #[arg(value_name = "ADDR")]
+    pub address: Option<String>,
+}

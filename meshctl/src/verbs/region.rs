@@ -8,7 +8,7 @@ use crate::{
 };
 
 pub(super) async fn init(global: &Global) -> anyhow::Result<()> {
-    let done = super::at(global, Role::Node, global.node_address())?
+    let done = super::at(global, Some(Role::Node), global.node_address())?
         .init_region()
         .await?;
     emit(global.output, &done, || {
