@@ -163,12 +163,16 @@ impl DirectoryState {
         let mut row = row.clone();
         row.holders.remove(slot);
         let left = row.holders.iter().filter(|(slot, _)| stays(*slot)).count();
-        let enough = topology.staying().count().min(usize::from(row.wanted));
+        let enough = topology
+            .staying()
+            .count()
+            .min(usize::from(row.holders.wanted()));
         if left < enough.max(1) {
             return ChangeOutcome::Stale;
         }
         // Fewer members than copies wanted: the region lacks nothing then.
-        row.wanted = row.wanted.min(row.holders.len() as u8);
+        let held = row.holders.len() as u8;
+        row.holders.want(row.holders.wanted().min(held));
         self.blocks.put(name, row);
         events.push(Event::Dropped { name, copy: *copy });
         ChangeOutcome::Accepted
