@@ -337,7 +337,7 @@ mod tests {
     fn impossible_values_name_their_key() {
         assert!(possible().check().is_ok());
         type Spoil = fn(&mut Settings);
-        let wrong: [(&str, Spoil); 8] = [
+        let wrong: [(&str, Spoil); 9] = [
             ("region", |s| s.region = "US".into()),
             ("node", |s| s.node = 0),
             ("weight", |s| s.weight = 17),
