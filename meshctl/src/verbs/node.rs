@@ -68,7 +68,7 @@ struct Changed {
 }
 
 pub(super) async fn join(global: &Global, join: &JoinArgs) -> anyhow::Result<()> {
-    let peer = super::at(global, Role::Node, global.node_address())?;
+    let peer = super::at(global, Some(Role::Node), global.node_address())?;
     let member = Member {
         node: NodeId(join.id),
         address: join.address.clone(),
@@ -93,7 +93,7 @@ pub(super) async fn join(global: &Global, join: &JoinArgs) -> anyhow::Result<()>
 }
 
 pub(super) async fn leave(global: &Global, leave: &LeaveArgs) -> anyhow::Result<()> {
-    let mut peer = super::at(global, Role::Node, global.node_address())?;
+    let mut peer = super::at(global, Some(Role::Node), global.node_address())?;
     // Whoever leaves may not hear that it has left.
     let before = peer.show().await?;
     let other = before
@@ -109,7 +109,7 @@ pub(super) async fn leave(global: &Global, leave: &LeaveArgs) -> anyhow::Result<
             .filter(is_itself)
             .any(|node| node.node == leave.id),
     ) {
-        peer = super::at(global, Role::Node, &other.address)?;
+        peer = super::at(global, Some(Role::Node), &other.address)?;
     }
     let (ring_epoch, moving) = peer.leave(leave.id, leave.forget).await?;
     if moving && !leave.no_wait {
