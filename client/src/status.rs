@@ -32,6 +32,12 @@ pub enum Problem {
     /// No such lease in this namespace. Nothing was done.
     #[error("the lease has ended, or never was in this namespace: look the chain up again")]
     UnknownLease,
+    /// The handle names nothing that this process runs. Nothing was done.
+    #[error("prefetch {0:?} is not known here: another gateway runs it, or it ended long ago")]
+    UnknownHandle(String),
+    /// What follows the position is not kept any more. Nothing was done.
+    #[error("{0}")]
+    Gap(String),
     /// The name belongs to another description. Nothing was done.
     #[error("name {name:?} belongs to a namespace whose description differs in {}", fields.join(", "))]
     DescriptionDiffers {
@@ -112,7 +118,10 @@ impl Problem {
     pub fn code(&self) -> Code {
         match self {
             Self::Invalid { .. } => Code::InvalidArgument,
-            Self::UnknownNamespace(_) | Self::UnknownLease => Code::NotFound,
+            Self::UnknownNamespace(_) | Self::UnknownLease | Self::UnknownHandle(_) => {
+                Code::NotFound
+            }
+            Self::Gap(_) => Code::OutOfRange,
             Self::DescriptionDiffers { .. }
             | Self::NotInitialised
             | Self::NotNow(_)
@@ -134,6 +143,8 @@ impl Problem {
             Self::Invalid { .. } => "INVALID",
             Self::UnknownNamespace(_) => "UNKNOWN_NAMESPACE",
             Self::UnknownLease => "UNKNOWN_LEASE",
+            Self::UnknownHandle(_) => "UNKNOWN_HANDLE",
+            Self::Gap(_) => "GAP",
             Self::DescriptionDiffers { .. } => "DESCRIPTION_DIFFERS",
             Self::NotInitialised => "NOT_INITIALISED",
             Self::Exists(_) => "EXISTS",
@@ -154,6 +165,7 @@ impl Problem {
         let fact = |name: &str, value: &dyn ToString| Some((name.to_owned(), value.to_string()));
         match self {
             Self::UnknownNamespace(namespace) => fact("namespace", namespace),
+            Self::UnknownHandle(handle) => fact("handle", handle),
             Self::DescriptionDiffers { name, .. } => fact("name", name),
             Self::StaleEpoch { current, .. } => fact("current_epoch", current),
             Self::Exhausted { limit, .. } => fact("limit", limit),
@@ -209,6 +221,8 @@ impl Problem {
             }
             "UNKNOWN_NAMESPACE" => Self::UnknownNamespace(fact("namespace")?),
             "UNKNOWN_LEASE" => Self::UnknownLease,
+            "UNKNOWN_HANDLE" => Self::UnknownHandle(fact("handle")?),
+            "GAP" => Self::Gap(message),
             "DESCRIPTION_DIFFERS" => Self::DescriptionDiffers {
                 name: fact("name")?,
                 fields: differing(&details),

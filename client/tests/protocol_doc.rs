@@ -110,6 +110,8 @@ fn every_code_is_listed_with_its_reason() {
         Problem::invalid("field", "why"),
         Problem::UnknownNamespace(text()),
         Problem::UnknownLease,
+        Problem::UnknownHandle(text()),
+        Problem::Gap(text()),
         Problem::DescriptionDiffers {
             name: text(),
             fields: vec![text()],

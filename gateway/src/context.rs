@@ -9,11 +9,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     fill::Fills, flight::Flights, meters::Meters, peers::Peers, pending::Pending,
-    settings::Settings, views::Views,
+    prefetch::Prefetches, prefill::Prefill, settings::Settings, views::Views, watch::WATCHES_MAX,
 };
 
 /// When a caller that found a limit used up should try again.
@@ -38,6 +38,13 @@ pub(crate) struct Gateway {
     pub(crate) get_bytes: Budget,
     pub(crate) fetch_bytes: Budget,
     pub(crate) put_bytes: Budget,
+    /// How fast engines prefill.
+    pub(crate) prefill: Prefill,
+    pub(crate) prefetches: Prefetches,
+    /// Room for watches.
+    pub(crate) watches: Arc<Semaphore>,
+    /// Ends what would go on for long.
+    pub(crate) stop: CancellationToken,
     calls: Arc<Semaphore>,
 }
 
@@ -49,6 +56,7 @@ impl Gateway {
         views: Views,
         fills: Fills,
         tasks: TaskTracker,
+        stop: CancellationToken,
     ) -> Self {
         let memory = Duration::from_millis(settings.failure_memory_ms);
         let bytes = settings.inflight_bytes_max;
@@ -57,6 +65,10 @@ impl Gateway {
             views,
             peers: Peers::new(environment.channels.clone(), memory),
             meters: Meters::new(Arc::clone(&environment.instance)),
+            prefill: Prefill::default(),
+            prefetches: Prefetches::new(&environment.instance, environment.clock.millis()),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            stop,
             environment,
             tasks,
             pending: Pending::default(),

@@ -2,10 +2,15 @@
 
 use kvmesh_client::follow::Link;
 use kvmesh_directory::{
-    BlockName, DirectoryState, MeshView, NamespaceId, RegionId, view::RegionSet,
+    BlockName, DirectoryState, MeshView, Namespace, NamespaceId, RegionId, view::RegionSet,
 };
 
-use crate::{context::Gateway, far::estimate_ms, request::Query};
+use crate::{
+    context::Gateway,
+    far::estimate_ms,
+    recompute::{Advice, Speed, advise},
+    request::Query,
+};
 
 /// How much of one chain is where; counts are chain positions from the query's start.
 #[derive(Debug, Default, PartialEq)]
@@ -26,10 +31,12 @@ pub(crate) struct Remote {
     pub(crate) fetch_bytes: u64,
     pub(crate) estimated_fetch_ms: f64,
     pub(crate) rtt_ms: f64,
+    /// Of the blocks that this region lacks; none: nothing is lacking, or no rate is known.
+    pub(crate) recompute: Option<(f64, Advice)>,
 }
 
 /// Looks the chains up.
-pub(crate) fn lookup(gateway: &Gateway, namespace: NamespaceId, queries: &[Query]) -> Vec<Match> {
+pub(crate) fn lookup(gateway: &Gateway, namespace: &Namespace, queries: &[Query]) -> Vec<Match> {
     let links = gateway.views.reachable();
     let hashes: usize = queries.iter().map(|it| it.chain.len() - it.start).sum();
     gateway.meters.looked_up(hashes as u64);
@@ -39,11 +46,15 @@ pub(crate) fn lookup(gateway: &Gateway, namespace: NamespaceId, queries: &[Query
                 state,
                 mesh,
                 links: &links,
+                speed: Speed {
+                    block_tokens: namespace.description.block_tokens,
+                    rate: gateway.prefill.rate(namespace),
+                },
                 under_way: &|name| gateway.pending.has(name) || gateway.flights.has(name),
             };
             queries
                 .iter()
-                .map(|query| sight.look(namespace, query))
+                .map(|query| sight.look(namespace.id, query))
                 .collect()
         })
     })
@@ -55,6 +66,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) mesh: &'a MeshView,
     /// To the regions that can be asked.
     pub(crate) links: &'a [(RegionId, Link)],
+    /// Of the namespace's engines.
+    pub(crate) speed: Speed,
     /// Whether a block is being put or fetched here.
     pub(crate) under_way: &'a dyn Fn(&BlockName) -> bool,
 }
@@ -165,12 +178,18 @@ impl Sight<'_> {
         // Nearest first, as the links are.
         for (region, link) in self.links {
             if self.mesh.names(ended, region) {
+                let fetch_ms = estimate_ms(link, fetch_bytes);
+                // Whatever lies behind the local run has to be computed after it.
+                let lacking = run.saturating_sub(found.local_blocks as usize);
+                let recompute_ms = self.speed.recompute_ms(lacking).filter(|_| lacking > 0);
+                let advice = |ms| (ms, advise(fetch_ms, link.rtt_ms, ms, lacking));
                 found.remote.push(Remote {
                     region: region.clone(),
                     blocks: run as u32,
                     fetch_bytes,
-                    estimated_fetch_ms: estimate_ms(link, fetch_bytes),
+                    estimated_fetch_ms: fetch_ms,
                     rtt_ms: link.rtt_ms,
+                    recompute: recompute_ms.map(advice),
                 });
             }
         }

@@ -84,6 +84,31 @@ impl Meters {
             .increment(1);
     }
 
+    /// A prefetch ended.
+    pub(crate) fn prefetched(&self, kept: u64, failed: u64) {
+        for (end, blocks) in [("ok", kept), ("failed", failed)] {
+            counter!("kvmesh_gateway_prefetched_blocks_total",
+                "instance" => self.instance(), "end" => end)
+            .increment(blocks);
+        }
+    }
+
+    /// A get of a `when_faster` namespace came to blocks that only other regions have.
+    pub(crate) fn decided(&self, decision: &'static str) {
+        counter!("kvmesh_gateway_fetch_decisions_total",
+            "instance" => self.instance(), "decision" => decision)
+        .increment(1);
+    }
+
+    /// Requests were reported, of which so many say something about the prefill rate.
+    pub(crate) fn reported(&self, used: usize, ignored: usize) {
+        for (end, requests) in [("used", used), ("ignored", ignored)] {
+            counter!("kvmesh_gateway_reported_requests_total",
+                "instance" => self.instance(), "end" => end)
+            .increment(requests as u64);
+        }
+    }
+
     /// A block of a put was acknowledged or refused.
     pub(crate) fn put_block(&self, end: &'static str, bytes: u64) {
         counter!("kvmesh_gateway_put_blocks_total", "instance" => self.instance(), "end" => end)

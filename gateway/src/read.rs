@@ -22,6 +22,7 @@ use crate::{
     frame::{Frame, Outcome, Summary},
     merge::Merge,
     request::{Position, Want},
+    weigh::weigh,
 };
 
 /// Bytes that one round of calls to nodes asks for; two rounds are under way at most.
@@ -152,7 +153,7 @@ pub(crate) fn far_until(gateway: &Gateway, want: &Want, now: Instant) -> Option<
     match want.namespace.policy.fallback {
         Fallback::Never => None,
         Fallback::Always => Some(want.deadline.at),
-        // Prefill rates are not learnt yet: the fetch goes ahead and its bound decides.
+        // Where no prefill rate is known, this bound is what decides (`weigh`).
         Fallback::WhenFaster if want.deadline.named => Some(want.deadline.at),
         Fallback::WhenFaster => Some(bounded.min(want.deadline.at)),
     }
@@ -167,8 +168,14 @@ pub(crate) async fn get(
 ) -> Result<(), Problem> {
     let begun = Instant::now();
     let far_until = far_until(&gateway, &want, begun);
-    let plan = plan_from_views(&gateway, &want, far_until.is_some());
-    let summary = if plan.run < want.blocks_min as usize {
+    let regions = match far_until {
+        Some(_) => gateway.views.reachable(),
+        None => Vec::new(),
+    };
+    let regions: Vec<RegionId> = regions.into_iter().map(|it| it.0).collect();
+    let mut plan = plan_from_views(&gateway, &want, &regions);
+    let (weighed, declined) = weigh(&gateway, &want, &mut plan);
+    let mut summary = if plan.run < want.blocks_min as usize {
         Summary::nothing(Outcome::TooShort, position)
     } else {
         let planned = plan.slots.iter().map(|slot| slot.bytes).sum::<u64>();
@@ -189,7 +196,10 @@ pub(crate) async fn get(
             return Ok(());
         };
         Summary {
-            outcome: run.outcome,
+            outcome: match run.outcome {
+                Outcome::Complete if declined => Outcome::Recompute,
+                other => other,
+            },
             blocks: run.blocks,
             tokens: u64::from(run.blocks) * u64::from(want.namespace.description.block_tokens),
             sources: run.sources,
@@ -201,28 +211,23 @@ pub(crate) async fn get(
             fill_failures: fills.1,
         }
     };
+    if let Some(weighed) = weighed {
+        summary.estimated_fetch_ms.get_or_insert(weighed.fetch_ms);
+        summary.estimated_recompute_ms = Some(weighed.recompute_ms);
+    }
     // The deadline may have passed already; the summary is what the caller then waits for.
     let _ = tokio::time::timeout(FAREWELL, out.send(Frame::Summary(summary))).await;
     Ok(())
 }
 
-fn plan_from_views(gateway: &Gateway, want: &Want, far: bool) -> Plan {
-    let regions: Vec<RegionId> = match far {
-        true => gateway
-            .views
-            .reachable()
-            .into_iter()
-            .map(|it| it.0)
-            .collect(),
-        false => Vec::new(),
-    };
+/// Plans from both views; `regions` may be asked, the nearest first.
+pub(crate) fn plan_from_views(gateway: &Gateway, want: &Want, regions: &[RegionId]) -> Plan {
     let turn = gateway.peers.turn();
     gateway.views.local.with(|state| {
-        gateway.views.mesh.with(|mesh| {
-            plan(want, |name| {
-                find(gateway, state, mesh, &regions, turn, name)
-            })
-        })
+        gateway
+            .views
+            .mesh
+            .with(|mesh| plan(want, |name| find(gateway, state, mesh, regions, turn, name)))
     })
 }
 

@@ -55,8 +55,15 @@ pub async fn serve(
     let views = Views::new(region.clone(), local, mesh, age_max);
     let (fills, queue) = Fills::new(settings.fill_queue_bytes);
     let clock = Arc::clone(&environment.clock);
-    let gateway = Gateway::new(settings, region, environment, views, fills, tasks.clone());
-    let gateway = Arc::new(gateway);
+    let gateway = Arc::new(Gateway::new(
+        settings,
+        region,
+        environment,
+        views,
+        fills,
+        tasks.clone(),
+        stop.clone(),
+    ));
     tasks.spawn(fill::run(Arc::clone(&gateway), queue, over.clone()));
     tasks.spawn(warm::run(Arc::clone(&gateway), over.clone()));
     let routes = rpc::routes(&gateway);

@@ -12,7 +12,7 @@ pub use self::{
     tls::TlsArgs,
     verbs::{
         ChainArgs, DeleteArgs, GetArgs, HealthArgs, JoinArgs, LeaveArgs, NamespaceOpenArgs,
-        NamespaceVerb, NodeVerb, PutArgs, RegionVerb,
+        NamespaceVerb, NodeVerb, PrefetchArgs, PutArgs, RegionVerb, WatchArgs,
     },
 };
 use crate::output::Format;
@@ -144,6 +144,12 @@ pub enum Verb {
     /// Make a chain's blocks unreadable, everywhere
     #[command(after_help = "Example: meshctl delete --namespace notes --chain notes.chain")]
     Delete(DeleteArgs),
+    /// Bring what other regions hold of a chain into the gateway's region
+    #[command(after_help = verbs::PREFETCH)]
+    Prefetch(PrefetchArgs),
+    /// Print what appears in a namespace and vanishes from it
+    #[command(after_help = "Example: meshctl watch notes --seconds 60 -o json")]
+    Watch(WatchArgs),
     /// Counts of a region, or of a node
     #[command(after_help = "Example: meshctl stats --gateway 127.0.0.1:7401 -o json")]
     Stats,

@@ -45,6 +45,17 @@ pub fn emit(
         .context("standard output is closed")
 }
 
+/// Prints one line of many, at once.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn line(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .context("standard output is closed")
+}
+
 /// A table with these column heads; columns named in `right` are numbers.
 #[must_use]
 pub fn table(heads: &[&str], right: &[usize]) -> Table {

@@ -12,6 +12,7 @@ use tonic::{Code, Request, Status, transport::Channel};
 pub mod cache;
 pub mod health;
 mod policy;
+mod streams;
 pub mod topology;
 
 /// Why a call brought no answer.

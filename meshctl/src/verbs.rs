@@ -21,10 +21,12 @@ mod namespace;
 mod node;
 mod pki;
 mod policy;
+mod prefetch;
 mod put;
 mod region;
 mod stats;
 mod topology;
+mod watch;
 
 /// A view that does not show in this time what a chain file says is far behind.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
@@ -55,6 +57,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Get(get) => get::run(global, &get).await,
         Verb::Delete(delete) => delete::run(global, &delete).await,
         Verb::Health(health) => health::run(global, &health).await,
+        Verb::Prefetch(prefetch) => prefetch::run(global, &prefetch).await,
+        Verb::Watch(watch) => watch::run(global, &watch).await,
         Verb::Stats => stats::run(global).await,
         Verb::Pki(verb) => pki::run(global, verb),
         Verb::Dev(dev) => dev::run(global, dev).await,

@@ -8,7 +8,10 @@ use std::{fs, time::Duration};
 use meshctl::dev::mesh::{Mesh, Settings};
 use serde_json::Value;
 use support::{meshctl, text};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::timeout,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -117,5 +120,60 @@ async fn a_raise_empties_a_namespace_in_every_region() {
     assert_eq!(blocks(0).await, 0, "at once in the region that raised");
     let emptied = async { while blocks(1).await != 0 {} };
     timeout(PATIENCE, emptied).await.unwrap();
+    timeout(PATIENCE, mesh.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefetch_brings_a_chain_and_a_watch_tells_of_it() {
+    let mesh = mesh().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, chain) = (dir.path().join("file"), dir.path().join("chain"));
+    fs::write(&file, vec![7; 100_000]).unwrap();
+    for region in 0..2 {
+        namespace(&["open", "notes", "--model", "m"], door(&mesh, region)).await;
+    }
+    let put = [
+        "put",
+        text(&file),
+        "--namespace",
+        "notes",
+        "--block-bytes",
+        "16KiB",
+    ];
+    let more = ["--chain-out", text(&chain), "--gateway", door(&mesh, 0)];
+    meshctl(put.iter().chain(&more)).await.ok();
+
+    let prefetch = ["prefetch", "--namespace", "notes", "--chain", text(&chain)];
+    let more = ["-o", "json", "--gateway", door(&mesh, 1)];
+    let done = meshctl(prefetch.iter().chain(&more)).await.ok().json();
+    assert_eq!(
+        (&done["end"], &done["done_blocks"]),
+        (&"complete".into(), &7.into())
+    );
+    let stats = ["stats", "-o", "json", "--gateway", door(&mesh, 1)];
+    assert_eq!(meshctl(stats).await.ok().json()["blocks"], 7);
+    let again = meshctl(prefetch.iter().chain(&more)).await.ok().json();
+    assert_eq!(again["total_blocks"], 0, "it is here already");
+
+    let watch = ["watch", "notes", "-o", "json", "--gateway", door(&mesh, 1)];
+    let mut watch = support::command(watch).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    // When the watch has begun is not known: one of these puts comes after it.
+    let told = async {
+        for content in 1_u32.. {
+            fs::write(&file, content.to_be_bytes()).unwrap();
+            let put = ["put", text(&file), "--namespace", "notes", "--gateway"];
+            let put = meshctl(put.iter().chain(&[door(&mesh, 1)])).await.ok().out;
+            if let Ok(line) = timeout(Duration::from_millis(200), lines.next_line()).await {
+                return (put, line.unwrap().unwrap());
+            }
+        }
+        unreachable!("the numbers do not end")
+    };
+    let (put, line) = timeout(PATIENCE, told).await.unwrap();
+    let told: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(told["change"], "appeared");
+    assert!(put.contains(told["hash"].as_str().unwrap()), "{put} {line}");
+    watch.kill().await.unwrap();
     timeout(PATIENCE, mesh.stop()).await.unwrap();
 }

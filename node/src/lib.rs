@@ -1,5 +1,6 @@
 //! A node holds blocks, and votes on the region's metadata.
 
+mod aging;
 mod applied;
 pub mod consensus;
 mod copying;

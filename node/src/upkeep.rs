@@ -1,18 +1,19 @@
-//! What a node does once a moment: forgets copies that were never claimed, ends leases whose
-//! time is up, and shows its state.
+//! What a node does once a moment: forgets copies that were never claimed, lets go those past
+//! their time, ends leases whose time is up, and shows its state.
 
 use std::sync::Arc;
 
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Settings, node::Node};
+use crate::{Settings, aging::Aging, node::Node};
 
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// Runs until `stop`.
 pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut ticks = interval(PERIOD);
+    let mut aging = Aging::default();
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -22,6 +23,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         let ttl = Settings::millis(node.settings.provisional_ttl_ms);
         let expired = node.store.expire(ttl).await;
         node.metrics.expired.increment(expired as u64);
+        aging.go(&node).await;
         show(&node, node.store.expire_leases());
     }
 }

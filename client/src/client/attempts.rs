@@ -50,11 +50,16 @@ impl Attempts {
         if left.is_zero() {
             return Err(self.out_of_time());
         }
-        let channel = self.shared.channels.to(self.address())?;
         Ok(Attempt {
-            rpc: CacheRpc::new(channel),
+            rpc: self.rpc()?,
             left,
         })
+    }
+
+    /// The gateway of the attempt that went well, whatever time is left.
+    pub(super) fn rpc(&self) -> Result<CacheRpc, CallError> {
+        let channel = self.shared.channels.to(self.address())?;
+        Ok(CacheRpc::new(channel))
     }
 
     /// An attempt failed. Waits, and turns to the next gateway; the error, when no further

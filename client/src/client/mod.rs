@@ -11,8 +11,10 @@ mod gathering;
 mod get;
 mod opened;
 mod positions;
+mod prefetch;
 mod put;
 mod put_attempt;
+mod watch;
 
 #[cfg(test)]
 mod fake_gateway_test;
@@ -31,7 +33,9 @@ pub use chain::Chain;
 pub use error::CallError;
 pub use get::{Fetched, FetchedBlock, GetOptions, GetOutcome, GetStream, GetSummary, SourceCount};
 pub use opened::Opened;
+pub use prefetch::{PrefetchEnd, PrefetchOptions, PrefetchProgress, PrefetchStream};
 pub use put::{Acked, PutBlock, PutOptions, PutResult, Refused};
+pub use watch::{RequestReport, WatchStream, Watched};
 
 use std::{
     future::Future,

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     CallError, Chain, ChainQuery, Client, Deleted, Fetched, GetOptions, GetStream, Located,
-    LookupAnswer, PutBlock, PutOptions, PutResult, put,
+    LookupAnswer, PutBlock, PutOptions, PutResult, Shared, put,
 };
 use crate::{convert::WireError, rpc::Range};
 
@@ -173,7 +173,16 @@ impl Opened {
         }
     }
 
-    fn check(&self, call: &'static str, chain: &Chain, parts: &[Part]) -> Result<(), CallError> {
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.client.shared)
+    }
+
+    pub(super) fn check(
+        &self,
+        call: &'static str,
+        chain: &Chain,
+        parts: &[Part],
+    ) -> Result<(), CallError> {
         self.check_width(call, chain.width() as usize)?;
         self.check_parts(call, parts)
     }

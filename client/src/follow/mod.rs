@@ -6,6 +6,7 @@
 //!
 //! Not here: what the views are used for.
 
+mod changes;
 mod mesh_scope;
 mod mesh_tail;
 mod mesh_view;
@@ -15,6 +16,7 @@ mod region_view;
 mod session;
 mod shared_mesh;
 
+pub use changes::{Change, ChangedStep, Told};
 pub use mesh_scope::{MeshEvent, MeshScopeFollower};
 pub use mesh_view::MeshViewFollower;
 pub use region::RegionFollower;

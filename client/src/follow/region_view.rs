@@ -1,7 +1,7 @@
 //! A region's directory as a follower keeps it, shared by everybody in the process.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -14,11 +14,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::changes::{Changes, Told};
+
 struct Inner {
     view: RwLock<RegionView>,
     ring: RwLock<Arc<Ring>>,
     heard: RwLock<Instant>,
     position: watch::Sender<Option<FeedPosition>>,
+    changes: Mutex<Changes>,
 }
 
 /// A view of one region. Cheap to clone; clones share it.
@@ -31,7 +34,10 @@ impl SharedRegionView {
     /// Of a state; written by a [`super::RegionFollower`] from then on.
     #[must_use]
     pub fn new(state: DirectoryState) -> Self {
+        let mut changes = Changes::default();
+        changes.restart(state.position());
         let inner = Inner {
+            changes: Mutex::new(changes),
             ring: RwLock::new(Arc::new(Ring::build(state.topology()))),
             heard: RwLock::new(Instant::now()),
             position: watch::Sender::new(state.position()),
@@ -82,6 +88,18 @@ impl SharedRegionView {
         matches!(timeout_at(deadline, covered).await, Ok(Ok(_)))
     }
 
+    /// What appeared and vanished after a position, as far as it is kept; at most
+    /// `steps_max` steps of it.
+    #[must_use]
+    pub fn told_after(&self, after: &FeedPosition, steps_max: usize) -> Told {
+        self.tail().after(after, steps_max)
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Changes> {
+        let changes = self.inner.changes.lock();
+        changes.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes that the feed was heard.
     pub(super) fn hear(&self) {
         let mut heard = self
@@ -107,6 +125,7 @@ impl SharedRegionView {
         };
         // A large state takes its time to go: not under the lock.
         drop(old);
+        self.tail().restart(position.clone());
         self.publish(ring, position);
     }
 
@@ -124,8 +143,10 @@ impl SharedRegionView {
                 (state.topology().epoch != self.ring().epoch()).then(|| state.topology().clone());
             (followed, topology, state.position())
         };
-        if matches!(followed, Followed::Gap) {
-            return false;
+        match &followed {
+            Followed::Gap => return false,
+            Followed::Applied(events) => self.tail().step(position.index, events, at.clone()),
+            Followed::Repeated => {}
         }
         self.publish(topology.map(|topology| Ring::build(&topology)), at);
         true

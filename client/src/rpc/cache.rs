@@ -27,7 +27,7 @@ pub(crate) struct Range {
 /// One server of `Cache`. Every call carries the time that is left.
 #[derive(Clone)]
 pub(crate) struct CacheRpc {
-    stub: CacheClient<Channel>,
+    pub(super) stub: CacheClient<Channel>,
 }
 
 impl CacheRpc {
@@ -119,7 +119,7 @@ impl CacheRpc {
     }
 }
 
-fn timed<T>(message: T, left: Duration) -> Request<T> {
+pub(super) fn timed<T>(message: T, left: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(left);
     request

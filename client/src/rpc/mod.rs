@@ -5,10 +5,12 @@ mod answers;
 mod cache;
 mod get;
 mod put;
+mod streams;
 
 pub(crate) use cache::{CacheRpc, Range};
 pub(crate) use get::{GetFrame, GetFrames, GetRequest, Header};
 pub(crate) use put::{PutAnswer, PutCall, PutFrame, PutOpen};
+pub(crate) use streams::{Prefetch, PrefetchAnswers, WatchAnswers};
 
 use tonic::Status;
 

@@ -16,6 +16,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::{
     decode, encode,
     messages::{self, Messages},
+    prefetch, report, watch,
 };
 use crate::{
     context::Gateway,
@@ -27,7 +28,7 @@ use crate::{
 /// Frames of a get, and replies of a put, that wait for a slow client.
 const BUFFERED: usize = 8;
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service over one gateway.
 pub(crate) struct Rpc {
@@ -108,7 +109,7 @@ impl Rpc {
         let position = gateway.views.fresh()?;
         let namespace = decode::namespace_of(gateway, request.namespace_id)?;
         let queries = decode::queries(request.chains, &namespace)?;
-        let matches = lookup::lookup(gateway, namespace.id, &queries);
+        let matches = lookup::lookup(gateway, &namespace, &queries);
         Ok(encode::lookup(gateway, Some(matches), Some(&position)))
     }
 
@@ -276,9 +277,10 @@ impl Cache for Rpc {
 
     async fn prefetch(
         &self,
-        _request: Request<wire::PrefetchRequest>,
+        request: Request<wire::PrefetchRequest>,
     ) -> Result<Response<Self::PrefetchStream>, Status> {
-        not_built("Prefetch")
+        let served = prefetch::serve(&self.gateway, request.into_inner());
+        self.answer("Prefetch", served).await
     }
 
     async fn lease(
@@ -290,15 +292,17 @@ impl Cache for Rpc {
 
     async fn watch(
         &self,
-        _request: Request<wire::WatchRequest>,
+        request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        not_built("Watch")
+        let served = watch::serve(&self.gateway, request.into_inner());
+        self.answer("Watch", served).await
     }
 
     async fn report(
         &self,
-        _request: Request<wire::ReportRequest>,
+        request: Request<wire::ReportRequest>,
     ) -> Result<Response<wire::ReportResponse>, Status> {
-        not_built("Report")
+        let served = report::serve(&self.gateway, request.into_inner());
+        self.answer("Report", async { served }).await
     }
 }

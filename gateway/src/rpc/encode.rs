@@ -15,6 +15,7 @@ use crate::{
     frame::{Frame, Header, Outcome, Summary},
     locate::Located,
     lookup::Match,
+    recompute::Advice,
     write::{Ack, Refused, Reply},
 };
 
@@ -166,9 +167,14 @@ fn write_match(found: Match) -> wire::ChainMatch {
                 fetch_bytes: remote.fetch_bytes,
                 estimated_fetch_ms: remote.estimated_fetch_ms,
                 rtt_ms: remote.rtt_ms,
-                // Until prefill rates are learnt there is nothing to compare with.
-                estimated_recompute_ms: None,
-                advice: wire::Advice::Unspecified.into(),
+                estimated_recompute_ms: remote.recompute.map(|(ms, _)| ms),
+                advice: match remote.recompute {
+                    None => wire::Advice::Unspecified,
+                    Some((_, Advice::Fetch)) => wire::Advice::Fetch,
+                    Some((_, Advice::Recompute)) => wire::Advice::Recompute,
+                    Some((_, Advice::Split)) => wire::Advice::Split,
+                }
+                .into(),
             })
             .collect(),
         ..Default::default()

@@ -8,8 +8,11 @@ mod encode;
 pub(crate) mod hand;
 pub(crate) mod messages;
 pub(crate) mod policy;
+mod prefetch;
+mod report;
 pub(crate) mod topology;
 pub(crate) mod touch;
+mod watch;
 
 use std::sync::Arc;
 

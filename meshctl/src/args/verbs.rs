@@ -25,6 +25,11 @@ appears under its name only once it is whole.
 
 Example: meshctl get --namespace notes --chain notes.chain --out copy";
 
+pub(super) const PREFETCH: &str = "\
+The region's gateway fetches and keeps the blocks; none are sent here. --timeout bounds it.
+
+Example: meshctl prefetch --namespace notes --chain notes.chain --gateway 127.0.0.1:7401";
+
 /// Verbs about regions.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum RegionVerb {
@@ -224,4 +229,25 @@ pub struct HealthArgs {
     /// Node, gateway or region-sync, host:port; `--node` or `--gateway` if none is named.
     #[arg(value_name = "ADDR")]
     pub address: Option<String>,
+}
+
+/// A chain to bring here.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PrefetchArgs {
+    /// Which chain.
+    #[command(flatten)]
+    pub chain: ChainArgs,
+    /// The only region to fetch from.
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+}
+
+/// A namespace to watch.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WatchArgs {
+    /// Alias or id (32 hexadecimal digits) of the namespace.
+    pub namespace: String,
+    /// End after so long; 0: when interrupted.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub seconds: u64,
 }

@@ -17,8 +17,8 @@ use super::{CallError, Peer};
 
 /// A namespace as one gateway serves it.
 pub struct Cache {
-    peer: Peer,
-    opened: Opened,
+    pub(super) peer: Peer,
+    pub(super) opened: Opened,
 }
 
 /// A block that is not known to be stored.
@@ -87,7 +87,7 @@ impl Peer {
         Client::connect_once(&self.address, self.channels.clone()).map_err(self.explain())
     }
 
-    fn explain(&self) -> impl Fn(client::CallError) -> CallError {
+    pub(super) fn explain(&self) -> impl Fn(client::CallError) -> CallError {
         let (address, limit) = (self.address.to_string(), self.timeout);
         move |error| explain(error, address.clone(), limit)
     }

@@ -34,6 +34,8 @@ struct RemoteRun {
     fetch_bytes: u64,
     estimated_fetch_ms: f64,
     rtt_ms: f64,
+    estimated_recompute_ms: Option<f64>,
+    advice: Option<String>,
 }
 
 impl Found {
@@ -61,6 +63,10 @@ impl RemoteRun {
             fetch_bytes: run.fetch_bytes,
             estimated_fetch_ms: run.estimated_fetch_ms,
             rtt_ms: run.rtt_ms,
+            estimated_recompute_ms: run.estimated_recompute_ms,
+            advice: run
+                .advice
+                .map(|advice| format!("{advice:?}").to_lowercase()),
         }
     }
 }
@@ -75,12 +81,20 @@ pub(super) async fn run(global: &Global, args: &ChainArgs) -> anyhow::Result<()>
     let answer = cache.lookup(&file.chain, args.start).await?;
     let found = Found::of(file.chain.len().saturating_sub(args.start), answer);
     emit(global.output, &found, || {
-        let heads = ["where", "blocks", "bytes to bring", "estimate", "rtt"];
+        let heads = [
+            "where",
+            "blocks",
+            "bytes to bring",
+            "estimate",
+            "rtt",
+            "advice",
+        ];
         let mut table = output::table(&heads, &[1, 2, 3, 4]);
         table.add_row(vec![
             "this region".to_owned(),
             format!("{} of {}", found.local_blocks, found.asked),
             "0 B".to_owned(),
+            "-".to_owned(),
             "-".to_owned(),
             "-".to_owned(),
         ]);
@@ -91,6 +105,7 @@ pub(super) async fn run(global: &Global, args: &ChainArgs) -> anyhow::Result<()>
                 human(run.fetch_bytes),
                 ms(run.estimated_fetch_ms),
                 ms(run.rtt_ms),
+                run.advice.clone().unwrap_or_else(|| "-".to_owned()),
             ]);
         }
         format!(

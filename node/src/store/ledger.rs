@@ -7,14 +7,20 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
 };
 
 use kvmesh_directory::{
-    BlockName, Checksum, Copy, CopyNumber, Incarnation, NodeId, limits::LEASED_MEMORY_PART,
+    BlockName, Checksum, Copy, CopyNumber, Incarnation, NamespaceId, NodeId,
+    limits::LEASED_MEMORY_PART,
 };
 use tokio::time::Instant;
 
-use super::{Usage, tier::CopyKey};
+use super::{
+    Usage,
+    order::{Order, Rank},
+    tier::CopyKey,
+};
 
 /// What the books of one copy take besides its bytes, so that small blocks are bounded, too.
 pub(crate) const COPY_OVERHEAD_BYTES: u64 = 512;
@@ -50,6 +56,8 @@ pub struct Held {
     pub state: CopyState,
     /// When it was last put or read.
     pub touched: u64,
+    /// When it was last put, copied or filled here.
+    pub kept: Instant,
 }
 
 /// A copy that asks to be kept.
@@ -90,14 +98,11 @@ pub enum Pin {
     Full,
 }
 
-/// Least recent first; of the equally recent the deepest.
-type Rank = (u64, Reverse<u32>, CopyKey);
-
 /// See the module.
 #[derive(Debug)]
 pub struct Ledger {
     copies: BTreeMap<CopyKey, Held>,
-    order: BTreeSet<Rank>,
+    order: Order,
     waiting: BTreeSet<(Instant, CopyKey)>,
     /// How often each pinned copy is.
     pins: BTreeMap<CopyKey, u32>,
@@ -115,7 +120,7 @@ impl Ledger {
     pub fn new(max: u64) -> Self {
         Self {
             copies: BTreeMap::new(),
-            order: BTreeSet::new(),
+            order: Order::default(),
             waiting: BTreeSet::new(),
             pins: BTreeMap::new(),
             used: 0,
@@ -144,7 +149,7 @@ impl Ledger {
         }
         let mut evicted = Vec::new();
         while self.used + cost > self.max {
-            let Some((_, _, victim)) = self.order.first().copied() else {
+            let Some(victim) = self.order.victim(key.name.namespace, cost) else {
                 break;
             };
             self.remove(victim);
@@ -156,6 +161,7 @@ impl Ledger {
             checksum: copy.checksum,
             state: CopyState::Provisional { since: copy.since },
             touched: copy.touched,
+            kept: copy.since,
         };
         self.list(key, held);
         debug_assert!(self.used <= self.max);
@@ -172,7 +178,7 @@ impl Ledger {
             }
             CopyState::Claimed if self.pins.contains_key(&key) => {}
             CopyState::Claimed => {
-                self.order.insert(rank(key, &held));
+                self.order.insert(rank(key, &held), cost);
                 self.evictable += cost;
             }
         }
@@ -199,7 +205,7 @@ impl Ledger {
                 self.provisional -= cost;
             }
             CopyState::Claimed => {
-                if self.order.remove(&rank(key, &held)) {
+                if self.order.remove(&rank(key, &held), cost) {
                     self.evictable -= cost;
                 }
             }
@@ -270,6 +276,34 @@ impl Ledger {
             Some(held) if held.touched >= touched => true,
             Some(_) => self.change(key, |held| held.touched = touched),
         }
+    }
+
+    /// Notes that a put found a copy here.
+    pub fn put_again(&mut self, key: CopyKey, now: Instant) {
+        if let Some(held) = self.copies.get_mut(&key) {
+            held.kept = now;
+        }
+    }
+
+    /// The next copies after a key: when each was kept; none for those that cannot be evicted.
+    #[must_use]
+    pub fn kept_after(
+        &self,
+        after: Option<CopyKey>,
+        max: usize,
+    ) -> Vec<(CopyKey, Option<Instant>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let copies = self.copies.range((from, Bound::Unbounded)).take(max);
+        let kept = |key: &CopyKey, held: &Held| {
+            let goes = held.state == CopyState::Claimed && !self.pins.contains_key(key);
+            goes.then_some(held.kept)
+        };
+        copies.map(|(key, held)| (*key, kept(key, held))).collect()
+    }
+
+    /// See [`Order::set_shares`].
+    pub(super) fn set_shares(&mut self, shares: BTreeMap<NamespaceId, u64>) {
+        self.order.set_shares(shares);
     }
 
     /// What is known of a copy.

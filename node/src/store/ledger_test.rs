@@ -140,6 +140,7 @@ impl Model {
             checksum: copy.checksum,
             state: CopyState::Provisional { since: copy.since },
             touched: copy.touched,
+            kept: copy.since,
         };
         self.0.push((key, held));
         Some(evicted)

@@ -5,10 +5,12 @@
 //!
 //! Not here: who should hold what (`write`, `repair`), nor what is committed (`applied`).
 
+mod aging;
 mod budget;
 mod leases;
 mod ledger;
 mod memory;
+mod order;
 mod tier;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,7 @@ use kvmesh_client::{Block, lease::LeaseId};
 use kvmesh_directory::{BlockName, Checksum, Copy, NamespaceId};
 use tokio::time::{Duration, Instant};
 
+pub use aging::Sweep;
 pub use budget::memory_for_blocks;
 pub use leases::{Granted, Leases};
 pub use ledger::{Admission, CopyState, Full, Held, Ledger, Pin};

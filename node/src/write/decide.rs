@@ -64,6 +64,7 @@ async fn standing(
         node.stale_claim(key);
         return Ok(None);
     }
+    node.store.put_again(key);
     let entry = complete(node, name, entry, terms, deadline).await?;
     let position = node.position().map_err(Failure::Unknown)?;
     Ok(Some(terms.acked(&entry, position, true)))

@@ -12,3 +12,4 @@ mod policy_test;
 mod put_test;
 mod region_test;
 mod repair_test;
+mod ttl_test;

@@ -1,0 +1,397 @@
+//! Prefetches: what other regions hold of chains is brought into this region, and nobody is
+//! sent any bytes.
+//!
+//! A prefetch is a task of its own, with its own end; callers attach to it and leave it as
+//! they like. It shares fetches with gets (`flight`) and keeps blocks by the same queue
+//! (`fill`), a few at a time, so that it does not fill the queue that gets need.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use kvmesh_client::Problem;
+use kvmesh_directory::{
+    FeedPosition, Namespace, NamespaceId, RegionId,
+    namespace::{Fallback, ReplicationMode},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    context::{Gateway, exhausted},
+    deadline::Deadline,
+    far,
+    flight::{Event, Ticket},
+    read::{self, Slot, Source},
+    request::{Query, Want},
+};
+
+/// Prefetches that run at a time.
+const RUNNING_MAX: usize = 16;
+/// Prefetches that are known, those that have ended included.
+const KNOWN_MAX: usize = 256;
+/// Blocks of one prefetch, over all chains and parts.
+const BLOCKS_MAX: usize = 65_536;
+/// The longest that a prefetch may take.
+pub(crate) const TIME_MAX: Duration = Duration::from_secs(600);
+/// Bytes and blocks that are fetched by one call.
+const BATCH_BYTES: u64 = 16 << 20;
+const BATCH_BLOCKS: usize = 64;
+/// Calls under way at a time.
+const BATCHES_AT_ONCE: usize = 2;
+const _: () = assert!(RUNNING_MAX < KNOWN_MAX);
+
+/// How a prefetch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Complete,
+    Partial,
+    Cancelled,
+    OutOfTime,
+}
+
+/// How far a prefetch is; blocks are counted over all parts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Progress {
+    pub(crate) done: u32,
+    pub(crate) total: u32,
+    pub(crate) done_bytes: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) failed: u32,
+    pub(crate) end: Option<End>,
+    /// Covers all that is kept so far.
+    pub(crate) position: Option<FeedPosition>,
+}
+
+/// One prefetch.
+pub(crate) struct Prefetch {
+    pub(crate) handle: String,
+    namespace: NamespaceId,
+    progress: watch::Sender<Progress>,
+    cancel: CancellationToken,
+}
+
+/// What is to be prefetched.
+pub(crate) struct Order {
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) queries: Vec<Query>,
+    /// The only region to fetch from; none: any.
+    pub(crate) region: Option<RegionId>,
+    pub(crate) limit: Duration,
+}
+
+/// Blocks that one call fetches.
+struct Batch {
+    want: Arc<Want>,
+    slots: Vec<Slot>,
+}
+
+#[derive(Default)]
+struct Table {
+    begun: u64,
+    known: BTreeMap<u64, Arc<Prefetch>>,
+}
+
+/// All prefetches of this gateway that run, or ran a moment ago.
+pub(crate) struct Prefetches {
+    /// Sets the handles of this gateway apart from those of others, and of earlier starts.
+    origin: String,
+    table: Mutex<Table>,
+}
+
+impl Prefetch {
+    /// How far it is, and its changes.
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Ends it, unless it has ended.
+    pub(crate) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    fn is_over(&self) -> bool {
+        self.progress.borrow().end.is_some()
+    }
+
+    fn kept(&self, bytes: u64, position: Option<FeedPosition>) {
+        self.progress.send_modify(|progress| {
+            progress.done += 1;
+            progress.done_bytes += bytes;
+            let newest = progress.position.as_ref().map_or(0, |at| at.index);
+            if position.as_ref().is_some_and(|at| at.index > newest) {
+                progress.position = position;
+            }
+        });
+    }
+
+    fn failed(&self) {
+        self.progress.send_modify(|progress| progress.failed += 1);
+    }
+
+    fn end(&self, end: Option<End>) {
+        self.progress.send_modify(|progress| {
+            let tried = match progress.failed {
+                0 => End::Complete,
+                _ => End::Partial,
+            };
+            progress.end = Some(end.unwrap_or(tried));
+        });
+    }
+}
+
+impl Prefetches {
+    /// `instance` names the process, `start_ms` its start.
+    pub(crate) fn new(instance: &str, start_ms: u64) -> Self {
+        Self {
+            origin: format!("{instance}/{start_ms:x}/"),
+            table: Mutex::default(),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The prefetch of a handle; a namespace sees its own ones only.
+    pub(crate) fn find(
+        &self,
+        handle: &str,
+        namespace: NamespaceId,
+    ) -> Result<Arc<Prefetch>, Problem> {
+        let number = handle.strip_prefix(&self.origin);
+        let number = number.and_then(|number| u64::from_str_radix(number, 16).ok());
+        let table = self.table();
+        let known = number.and_then(|number| table.known.get(&number));
+        known
+            .filter(|known| known.namespace == namespace)
+            .cloned()
+            .ok_or_else(|| Problem::UnknownHandle(handle.to_owned()))
+    }
+
+    fn begin(
+        &self,
+        namespace: NamespaceId,
+        progress: Progress,
+        stop: &CancellationToken,
+    ) -> Result<Arc<Prefetch>, Problem> {
+        let mut table = self.table();
+        let running = table
+            .known
+            .values()
+            .filter(|known| !known.is_over())
+            .count();
+        if running >= RUNNING_MAX {
+            return Err(exhausted("prefetches that run at a time (16)"));
+        }
+        if table.known.len() >= KNOWN_MAX {
+            let over = table.known.iter().find(|(_, known)| known.is_over());
+            if let Some(oldest) = over.map(|(number, _)| *number) {
+                table.known.remove(&oldest);
+            }
+        }
+        table.begun += 1;
+        let number = table.begun;
+        let prefetch = Arc::new(Prefetch {
+            handle: format!("{}{number:x}", self.origin),
+            namespace,
+            progress: watch::Sender::new(progress),
+            cancel: stop.child_token(),
+        });
+        table.known.insert(number, Arc::clone(&prefetch));
+        Ok(prefetch)
+    }
+}
+
+/// Begins a prefetch.
+pub(crate) fn begin(gateway: &Arc<Gateway>, order: Order) -> Result<Arc<Prefetch>, Problem> {
+    let policy = &order.namespace.policy;
+    if policy.fallback == Fallback::Never || policy.replication == ReplicationMode::None {
+        let why = "the namespace's policy keeps nothing from other regions (fallback never, or \
+                   replication none)";
+        return Err(Problem::invalid("namespace_id", why));
+    }
+    let regions = regions(gateway, order.region.as_ref())?;
+    let until = Instant::now() + order.limit.min(TIME_MAX);
+    let (batches, total, total_bytes) =
+        plan(gateway, order.queries, &order.namespace, &regions, until)?;
+    let progress = Progress {
+        total,
+        total_bytes,
+        ..Progress::default()
+    };
+    let prefetch = gateway
+        .prefetches
+        .begin(order.namespace.id, progress, &gateway.stop)?;
+    let run = run(Arc::clone(gateway), Arc::clone(&prefetch), batches, until);
+    gateway.tasks.spawn(run);
+    Ok(prefetch)
+}
+
+/// Whom to ask, the nearest first.
+fn regions(gateway: &Gateway, only: Option<&RegionId>) -> Result<Vec<RegionId>, Problem> {
+    let reachable = gateway.views.reachable().into_iter().map(|it| it.0);
+    let Some(only) = only else {
+        return Ok(reachable.collect());
+    };
+    if *only == gateway.region || gateway.views.mesh.link(only).is_none() {
+        let why = format!("{only} is no other region of the mesh");
+        return Err(Problem::invalid("region", why));
+    }
+    let wanted: Vec<RegionId> = reachable.filter(|region| region == only).collect();
+    match wanted.is_empty() {
+        true => Err(Problem::unavailable(format!(
+            "region {only} does not answer now"
+        ))),
+        false => Ok(wanted),
+    }
+}
+
+/// What this region lacks of the chains and the others have, in batches; also blocks and bytes.
+fn plan(
+    gateway: &Gateway,
+    queries: Vec<Query>,
+    namespace: &Arc<Namespace>,
+    regions: &[RegionId],
+    until: Instant,
+) -> Result<(VecDeque<Batch>, u32, u64), Problem> {
+    let (mut batches, mut total, mut bytes) = (VecDeque::new(), 0, 0);
+    for query in queries {
+        let indexes = query.start as u32..query.chain.len() as u32;
+        let want = Arc::new(Want {
+            namespace: Arc::clone(namespace),
+            chain: query.chain,
+            indexes: indexes.collect(),
+            parts: query.parts,
+            touch: Vec::new(),
+            blocks_min: 0,
+            await_fill: true,
+            from_afar: false,
+            deadline: Deadline {
+                at: until,
+                named: true,
+            },
+        });
+        let mut slots = read::plan_from_views(gateway, &want, regions).slots;
+        slots.retain(|slot| matches!(slot.sources.front(), Some(Source::Region(_))));
+        total += slots.len();
+        if total > BLOCKS_MAX {
+            let why = format!(
+                "over {BLOCKS_MAX} blocks over all parts are to be fetched: split the call"
+            );
+            return Err(Problem::invalid("chains", why));
+        }
+        bytes += slots.iter().map(|slot| slot.bytes).sum::<u64>();
+        batches.extend(cut(&want, slots));
+    }
+    Ok((batches, total as u32, bytes))
+}
+
+fn cut(want: &Arc<Want>, slots: Vec<Slot>) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut bytes = 0;
+    for slot in slots {
+        bytes += slot.bytes;
+        match batches.last_mut() {
+            Some(batch) if bytes <= BATCH_BYTES && batch.slots.len() < BATCH_BLOCKS => {
+                batch.slots.push(slot);
+            }
+            _ => {
+                bytes = slot.bytes;
+                batches.push(Batch {
+                    want: Arc::clone(want),
+                    slots: vec![slot],
+                });
+            }
+        }
+    }
+    batches
+}
+
+async fn run(
+    gateway: Arc<Gateway>,
+    prefetch: Arc<Prefetch>,
+    batches: VecDeque<Batch>,
+    until: Instant,
+) {
+    let brought = futures::stream::iter(batches)
+        .map(|batch| bring(&gateway, &prefetch, batch, until))
+        .buffered(BATCHES_AT_ONCE)
+        .for_each(|()| std::future::ready(()));
+    let end = tokio::select! {
+        biased;
+        () = prefetch.cancel.cancelled() => Some(End::Cancelled),
+        () = brought => None,
+        () = sleep_until(until) => Some(End::OutOfTime),
+    };
+    prefetch.end(end);
+    let progress = prefetch.progress.borrow();
+    gateway
+        .meters
+        .prefetched(progress.done.into(), progress.failed.into());
+}
+
+/// Fetches the blocks of a batch, each from the next region when one does not have it.
+async fn bring(gateway: &Arc<Gateway>, prefetch: &Prefetch, batch: Batch, until: Instant) {
+    let mut open = batch.slots;
+    while !open.is_empty() {
+        let mut by_region: BTreeMap<RegionId, Vec<Slot>> = BTreeMap::new();
+        for slot in open {
+            let here = gateway
+                .views
+                .local
+                .with(|state| state.entry(&slot.name).is_some());
+            match slot.sources.front() {
+                _ if here => prefetch.kept(slot.bytes, gateway.views.local.position()),
+                Some(Source::Region(region)) => {
+                    by_region.entry(region.clone()).or_default().push(slot);
+                }
+                Some(Source::Node(_)) | None => prefetch.failed(),
+            }
+        }
+        let mut fetched: Vec<(Slot, Ticket)> = Vec::new();
+        for (region, slots) in by_region {
+            let wanted: Vec<&Slot> = slots.iter().collect();
+            let (tickets, _) = far::join(gateway, &batch.want, &region, &wanted, until);
+            fetched.extend(slots.into_iter().zip(tickets));
+        }
+        open = Vec::new();
+        let mut fills = Vec::new();
+        for (mut slot, mut ticket) in fetched {
+            match arrives(&mut ticket).await {
+                true => fills.push((slot.bytes, ticket.filled())),
+                false => {
+                    slot.sources.pop_front();
+                    open.push(slot);
+                }
+            }
+        }
+        for (bytes, filled) in fills {
+            let kept = match filled {
+                Some(filled) => filled.wait(until).await,
+                None => None,
+            };
+            match kept {
+                Some(position) => prefetch.kept(bytes, Some(position)),
+                None => prefetch.failed(),
+            }
+        }
+    }
+}
+
+/// Whether a block comes whole. Its bytes go to the fill, not here.
+async fn arrives(ticket: &mut Ticket) -> bool {
+    loop {
+        match ticket.next().await {
+            Event::Header(..) | Event::Piece(_) => {}
+            Event::Whole => return true,
+            Event::Missing | Event::Lost => return false,
+        }
+    }
+}
