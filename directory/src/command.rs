@@ -92,6 +92,27 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The feature level from which on all members understand it.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        match self {
+            Self::InitRegion { .. }
+            | Self::BeginIncarnation { .. }
+            | Self::MarkDead { .. }
+            | Self::JoinNode { .. }
+            | Self::LeaveNode { .. }
+            | Self::FinishMove { .. }
+            | Self::Blocks(_)
+            | Self::OpenNamespace(_)
+            | Self::Delete(_)
+            | Self::RaiseGeneration { .. }
+            | Self::DropTombstones { .. }
+            | Self::RemoteEffects { .. } => 1,
+        }
+    }
+}
+
 /// Names deleted at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deletion {

@@ -7,11 +7,11 @@ use kvmesh_directory::{NodeId, RegionId, words::WordError};
 use kvmesh_process::{Environment, server};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     Settings, applied,
-    consensus::{self, Consensus, MemoryStorage, StartError, Storage},
+    consensus::{self, Consensus, Ended, MemoryStorage, StartError, Storage},
     directory::SharedDirectory,
     join, moving,
     node::{Node, Parts},
@@ -32,6 +32,9 @@ pub enum ServeError {
     /// The gRPC server failed.
     #[error(transparent)]
     Server(#[from] server::ServeError),
+    /// Its part in the region is over.
+    #[error("the node cannot go on")]
+    Ended(#[source] Ended),
 }
 
 /// Runs a node on the connections of `incoming` until `stop`. Without a `raft_dir` its log
@@ -75,9 +78,17 @@ pub async fn serve_with(
         Ok(node) => {
             let routes = rpc::routes(&node);
             spawn_workers(&node, &work);
+            let stop = stop.child_token();
             tasks.spawn(drain(Arc::clone(&node), stop.clone(), work.clone()));
             let served = server::serve(routes, clock, incoming, stop, grace).await;
-            served.map_err(ServeError::from)
+            match node.consensus.ended() {
+                None => served.map_err(ServeError::from),
+                Some(left @ Ended::Left(_)) => {
+                    info!("{left}");
+                    Ok(())
+                }
+                Some(why) => Err(ServeError::Ended(why)),
+            }
         }
         Err(error) => Err(error),
     };
@@ -93,7 +104,12 @@ pub async fn serve_with(
 async fn drain(node: Arc<Node>, stop: CancellationToken, work: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = work.cancelled() => return,
+        () = work.cancelled() => {
+            // Consensus has ended by itself: what is served without it would be stale.
+            node.stop.cancel();
+            stop.cancel();
+            return;
+        }
     }
     node.stop.cancel();
     let patience = Settings::millis(node.settings.shutdown_grace_ms / 2);

@@ -31,6 +31,12 @@ impl DirectoryState {
         })
     }
 
+    /// Format of commands that all members understand; 0 before the region is initialised.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        self.feature_level
+    }
+
     /// The region; none before it is initialised.
     #[must_use]
     pub fn region(&self) -> Option<&RegionId> {

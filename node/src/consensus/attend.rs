@@ -16,13 +16,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{
+    admission::Admission,
     attend_words::{FLIGHTS_MAX, Notice, PLAIN_MAX, Report, STREAM_MAX},
     desk::Desk,
+    ended::Ending,
     flights::{Flights, Submission},
     group::{Group, Leader, leader_of},
     incarnation::Begun,
     lease::Lease,
-    network,
+    network, standing,
 };
 
 /// How long a leader may take to accept the stream.
@@ -38,6 +40,8 @@ pub(super) struct Attend {
     pub(super) desk: Arc<Desk>,
     pub(super) lease: Arc<Lease>,
     pub(super) begun: Arc<Begun>,
+    pub(super) ending: Arc<Ending>,
+    pub(super) admission: Arc<Admission>,
     pub(super) applied: watch::Receiver<u64>,
     pub(super) submissions: mpsc::Receiver<Submission>,
     pub(super) report_interval: Duration,
@@ -176,6 +180,14 @@ impl Attend {
 
     fn notice(&self, notice: Notice, line: &mut Line, flights: &mut Flights) -> Option<()> {
         line.heard = Instant::now();
+        if notice.not_member {
+            // One that never was a member may become one yet.
+            if self.admission.is_admitted() {
+                let directory = &self.desk.directory;
+                self.ending.end(standing::gone(directory, self.group.node));
+            }
+            return None;
+        }
         let lease = notice.lease;
         let sent = match notice.sequence {
             0 => line.plain.pop_front(),

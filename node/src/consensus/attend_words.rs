@@ -38,6 +38,8 @@ pub(super) struct Notice {
     pub(super) index: u64,
     /// The node may serve.
     pub(super) lease: bool,
+    /// The region does not list the node.
+    pub(super) not_member: bool,
 }
 
 impl Report {
@@ -74,6 +76,14 @@ impl Report {
 }
 
 impl Notice {
+    /// The region does not list the node; the last one.
+    pub(super) fn not_member() -> Self {
+        Self {
+            not_member: true,
+            ..Self::plain(false)
+        }
+    }
+
     /// Answers a plain report.
     pub(super) fn plain(lease: bool) -> Self {
         Self {
@@ -81,6 +91,7 @@ impl Notice {
             outcomes: Vec::new(),
             index: 0,
             lease,
+            not_member: false,
         }
     }
 
@@ -90,6 +101,7 @@ impl Notice {
             outcomes: convert::each(&self.outcomes),
             index: self.index,
             lease: self.lease,
+            not_member: self.not_member,
         }
     }
 
@@ -99,6 +111,7 @@ impl Notice {
             outcomes: convert::all(notice.outcomes)?,
             index: notice.index,
             lease: notice.lease,
+            not_member: notice.not_member,
         })
     }
 }

@@ -163,6 +163,22 @@ pub(super) fn append_to_wire(
     }
 }
 
+/// The first entry that only a later build can have written.
+pub(super) fn unknown_entry(request: &wire::AppendEntriesRequest) -> Option<u64> {
+    use wire::raft_entry::Payload;
+    let unknown = |entry: &&wire::RaftEntry| {
+        let command = match &entry.payload {
+            Some(Payload::Command(command)) => command.clone(),
+            _ => return entry.version > ENTRY_VERSION,
+        };
+        let kind = command.kind.is_some();
+        let later = matches!(Command::from_wire(command), Err(WireError::Version { .. }));
+        entry.version > ENTRY_VERSION || later || !kind
+    };
+    let entry = request.entries.iter().find(unknown)?;
+    Some(entry.id.map_or(0, |id| id.index))
+}
+
 pub(super) fn append_from_wire(
     request: wire::AppendEntriesRequest,
 ) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
@@ -231,6 +247,7 @@ pub(super) fn vote_response_to_wire(response: &VoteResponse<u64>) -> wire::VoteR
         vote: Some(vote_to_wire(&response.vote)),
         granted: response.vote_granted,
         last_log_id: response.last_log_id.as_ref().map(log_id_to_wire),
+        not_member: false,
     }
 }
 

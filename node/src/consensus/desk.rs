@@ -48,6 +48,10 @@ impl Desk {
                 }
                 report = reports.next() => {
                     let Some(report) = report else { return };
+                    if self.disowns(report.node) {
+                        let _ = notices.try_send(Notice::not_member());
+                        return;
+                    }
                     if !self.is_member(report.node) || answers.len() > FLIGHTS_MAX {
                         return;
                     }
@@ -65,7 +69,7 @@ impl Desk {
                     let Some(Ok((index, outcomes))) = committed else {
                         return; // not known: the node asks again, here or elsewhere
                     };
-                    Notice { sequence, outcomes, index, lease: false }
+                    Notice { sequence, outcomes, index, ..Notice::plain(false) }
                 }
             };
             // The node reads as many notices as it has reports open; if not, it is gone.
@@ -101,6 +105,16 @@ impl Desk {
             record.is_some_and(|record| record.alive && record.incarnation == report.incarnation)
         });
         pardoned && alive && self.leadership.may_serve(now, report.applied)
+    }
+
+    /// Whether this node leads with a quorum a region that does not list the node. Not so
+    /// while it may not have applied yet what made the node a member.
+    pub(super) fn disowns(&self, node: NodeId) -> bool {
+        let (applied, listed) = self.directory.with(|state| {
+            let listed = state.region().is_none() || state.topology().member(node).is_some();
+            (state.applied_index(), listed)
+        });
+        !listed && self.leadership.may_serve(Instant::now(), applied)
     }
 
     fn is_member(&self, node: NodeId) -> bool {

@@ -37,6 +37,19 @@ pub enum ProposeError {
     /// What was asked for cannot be. Nothing was done.
     #[error("{0}")]
     Invalid(String),
+    /// Not all nodes that are needed are up. Nothing was done that cannot be repeated.
+    #[error("{0}")]
+    NotReady(String),
+    /// Some member does not know such commands yet. Nothing was done.
+    #[error(
+        "the region is at feature level {committed}, the command needs {needed}: update all nodes first"
+    )]
+    FeatureLevel {
+        /// Of the command.
+        needed: u32,
+        /// That all members have.
+        committed: u32,
+    },
     /// Time ran out; it may have been committed.
     #[error("the proposal took longer than the deadline")]
     OutOfTime,
@@ -52,9 +65,10 @@ impl From<ProposeError> for Problem {
                 Self::NotInitialised
             }
             ProposeError::Refused(refusal) => refused(refusal),
-            ProposeError::NoLeader | ProposeError::NotLeader | ProposeError::Stopped => {
-                Self::unavailable(error.to_string())
-            }
+            ProposeError::NoLeader
+            | ProposeError::NotLeader
+            | ProposeError::NotReady(_)
+            | ProposeError::Stopped => Self::unavailable(error.to_string()),
             ProposeError::Overloaded => Self::Exhausted {
                 limit: "the leader's queue of block changes".to_owned(),
                 retry_after: OVERLOAD_RETRY,
@@ -62,6 +76,7 @@ impl From<ProposeError> for Problem {
             ProposeError::TooLarge { .. } | ProposeError::Invalid(_) => {
                 Self::invalid("command", error)
             }
+            ProposeError::FeatureLevel { .. } => Self::NotNow(error.to_string()),
             ProposeError::OutOfTime => Self::OutOfTime("the proposal"),
         }
     }
@@ -112,7 +127,9 @@ pub enum StartError {
     #[error("node {0} is not among the members that the settings list: add it")]
     NotListed(NodeId),
     /// The store could not be opened or read.
-    #[error("failed to open the raft store {path:?}")]
+    #[error(
+        "failed to open the raft store {path:?}; if it is missing or damaged, never start the node empty under its old number: run `meshctl node leave N --forget`, empty its raft_dir and let it join with a new number"
+    )]
     Store {
         /// The directory.
         path: PathBuf,

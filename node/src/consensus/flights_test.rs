@@ -35,7 +35,7 @@ fn notice(sequence: u64, outcomes: usize) -> Notice {
         sequence,
         outcomes: vec![ChangeOutcome::Accepted; outcomes],
         index: 9,
-        lease: false,
+        ..Notice::plain(false)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kvmesh_client::{FromWire, ToWire, channel::Channels};
+use kvmesh_client::{FromWire, Problem, ToWire, channel::Channels};
 use kvmesh_directory::{Command, NodeId, Outcome};
 use kvmesh_proto::v1 as wire;
 use openraft::error::{ClientWriteError, RaftError};
@@ -15,6 +15,7 @@ use super::{
     network,
     raft::{Metrics, Peer, Raft},
 };
+use crate::directory::SharedDirectory;
 
 /// Bytes of one encoded command; a message carries at least one entry.
 pub(super) const COMMAND_BYTES_MAX: usize = 4 << 20;
@@ -30,6 +31,8 @@ const _: () = assert!(COMMAND_BYTES_MAX * 2 <= kvmesh_directory::limits::MESSAGE
 pub(super) struct Group {
     pub(super) raft: Raft,
     pub(super) node: NodeId,
+    /// What is committed, as far as this node has applied it.
+    pub(super) directory: SharedDirectory,
     /// Connections apart from those that carry blocks.
     pub(super) channels: Channels,
 }
@@ -124,6 +127,15 @@ impl Group {
         command: &Arc<Command>,
         attempt: Instant,
     ) -> Result<(u64, Outcome), Failed> {
+        let needed = command.feature_level();
+        let committed = self.directory.with(|state| {
+            let formed = state.region().is_some();
+            formed.then(|| state.feature_level())
+        });
+        if let Some(committed) = committed.filter(|committed| needed > *committed) {
+            let error = ProposeError::FeatureLevel { needed, committed };
+            return Err(Failed::For(error));
+        }
         let write = self.raft.client_write(Arc::clone(command));
         match time::timeout_at(attempt, write).await {
             Ok(Ok(done)) => Ok((done.log_id.index, done.data)),
@@ -161,6 +173,10 @@ impl Group {
                         Failed::For(ProposeError::Invalid(status.message().to_owned()))
                     }
                     Code::ResourceExhausted => Failed::For(ProposeError::Overloaded),
+                    // Another one would say the same; the leader's words say what to do.
+                    Code::FailedPrecondition if not_now(&status) => {
+                        Failed::For(ProposeError::Invalid(status.message().to_owned()))
+                    }
                     _ => Failed::Again,
                 });
             }
@@ -169,6 +185,10 @@ impl Group {
         let outcome = Outcome::from_wire(outcome).map_err(|error| Failed::For(invalid(error)))?;
         Ok((answer.position.map_or(0, |at| at.index), outcome))
     }
+}
+
+fn not_now(status: &tonic::Status) -> bool {
+    matches!(Problem::from_status(status), Some(Problem::NotNow(_)))
 }
 
 fn invalid(error: impl std::error::Error) -> ProposeError {

@@ -333,6 +333,11 @@ async fn a_formation_that_stopped_halfway_is_completed() {
         })
         .collect();
     let first = &region.nodes[0].up().consensus;
+    for node in &region.nodes {
+        let voter = node.up().consensus.voter();
+        let prepared = voter.prepare(&region.name, &region.members);
+        assert_ne!(prepared.await.unwrap(), 0);
+    }
     first.inner.group.raft.initialize(voters).await.unwrap();
     region.leader().await;
 

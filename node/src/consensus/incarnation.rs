@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kvmesh_client::random;
-use kvmesh_directory::{Command, Incarnation, NodeId};
+use kvmesh_directory::{Command, Incarnation, NodeId, command::Refusal};
 use tokio::{
     sync::watch,
     time::{self, Instant},
@@ -11,7 +11,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{PROPOSAL_MAX, group::Group};
+use super::{
+    PROPOSAL_MAX,
+    ended::{Ended, Ending},
+    group::Group,
+};
 use crate::directory::SharedDirectory;
 
 /// Before a proposal that failed is made again.
@@ -23,15 +27,25 @@ pub(super) struct Begun {
     node: NodeId,
     /// Random at each start; the directory notes whose incarnation it is.
     nonce: u64,
+    /// Of the Raft store.
+    store: u64,
+    ending: Arc<Ending>,
 }
 
 impl Begun {
     /// A start that no other start is mistaken for.
-    pub(super) fn new(directory: SharedDirectory, node: NodeId) -> Self {
+    pub(super) fn new(
+        directory: SharedDirectory,
+        node: NodeId,
+        store: u64,
+        ending: Arc<Ending>,
+    ) -> Self {
         Self {
             directory,
             node,
             nonce: random::in_range(1..=u64::MAX),
+            store,
+            ending,
         }
     }
 
@@ -72,11 +86,13 @@ impl Begun {
         let command = Command::BeginIncarnation {
             node: self.node,
             nonce: self.nonce,
-            // Not known: it is never refused for another one.
-            store: 0,
+            store: self.store,
         };
         let deadline = Instant::now() + PROPOSAL_MAX;
         match group.propose(command, deadline).await {
+            Ok((_, outcome)) if matches!(outcome.refused, Some(Refusal::StoreLost { .. })) => {
+                self.ending.end(Ended::StoreLost(self.node));
+            }
             Ok((index, outcome)) => {
                 info!(node = %self.node, index, incarnation = ?outcome.incarnation, "began");
                 // Due until this node has applied it, which it does shortly.

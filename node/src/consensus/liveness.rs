@@ -1,15 +1,15 @@
-//! The leader gives up nodes that are silent, and sees to it that every member follows the log.
+//! The leader gives up nodes that are silent.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use kvmesh_directory::{Command, Incarnation, NodeId};
 use kvmesh_process::Environment;
 use metrics::{counter, gauge};
 use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::{desk::Desk, group::Group, raft::Peer};
+use super::{desk::Desk, group::Group};
 
 /// How long one declaration may take.
 const DECLARE_MAX: Duration = Duration::from_secs(2);
@@ -36,7 +36,6 @@ impl Liveness {
                 self.report(since);
                 if let Some(since) = since {
                     self.declare_dead(since).await;
-                    self.add_learner().await;
                 }
             }
         };
@@ -86,31 +85,6 @@ impl Liveness {
                 }
                 Err(error) => warn!(%node, %error, "could not give up a silent node"),
             }
-        }
-    }
-
-    /// Members that do not vote follow the log as Raft's learners; one is added at a time.
-    async fn add_learner(&self) {
-        let known: BTreeSet<u64> = {
-            let metrics = self.group.raft.metrics();
-            let metrics = metrics.borrow();
-            let members = metrics.membership_config.nodes();
-            members.map(|(node, _)| *node).collect()
-        };
-        let missing = self.desk.directory.with(|state| {
-            let members = state.topology().members.iter();
-            let mut missing = members.filter(|member| !known.contains(&member.node.0));
-            missing.next().cloned()
-        });
-        let Some(member) = missing else { return };
-        let peer = Peer {
-            address: member.address,
-        };
-        let adding = self.group.raft.add_learner(member.node.0, peer, false);
-        match time::timeout(DECLARE_MAX, adding).await {
-            Ok(Ok(_)) => info!(node = %member.node, "a member follows the log"),
-            Ok(Err(error)) => warn!(node = %member.node, %error, "a member does not follow yet"),
-            Err(_) => warn!(node = %member.node, "a member does not follow yet"),
         }
     }
 }

@@ -20,6 +20,10 @@ pub(super) struct Found {
     pub(super) purged: Option<Bytes>,
     /// The last entry, when it lies above what was purged.
     pub(super) last: Option<Bytes>,
+    /// Random number of the store; 0: it was made before stores had numbers.
+    pub(super) store: u64,
+    /// Whether it may vote.
+    pub(super) admitted: bool,
 }
 
 /// A small value that is kept beside the entries.
@@ -29,9 +33,12 @@ pub(super) enum Mark {
     Vote,
     /// Durable with the next append.
     Committed,
+    /// Durable when saved, perhaps while entries are appended.
+    Admitted,
 }
 
-/// Keeps encoded log entries by index. One writer; calls are never concurrent but for reads.
+/// Keeps encoded log entries by index. One writer; calls are never concurrent but for reads
+/// and [`Mark::Admitted`].
 #[async_trait]
 pub(super) trait LogDisk: Send + Sync + 'static {
     /// What is there.
@@ -54,6 +61,8 @@ struct Memory {
     vote: Option<Bytes>,
     committed: Option<Bytes>,
     purged: Option<Bytes>,
+    admitted: bool,
+    store: u64,
 }
 
 /// In memory. Clones share it.
@@ -69,12 +78,17 @@ impl MemoryDisk {
 #[async_trait]
 impl LogDisk for MemoryDisk {
     async fn load(&self) -> io::Result<Found> {
-        let memory = self.lock();
+        let mut memory = self.lock();
+        if memory.store == 0 {
+            memory.store = kvmesh_client::random::in_range(1..=u64::MAX);
+        }
         Ok(Found {
             vote: memory.vote.clone(),
             committed: memory.committed.clone(),
             purged: memory.purged.clone(),
             last: memory.entries.values().next_back().cloned(),
+            store: memory.store,
+            admitted: memory.admitted,
         })
     }
 
@@ -100,6 +114,7 @@ impl LogDisk for MemoryDisk {
         match mark {
             Mark::Vote => memory.vote = Some(value),
             Mark::Committed => memory.committed = Some(value),
+            Mark::Admitted => memory.admitted = true,
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! database file is synced through a second handle as well.
 //!
 //! Tree `log`: key index (u64, big endian), value an encoded `RaftEntry`. Tree `marks`: `vote`
-//! (`RaftVote`), `committed` and `purged` (`RaftLogId`), `owner` (see [`Owner`]).
+//! (`RaftVote`), `committed` and `purged` (`RaftLogId`), `owner` (see [`Owner`]), `admitted` (a byte).
 //! Stored on disk: never rename.
 
 use std::{
@@ -28,6 +28,7 @@ const COMMITTED: &str = "committed";
 const PURGED: &str = "purged";
 const VOTE: &str = "vote";
 const OWNER: &str = "owner";
+const ADMITTED: &str = "admitted";
 
 /// Memory that sled may use for its page cache; the log's recent entries are cached apart.
 const PAGE_CACHE_BYTES: u64 = 32 << 20;
@@ -37,6 +38,7 @@ struct Inner {
     marks: sled::Tree,
     database: sled::Db,
     file: File,
+    store: u64,
 }
 
 /// See the module.
@@ -56,6 +58,7 @@ impl SledDisk {
         let path = dir.join("log");
         let owner = Owner {
             node,
+            store: kvmesh_client::random::in_range(1..=u64::MAX),
             region: region.to_string(),
         };
         let opened = blocking({
@@ -95,11 +98,12 @@ impl Inner {
             .cache_capacity(PAGE_CACHE_BYTES)
             .flush_every_ms(None);
         let database = config.open()?;
-        let inner = Self {
+        let mut inner = Self {
             log: database.open_tree("log")?,
             marks: database.open_tree("marks")?,
             file: File::open(path.join("db"))?,
             database,
+            store: 0,
         };
         let found = match inner.marks.get(OWNER)? {
             Some(raw) => Owner::decode(&raw)?,
@@ -111,6 +115,7 @@ impl Inner {
             }
             None => return Err(io::Error::other("it does not say whose it is")),
         };
+        inner.store = found.store;
         Ok((inner, found))
     }
 
@@ -145,6 +150,9 @@ impl LogDisk for SledDisk {
                 committed: disk.mark(COMMITTED)?,
                 purged: disk.mark(PURGED)?,
                 last: last.map(|(_, raw)| Bytes::copy_from_slice(&raw)),
+                store: disk.store,
+                // Stores of before were never lost unseen: there was no other rule for them.
+                admitted: disk.store == 0 || disk.mark(ADMITTED)?.is_some(),
             })
         })
         .await
@@ -187,6 +195,10 @@ impl LogDisk for SledDisk {
             }
             Mark::Vote => {
                 disk.marks.insert(VOTE, value.as_ref())?;
+                disk.sync()
+            }
+            Mark::Admitted => {
+                disk.marks.insert(ADMITTED, value.as_ref())?;
                 disk.sync()
             }
         })

@@ -20,6 +20,7 @@ use openraft::{
 use prost::Message;
 
 use super::{
+    admission::Admission,
     convert,
     log_disk::{LogDisk, Mark},
     raft::{Entry, LogId, StorageError, TypeConfig, Vote},
@@ -94,6 +95,7 @@ pub(super) struct LogStore {
     recent: Arc<Mutex<Recent>>,
     vote: Option<Vote>,
     committed: Option<LogId>,
+    admission: Arc<Admission>,
 }
 
 impl LogStore {
@@ -114,12 +116,19 @@ impl LogStore {
             purged,
             ..Recent::default()
         };
+        let admission = Admission::new(Arc::clone(&disk), found.store, found.admitted);
         Ok(Self {
+            admission: Arc::new(admission),
             disk,
             recent: Arc::new(Mutex::new(recent)),
             vote: vote.transpose()?,
             committed: found.committed.map(decode_log_id).transpose()?,
         })
+    }
+
+    /// Whether the store may vote.
+    pub(super) fn admission(&self) -> Arc<Admission> {
+        Arc::clone(&self.admission)
     }
 
     /// The last entry that was purged.

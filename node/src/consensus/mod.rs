@@ -5,6 +5,7 @@
 //! Where to start reading: [`Consensus`], then `attend` and `desk` (the two ends of a node's
 //! stream to the leader), `batcher`, and `lease` for why a node may serve.
 
+mod admission;
 mod attend;
 mod attend_words;
 mod attendance;
@@ -12,6 +13,7 @@ mod batcher;
 mod blocking;
 mod convert;
 mod desk;
+mod ended;
 mod error;
 mod flights;
 mod group;
@@ -26,6 +28,7 @@ mod log_disk_sled;
 mod log_store;
 mod network;
 mod raft;
+mod reconcile;
 mod rpc;
 mod runtime;
 mod settings;
@@ -33,12 +36,15 @@ mod snapshot_codec;
 mod snapshot_data;
 mod snapshot_files;
 mod snapshot_store;
+mod standing;
 mod start;
 mod state_machine;
 mod storage;
 
 #[cfg(test)]
 mod group_test;
+#[cfg(test)]
+mod membership_test;
 #[cfg(test)]
 mod rate_test;
 #[cfg(test)]
@@ -63,11 +69,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    batcher::Committed, desk::Desk, flights::Submission, group::Group, incarnation::Begun,
-    lease::Lease, rpc::ConsensusService,
+    admission::Admission, batcher::Committed, desk::Desk, ended::Ending, flights::Submission,
+    group::Group, incarnation::Begun, init::FirstVoter, lease::Lease, rpc::ConsensusService,
 };
 use crate::directory::SharedDirectory;
 
+pub use ended::Ended;
 pub use error::{ProposeError, StartError};
 pub use settings::{Settings, Storage};
 pub use snapshot_store::MemoryStorage;
@@ -84,6 +91,8 @@ struct Inner {
     desk: Arc<Desk>,
     lease: Arc<Lease>,
     begun: Arc<Begun>,
+    admission: Arc<Admission>,
+    ending: Arc<Ending>,
     submissions: mpsc::Sender<Submission>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -120,6 +129,8 @@ impl Consensus {
     pub fn routes(&self) -> tonic::service::Routes {
         rpc::routes(ConsensusService {
             group: self.inner.group.clone(),
+            voter: self.voter(),
+            ending: Arc::clone(&self.inner.ending),
             desk: Arc::clone(&self.inner.desk),
             directory: self.inner.directory.clone(),
             tasks: self.inner.tasks.clone(),
@@ -137,17 +148,23 @@ impl Consensus {
         members: Vec<Member>,
         deadline: Instant,
     ) -> Result<FeedPosition, ProposeError> {
-        let Inner {
-            settings,
-            group,
-            directory,
-            ..
-        } = &*self.inner;
-        if region != settings.region {
-            let why = format!("this node belongs to region {}", settings.region);
-            return Err(ProposeError::Invalid(why));
+        self.voter().init_region(region, members, deadline).await
+    }
+
+    fn voter(&self) -> FirstVoter {
+        let inner = &self.inner;
+        FirstVoter {
+            group: inner.group.clone(),
+            directory: inner.directory.clone(),
+            admission: Arc::clone(&inner.admission),
+            region: inner.settings.region.clone(),
         }
-        init::init_region(group, directory, region, members, deadline).await
+    }
+
+    /// Why this node's part in the group is over, when it is: it is to stop.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        self.inner.ending.why()
     }
 
     /// Commits a command on whichever node leads, and waits until this node has applied it.

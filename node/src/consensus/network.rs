@@ -1,6 +1,6 @@
 //! How Raft reaches the other members.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use kvmesh_client::{WireError, channel::Channels};
 use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
@@ -39,12 +39,17 @@ pub(super) fn client(channel: Channel) -> ConsensusClient<Channel> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
+/// Told when a leader with a quorum says that the region does not list this node.
+pub(super) type Removed = Arc<dyn Fn() + Send + Sync>;
+
 /// Makes a [`Link`] for each member.
 pub(super) struct Links {
     /// This node.
     pub(super) node: u64,
     /// Connections of Raft's own.
     pub(super) channels: Channels,
+    /// See [`Removed`].
+    pub(super) removed: Removed,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Links {
@@ -56,6 +61,7 @@ impl RaftNetworkFactory<TypeConfig> for Links {
             target,
             address: peer.address.clone(),
             channels: self.channels.clone(),
+            removed: Arc::clone(&self.removed),
         }
     }
 }
@@ -66,6 +72,7 @@ pub(super) struct Link {
     target: u64,
     address: String,
     channels: Channels,
+    removed: Removed,
 }
 
 impl Link {
@@ -149,6 +156,9 @@ impl RaftNetwork<TypeConfig> for Link {
                 client.vote(request).await
             })
             .await?;
+        if response.not_member {
+            (self.removed)();
+        }
         convert::vote_response_from_wire(response).map_err(unreadable)
     }
 

@@ -3,10 +3,13 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
-use kvmesh_client::{FromWire, Problem, ToWire, WireError};
-use kvmesh_directory::{Command, limits::MESSAGE_BYTES_MAX};
+use kvmesh_client::{FromWire, Problem, ToWire, WireError, convert::all as convert_all};
+use kvmesh_directory::{Command, NodeId, RegionId, limits::MESSAGE_BYTES_MAX};
 use kvmesh_proto::v1::{self as wire, consensus_server};
-use openraft::error::{Fatal, RaftError};
+use openraft::{
+    error::{Fatal, RaftError},
+    raft::VoteResponse,
+};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,14 +21,18 @@ use super::{
     attend_words::{Notice, Report, STREAM_MAX},
     convert,
     desk::Desk,
+    ended::{Ended, Ending},
     error::ProposeError,
     group::Group,
+    init::FirstVoter,
 };
 use crate::directory::SharedDirectory;
 
 /// See the module.
 pub(super) struct ConsensusService {
     pub(super) group: Group,
+    pub(super) voter: FirstVoter,
+    pub(super) ending: Arc<Ending>,
     pub(super) desk: Arc<Desk>,
     pub(super) directory: SharedDirectory,
     pub(super) tasks: TaskTracker,
@@ -57,7 +64,13 @@ impl consensus_server::Consensus for ConsensusService {
         &self,
         request: Request<wire::AppendEntriesRequest>,
     ) -> Result<Response<wire::AppendEntriesResponse>, Status> {
-        let request = convert::append_from_wire(request.into_inner()).map_err(unreadable)?;
+        let request = request.into_inner();
+        if let Some(index) = convert::unknown_entry(&request) {
+            // Not to be skipped, and not to be waited for: it is committed, or will be.
+            self.ending.end(Ended::UnknownCommand { index });
+            return Err(Problem::unavailable("an entry is of a later version").into());
+        }
+        let request = convert::append_from_wire(request).map_err(unreadable)?;
         let appended = self.group.raft.append_entries(request).await;
         let appended = appended.map_err(raft_status)?;
         Ok(Response::new(convert::appended_to_wire(&appended)))
@@ -68,8 +81,18 @@ impl consensus_server::Consensus for ConsensusService {
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteResponse>, Status> {
         let request = convert::vote_request_from_wire(request.into_inner()).map_err(unreadable)?;
-        let voted = self.group.raft.vote(request).await.map_err(raft_status)?;
-        Ok(Response::new(convert::vote_response_to_wire(&voted)))
+        let raft = &self.group.raft;
+        let candidate = request.vote.leader_id().node_id;
+        let voted = if self.voter.admission.is_admitted() {
+            raft.vote(request).await.map_err(raft_status)?
+        } else {
+            // A store that may have forgotten its vote gives none, and notes none.
+            let vote = raft.with_raft_state(|state| *state.vote_ref()).await;
+            VoteResponse::new(vote.map_err(|fatal| ended(&fatal))?, None, false)
+        };
+        let mut voted = convert::vote_response_to_wire(&voted);
+        voted.not_member = self.desk.disowns(NodeId(candidate));
+        Ok(Response::new(voted))
     }
 
     async fn install_snapshot(
@@ -107,6 +130,19 @@ impl consensus_server::Consensus for ConsensusService {
             position: position.map(|position| position.to_wire()),
             outcome: Some(outcome.to_wire()),
         }))
+    }
+
+    async fn prepare(
+        &self,
+        request: Request<wire::PrepareRequest>,
+    ) -> Result<Response<wire::PrepareResponse>, Status> {
+        let request = request.into_inner();
+        let region = request.region.parse::<RegionId>();
+        let region = region.map_err(|error| Problem::invalid("region", error))?;
+        let members = convert_all(request.members).map_err(unreadable)?;
+        let prepared = self.voter.prepare(&region, &members).await;
+        let store = prepared.map_err(refused)?;
+        Ok(Response::new(wire::PrepareResponse { store }))
     }
 
     type AttendStream = Pin<Box<dyn Stream<Item = Result<wire::LeaderNotice, Status>> + Send>>;

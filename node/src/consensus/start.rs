@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kvmesh_process::Environment;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{
     Inner, Settings, StartError, WAITING_CHANGES_MAX,
@@ -13,12 +13,15 @@ use super::{
     attendance::Attendance,
     batcher::{self, Batcher},
     desk::Desk,
+    ended::{Ended, Ending},
     group::Group,
     incarnation::Begun,
     leadership::Leadership,
     lease::Lease,
     liveness::Liveness,
     raft::Raft,
+    reconcile::Reconciler,
+    standing::{self, Standing},
     storage,
 };
 use crate::directory::SharedDirectory;
@@ -35,10 +38,22 @@ pub(super) async fn start(
         return Err(StartError::NotListed(node));
     }
     let channels = environment.channels.apart();
-    let raft = storage::open(&settings, channels.clone(), directory.clone()).await?;
+    let ending = Arc::new(Ending::new(stop.clone()));
+    let removed = {
+        let (ending, directory) = (Arc::clone(&ending), directory.clone());
+        move || ending.end(standing::gone(&directory, node))
+    };
+    let opened = storage::open(
+        &settings,
+        channels.clone(),
+        directory.clone(),
+        Arc::new(removed),
+    );
+    let (raft, admission) = opened.await?;
     let group = Group {
         raft,
         node,
+        directory: directory.clone(),
         channels,
     };
     let (batcher, waiting) = Batcher::new();
@@ -52,7 +67,14 @@ pub(super) async fn start(
     let (submissions, submitted) = mpsc::channel(WAITING_CHANGES_MAX);
     let inner = Inner {
         lease: Arc::new(Lease::new(settings.serve_lease)),
-        begun: Arc::new(Begun::new(directory.clone(), node)),
+        begun: Arc::new(Begun::new(
+            directory.clone(),
+            node,
+            admission.store(),
+            Arc::clone(&ending),
+        )),
+        admission,
+        ending,
         settings,
         directory,
         group,
@@ -88,6 +110,8 @@ fn spawn(
         desk: Arc::clone(&inner.desk),
         lease: Arc::clone(&inner.lease),
         begun: Arc::clone(&inner.begun),
+        ending: Arc::clone(&inner.ending),
+        admission: Arc::clone(&inner.admission),
         applied: applied.clone(),
         submissions,
         report_interval: inner.settings.report_interval,
@@ -106,17 +130,32 @@ fn spawn(
         dead_after: inner.settings.dead_after,
     };
     tasks.spawn(liveness.run(stop.clone()));
-    tasks.spawn(guard(raft.clone(), stop.clone()));
+    let reconciler = Reconciler {
+        group: inner.group.clone(),
+        desk: Arc::clone(&inner.desk),
+        interval: inner.settings.report_interval,
+    };
+    tasks.spawn(reconciler.run(stop.clone()));
+    let standing = Standing {
+        group: inner.group.clone(),
+        directory: inner.directory.clone(),
+        admission: Arc::clone(&inner.admission),
+        ending: Arc::clone(&inner.ending),
+    };
+    tasks.spawn(standing.run(inner.directory.applied(), stop.clone()));
+    let ending = Arc::clone(&inner.ending);
+    tasks.spawn(guard(raft.clone(), ending, stop.clone()));
 }
 
 /// Ends Raft with the node, and the node with Raft: a member that cannot go on must not serve.
-async fn guard(raft: Raft, stop: CancellationToken) {
+async fn guard(raft: Raft, ending: Arc<Ending>, stop: CancellationToken) {
     let mut metrics = raft.metrics();
     tokio::select! {
         () = stop.cancelled() => {}
         failed = metrics.wait_for(|metrics| metrics.running_state.is_err()) => {
             if let Ok(failed) = failed {
-                error!(state = ?failed.running_state, "raft has failed: the node stops");
+                let why = failed.running_state.as_ref().err();
+                ending.end(Ended::Raft(why.map(ToString::to_string).unwrap_or_default()));
             }
         }
     }

@@ -6,11 +6,12 @@ use kvmesh_client::channel::Channels;
 use openraft::{Config, SnapshotPolicy};
 
 use super::{
+    admission::Admission,
     error::StartError,
     log_disk::LogDisk,
     log_disk_sled::SledDisk,
     log_store::LogStore,
-    network::Links,
+    network::{Links, Removed},
     raft::Raft,
     settings::{Settings, Storage},
     snapshot_files::SnapshotFiles,
@@ -33,7 +34,8 @@ pub(super) async fn open(
     settings: &Settings,
     channels: Channels,
     directory: SharedDirectory,
-) -> Result<Raft, StartError> {
+    removed: Removed,
+) -> Result<(Raft, Arc<Admission>), StartError> {
     let (disk, snapshots, path) = disks(settings).await?;
     let unreadable = |source: io::Error| StartError::Store {
         path: path.clone(),
@@ -43,16 +45,19 @@ pub(super) async fn open(
     let machine = StateMachine::open(directory, snapshots).await;
     let machine = machine.map_err(unreadable)?;
     if log.purged() > machine.applied() {
-        let missing = "the snapshot that the log builds on is missing or damaged: \
-                       remove the node and let it join anew";
+        let missing = "the snapshot that the log builds on is missing or damaged";
         return Err(unreadable(io::Error::other(missing)));
     }
     let links = Links {
         node: settings.node.0,
         channels,
+        removed,
     };
-    let raft = Raft::new(settings.node.0, config(settings)?, links, log, machine).await;
-    raft.map_err(|error| StartError::Raft(error.to_string()))
+    let admission = log.admission();
+    let config = config(settings, admission.is_admitted())?;
+    let raft = Raft::new(settings.node.0, config, links, log, machine).await;
+    let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
+    Ok((raft, admission))
 }
 
 type Disks = (Arc<dyn LogDisk>, Arc<dyn SnapshotStore>, PathBuf);
@@ -77,7 +82,8 @@ async fn disks(settings: &Settings) -> Result<Disks, StartError> {
     }
 }
 
-fn config(settings: &Settings) -> Result<Arc<Config>, StartError> {
+/// `elect`: whether this node may stand for election from the start.
+fn config(settings: &Settings, elect: bool) -> Result<Arc<Config>, StartError> {
     let millis =
         |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
@@ -93,6 +99,7 @@ fn config(settings: &Settings) -> Result<Arc<Config>, StartError> {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_entries),
         snapshot_max_chunk_size: SEGMENT_BYTES,
         max_in_snapshot_log_to_keep: settings.kept_entries,
+        enable_elect: elect,
         purge_batch_size: PURGE_ENTRIES.min(settings.kept_entries.max(1)),
         ..Config::default()
     };

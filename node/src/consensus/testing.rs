@@ -15,8 +15,8 @@ use std::{
 
 use kvmesh_client::channel::{BoxedIo, Connect, Connecting, TcpConnect};
 use kvmesh_directory::{
-    BlockHash, BlockName, ChangeKind, Checksum, Copy, CopyNumber, Description, Hlc, Member,
-    Namespace, NodeId, Part, Policy, RegionId,
+    BlockHash, BlockName, ChangeKind, Checksum, Command, Copy, CopyNumber, Description, Hlc,
+    Member, Namespace, NodeId, Part, Policy, RegionId,
     command::{BlockChange, Claim},
 };
 use kvmesh_process::{Environment, SystemClock, server};
@@ -182,6 +182,12 @@ impl Node {
         self.running.as_ref().unwrap()
     }
 
+    /// Forgets all that the node kept.
+    pub(super) fn wipe(&mut self) {
+        assert!(self.running.is_none(), "stop it first");
+        self.settings.storage = Storage::Memory(MemoryStorage::default());
+    }
+
     /// Ends the node; all of its tasks end.
     pub(super) async fn stop(&mut self) {
         let running = self.running.take().unwrap();
@@ -238,12 +244,88 @@ impl Region {
         region
     }
 
+    /// Starts another node, with an empty store, and lets it join.
+    pub(super) async fn join(&mut self, id: u64, voter: bool) {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (address, incoming) = server::listen(any).await.unwrap();
+        let member = Member {
+            node: NodeId(id),
+            address: address.to_string(),
+            zone: "z".to_owned(),
+            weight: 1,
+            voter,
+        };
+        self.members.push(member.clone());
+        let storage = Storage::Memory(MemoryStorage::default());
+        let members = self.members.clone();
+        let mut settings = Settings::new(self.name.clone(), NodeId(id), members, storage);
+        brisk(id, &mut settings);
+        let mut node = Node {
+            id: NodeId(id),
+            settings,
+            address,
+            muted: Mutable::default(),
+            running: None,
+        };
+        node.run(incoming).await;
+        self.nodes.push(node);
+        self.change(Command::JoinNode { member }).await;
+    }
+
+    /// Commits a change of the members, and that all blocks have moved.
+    pub(super) async fn change(&self, command: Command) {
+        let gone = match &command {
+            Command::LeaveNode { node, .. } => *node,
+            _ => NodeId(0),
+        };
+        let mut others = self.running().filter(|node| node.id != gone);
+        let running = others.next().unwrap().up();
+        running.consensus.propose(command, soon()).await.unwrap();
+        let epoch = running.directory.with(|state| state.topology().epoch);
+        let finish = Command::FinishMove { epoch };
+        running.consensus.propose(finish, soon()).await.unwrap();
+    }
+
+    /// Waits until the nodes that run agree that these vote, and nobody else follows but
+    /// members.
+    pub(super) async fn until_voters(&self, voters: &[u64]) {
+        let agree = |node: &Node| {
+            let running = node.up();
+            let metrics = running.consensus.inner.group.raft.metrics();
+            let metrics = metrics.borrow();
+            let membership = metrics.membership_config.membership();
+            let members = running.directory.with(|state| {
+                let members = state.topology().members.iter();
+                members.map(|member| member.node.0).collect::<Vec<_>>()
+            });
+            membership.get_joint_config().len() == 1
+                && membership.voter_ids().eq(voters.iter().copied())
+                && membership.nodes().map(|(node, _)| *node).eq(members)
+        };
+        let active = |node: &&Node| node.up().consensus.ended().is_none();
+        let deadline = soon();
+        let mut tick = time::interval(Duration::from_millis(10));
+        while !self.running().filter(active).all(agree) {
+            tick.tick().await;
+            if Instant::now() < deadline {
+                continue;
+            }
+            for node in self.running() {
+                let consensus = &node.up().consensus;
+                let metrics = consensus.inner.group.raft.metrics();
+                let ended = consensus.ended();
+                eprintln!("node {}: {ended:?} {}", node.id, *metrics.borrow());
+            }
+            panic!("not in time: {voters:?} vote");
+        }
+    }
+
     /// Forms the region at node 1, opens a namespace, and waits until every node may serve.
     pub(super) async fn form(&self) {
         let first = &self.nodes[0].up().consensus;
         let formed = first.init_region(self.name.clone(), self.members.clone(), soon());
         formed.await.unwrap();
-        let open = kvmesh_directory::Command::OpenNamespace(namespace("ns"));
+        let open = Command::OpenNamespace(namespace("ns"));
         first.propose(open, soon()).await.unwrap();
         for node in &self.nodes {
             until("every node may serve", || {

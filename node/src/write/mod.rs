@@ -158,12 +158,13 @@ impl Failure {
     pub(crate) fn of_claim(error: ProposeError) -> Self {
         match error {
             ProposeError::Overloaded => Self::later(Reason::NoSpace, error),
-            ProposeError::NotInitialised | ProposeError::NotLeader => {
+            ProposeError::NotInitialised | ProposeError::NotLeader | ProposeError::NotReady(_) => {
                 Self::later(Reason::Unavailable, error)
             }
-            ProposeError::Refused(_) | ProposeError::TooLarge { .. } | ProposeError::Invalid(_) => {
-                Self::never(Reason::Invalid, error)
-            }
+            ProposeError::Refused(_)
+            | ProposeError::TooLarge { .. }
+            | ProposeError::FeatureLevel { .. }
+            | ProposeError::Invalid(_) => Self::never(Reason::Invalid, error),
             ProposeError::NoLeader | ProposeError::OutOfTime | ProposeError::Stopped => {
                 Self::Unknown(error.into())
             }

@@ -1,0 +1,288 @@
+//! Nodes join, leave, and lose their stores, while the group goes on.
+
+use std::time::Duration;
+
+use kvmesh_client::ToWire;
+use kvmesh_directory::{
+    ChangeOutcome, Command, Incarnation, LogIncarnation, NodeId, command::Refusal,
+};
+use kvmesh_proto::v1 as wire;
+use tokio::time::Instant;
+
+use super::{Ended, ProposeError, network, testing::*};
+
+/// One block is claimed at a node.
+async fn write(node: &Node, block: u64) {
+    let written = until_some("a write", || async {
+        let running = node.up();
+        running.consensus.incarnation()?;
+        let submitted = running.consensus.submit(vec![claim(node, block)], soon());
+        submitted.await.ok()
+    });
+    assert_eq!(written.await.1, [ChangeOutcome::Accepted]);
+}
+
+fn leave(node: u64, forget: bool) -> Command {
+    Command::LeaveNode {
+        node: NodeId(node),
+        forget,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_grows_to_five_voters_and_then_outlives_two() {
+    let mut region = Region::new(1, 1, brisk).await;
+    region.form().await;
+    for (id, voters) in [
+        (2, vec![1, 2]),
+        (3, vec![1, 2, 3]),
+        (4, vec![1, 2, 3, 4]),
+        (5, vec![1, 2, 3, 4, 5]),
+    ] {
+        region.join(id, true).await;
+        write(&region.nodes[0], id).await;
+        region.until_voters(&voters).await;
+    }
+    region.assert_equal().await;
+    let leader = region.leader().await;
+    for place in [leader, (leader + 1) % 5] {
+        region.nodes[place].stop().await;
+    }
+    let left = region.running().next().unwrap();
+    write(left, 100).await;
+    region.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_is_replaced_while_writes_go_on() {
+    let mut region = Region::new(3, 3, brisk).await;
+    region.form().await;
+    region.join(4, false).await;
+    region.until_voters(&[1, 2, 3]).await;
+    let leader = region.leader().await as u64 + 1;
+    let leaves = if leader == 2 { 3 } else { 2 };
+    let writer = region.nodes.iter().find(|node| node.id.0 == 5 - leaves);
+    let writer = writer.unwrap();
+    let writes = async {
+        for block in 0..60 {
+            write(writer, block).await;
+        }
+    };
+    tokio::join!(writes, region.change(leave(leaves, false)));
+    let stays = 5 - leaves;
+    region.until_voters(&[1, stays, 4]).await;
+    let left = &region.nodes[leaves as usize - 1].up().consensus;
+    until("it has ended", || left.ended().is_some()).await;
+    assert_eq!(left.ended(), Some(Ended::Left(NodeId(leaves))));
+    write(&region.nodes[3], 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_leaves_and_another_one_leads() {
+    let mut region = Region::new(3, 3, brisk).await;
+    region.form().await;
+    region.join(4, false).await;
+    region.until_voters(&[1, 2, 3]).await;
+    let place = region.leader().await;
+    let leaves = region.nodes[place].id;
+    region.change(leave(leaves.0, false)).await;
+    let voters: Vec<u64> = (1..=4).filter(|id| *id != leaves.0).collect();
+    let left = &region.nodes[place].up().consensus;
+    until("it has ended", || left.ended().is_some()).await;
+    assert_eq!(left.ended(), Some(Ended::Left(leaves)));
+    region.nodes[place].stop().await;
+    region.until_voters(&voters).await;
+    assert_ne!(region.leader().await, place);
+    write(&region.nodes[3], 100).await;
+    region.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_forgotten_while_it_was_cut_off_ends_and_disturbs_nobody() {
+    let mut region = Region::new(3, 3, brisk).await;
+    region.form().await;
+    region.join(4, false).await;
+    region.until_voters(&[1, 2, 3]).await;
+    let leader = region.leader().await;
+    let place = (leader + 1) % 3;
+    let forgotten = region.nodes[place].id;
+    region.nodes[place].stop().await;
+    region.change(leave(forgotten.0, true)).await;
+    let voters: Vec<u64> = (1..=4).filter(|id| *id != forgotten.0).collect();
+    region.until_voters(&voters).await;
+    let term = |region: &Region| {
+        let raft = &region.nodes[leader].up().consensus.inner.group.raft;
+        raft.metrics().borrow().current_term
+    };
+    let before = term(&region);
+    region.nodes[place].start().await;
+    let back = &region.nodes[place].up().consensus;
+    until("it has ended", || back.ended().is_some()).await;
+    assert_eq!(back.ended(), Some(Ended::Removed(forgotten)));
+    assert_eq!(term(&region), before, "no election took place");
+}
+
+/// The dangerous case: what is committed is on the leader and on a voter that then loses its
+/// store; the third voter lags, and asks the second one for its vote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_lost_its_store_does_not_vote_and_comes_back_under_a_new_number() {
+    let mut region = Region::new(3, 3, brisk).await;
+    region.form().await;
+    let leader = region.leader().await;
+    let (lags, wiped) = ((leader + 1) % 3, (leader + 2) % 3);
+    region.nodes[lags].stop().await;
+    write(&region.nodes[leader], 1).await;
+    region.nodes[wiped].stop().await;
+    region.nodes[leader].stop().await;
+    region.nodes[wiped].wipe();
+    region.nodes[wiped].start().await;
+    region.nodes[lags].start().await;
+
+    let candidate = &region.nodes[lags].up().consensus.inner.group.raft;
+    let term = candidate.metrics().borrow().current_term;
+    until("it stood for election more than once", || {
+        candidate.metrics().borrow().current_term > term + 1
+    })
+    .await;
+    assert_eq!(region.nodes[lags].up().consensus.leader(), None);
+    let channels = &region.nodes[lags].up().consensus.inner.group.channels;
+    let asked = channels.to(&region.members[wiped].address).unwrap();
+    let vote = wire::VoteRequest {
+        vote: Some(wire::RaftVote {
+            term: term + 100,
+            node: region.nodes[lags].id.0,
+            committed: false,
+        }),
+        last_log_id: None,
+    };
+    let answer = network::client(asked)
+        .vote(vote)
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(!answer.granted);
+    assert!(answer.vote.unwrap().term <= term + 100);
+
+    region.nodes[leader].start().await;
+    let back = &region.nodes[wiped].up().consensus;
+    until("it has ended", || back.ended().is_some()).await;
+    let lost = region.nodes[wiped].id;
+    assert_eq!(back.ended(), Some(Ended::StoreLost(lost)));
+    let held = region.nodes[leader].up();
+    assert!(held.directory.with(|state| state.node(lost).is_some()));
+    region.nodes[wiped].stop().await;
+
+    region.change(leave(lost.0, true)).await;
+    region.join(4, true).await;
+    let voters: Vec<u64> = (1..=4).filter(|id| *id != lost.0).collect();
+    region.until_voters(&voters).await;
+    region.nodes[lags].stop().await;
+    write(&region.nodes[3], 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_is_formed_only_with_all_voters_and_never_again_on_a_wiped_one() {
+    let mut region = Region::new(3, 3, brisk).await;
+    region.nodes[2].stop().await;
+    let first = &region.nodes[0].up().consensus;
+    let (name, members) = (region.name.clone(), region.members.clone());
+    let without = first.init_region(name, members, soon()).await;
+    match without {
+        Err(ProposeError::NotReady(why)) => {
+            assert!(why.contains("node 3"), "{why}");
+            assert!(!why.contains("node 2"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Two of them are prepared, and one of these is started anew: it is repeated.
+    region.nodes[1].stop().await;
+    region.nodes[1].start().await;
+    region.nodes[2].start().await;
+    region.form().await;
+
+    let leader = region.leader().await;
+    let first = (leader + 1) % 3;
+    region.nodes[first].stop().await;
+    region.nodes[first].wipe();
+    region.nodes[first].start().await;
+    let again = &region.nodes[first].up().consensus;
+    let (name, members) = (region.name.clone(), region.members.clone());
+    let refused = again.init_region(name.clone(), members, soon()).await;
+    assert_eq!(
+        refused.err(),
+        Some(ProposeError::Refused(Refusal::Initialised(name)))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_above_the_regions_feature_level_are_not_proposed() {
+    let region = Region::new(1, 1, brisk).await;
+    let first = &region.nodes[0].up().consensus;
+    let voter = first.voter();
+    let members = region.members.clone();
+    voter.prepare(&region.name, &members).await.unwrap();
+    let peer = super::raft::Peer {
+        address: members[0].address.clone(),
+    };
+    let raft = &first.inner.group.raft;
+    let voters = std::collections::BTreeMap::from([(1, peer)]);
+    raft.initialize(voters).await.unwrap();
+    region.leader().await;
+    let init = Command::InitRegion {
+        region: region.name.clone(),
+        log_incarnation: LogIncarnation(1),
+        members,
+        feature_level: 0,
+    };
+    first.propose(init, soon()).await.unwrap();
+    let dead = Command::MarkDead {
+        node: NodeId(1),
+        incarnation: Incarnation(1),
+    };
+    let refused = first.propose(dead, soon()).await;
+    let level = ProposeError::FeatureLevel {
+        needed: 1,
+        committed: 0,
+    };
+    assert_eq!(refused.err(), Some(level));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_meets_an_unknown_command_stops() {
+    let region = Region::new(3, 3, brisk).await;
+    region.form().await;
+    let leader = region.leader().await;
+    let follower = (leader + 1) % 3;
+    let running = region.nodes[follower].up();
+    let index = running.directory.with(|state| state.applied_index()) + 1;
+    let mut command = Command::OpenNamespace(namespace("later")).to_wire();
+    command.version = 99;
+    let term = {
+        let metrics = running.consensus.inner.group.raft.metrics();
+        metrics.borrow().current_term
+    };
+    let node = region.nodes[leader].id.0;
+    let request = wire::AppendEntriesRequest {
+        vote: Some(wire::RaftVote {
+            term,
+            node,
+            committed: true,
+        }),
+        prev_log_id: None,
+        entries: vec![wire::RaftEntry {
+            version: 1,
+            id: Some(wire::RaftLogId { term, node, index }),
+            payload: Some(wire::raft_entry::Payload::Command(command)),
+        }],
+        leader_commit: None,
+    };
+    let channels = &running.consensus.inner.group.channels;
+    let to = channels.to(&region.members[follower].address).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut client = network::client(to);
+    let answer = tokio::time::timeout_at(deadline, client.append_entries(request));
+    assert!(answer.await.unwrap().is_err());
+    until("it has ended", || running.consensus.ended().is_some()).await;
+    let why = running.consensus.ended();
+    assert_eq!(why, Some(Ended::UnknownCommand { index }));
+}
