@@ -270,6 +270,9 @@ impl Region {
         node.run(incoming).await;
         self.nodes.push(node);
         self.change(Command::JoinNode { member }).await;
+        let joined = self.nodes.last().unwrap().up();
+        let begun = || joined.consensus.incarnation().is_some();
+        until("it has begun", begun).await;
     }
 
     /// Commits a change of the members, and that all blocks have moved.
