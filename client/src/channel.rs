@@ -228,6 +228,15 @@ impl Channels {
         }
     }
 
+    /// As [`Self::expecting`], where the caller has not said already whom it expects.
+    #[must_use]
+    pub fn or_expecting(&self, expected: Expected) -> Self {
+        match self.expected == Expected::default() {
+            true => self.expecting(expected),
+            false => self.clone(),
+        }
+    }
+
     /// The channel to an address, connected when it is first used and again whenever it broke.
     ///
     /// # Errors

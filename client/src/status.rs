@@ -88,6 +88,9 @@ pub enum Problem {
     /// Time ran out. It may have been done; it is safe to repeat.
     #[error("{0} took longer than the deadline")]
     OutOfTime(&'static str),
+    /// The caller's certificate is not of one who may. Nothing was done.
+    #[error("{0}")]
+    Denied(String),
     /// On the wire, and not built yet. Nothing was done.
     #[error("{0} is not built yet")]
     Unimplemented(String),
@@ -132,6 +135,7 @@ impl Problem {
             Self::Overtaken => Code::Aborted,
             Self::Corrupt(_) => Code::DataLoss,
             Self::OutOfTime(_) => Code::DeadlineExceeded,
+            Self::Denied(_) => Code::PermissionDenied,
             Self::Unimplemented(_) => Code::Unimplemented,
             Self::Internal(_) => Code::Internal,
         }
@@ -155,6 +159,7 @@ impl Problem {
             Self::Overtaken => "OVERTAKEN",
             Self::Corrupt(_) => "CORRUPT",
             Self::OutOfTime(_) => "OUT_OF_TIME",
+            Self::Denied(_) => "DENIED",
             Self::Unimplemented(_) => "UNIMPLEMENTED",
             Self::Internal(_) => "INTERNAL",
         }
@@ -243,6 +248,7 @@ impl Problem {
                 retry_after,
             },
             "OVERTAKEN" => Self::Overtaken,
+            "DENIED" => Self::Denied(message),
             "UNIMPLEMENTED" => Self::Unimplemented(fact("what")?),
             "INTERNAL" => Self::Internal(message),
             _ => return None,

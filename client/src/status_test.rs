@@ -32,6 +32,7 @@ fn problems_travel_whole() {
             retry_after,
         },
         Problem::Overtaken,
+        Problem::Denied("a client may not".to_owned()),
         Problem::Unimplemented("ack DURABLE".to_owned()),
         Problem::Internal("a bug".to_owned()),
     ];

@@ -131,6 +131,7 @@ fn every_code_is_listed_with_its_reason() {
         Problem::Overtaken,
         Problem::Corrupt(kvmesh_client::block::BlockError::Empty),
         Problem::OutOfTime("the get"),
+        Problem::Denied(text()),
         Problem::Unimplemented(text()),
         Problem::Internal(text()),
     ];

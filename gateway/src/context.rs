@@ -61,9 +61,9 @@ impl Gateway {
         let memory = Duration::from_millis(settings.failure_memory_ms);
         let bytes = settings.inflight_bytes_max;
         Self {
+            peers: Peers::new(&environment.channels, &region, memory),
             region,
             views,
-            peers: Peers::new(environment.channels.clone(), memory),
             meters: Meters::new(Arc::clone(&environment.instance)),
             prefill: Prefill::default(),
             prefetches: Prefetches::new(&environment.instance, environment.clock.millis()),

@@ -195,7 +195,7 @@ fn unfinished(fetch: &Fetch) -> impl Iterator<Item = &Led> {
 /// One call; says whether what did not come is missing there.
 async fn call(gateway: &Gateway, fetch: &Fetch, address: &str) -> Result<bool, ask::Failure> {
     gateway.meters.outbound("Get");
-    let channel = match gateway.peers.channel(address) {
+    let channel = match gateway.peers.far(&fetch.region, address) {
         Ok(channel) => channel,
         Err(problem) => return Err(ask::Failure::from(problem)),
     };

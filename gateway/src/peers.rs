@@ -10,6 +10,8 @@ use std::{
 };
 
 use kvmesh_client::{Problem, channel::Channels};
+use kvmesh_directory::RegionId;
+use kvmesh_process::tls::{Expected, Role};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -18,6 +20,8 @@ const FAILING_MAX: usize = 4_096;
 
 /// Channels and failures by address.
 pub(crate) struct Peers {
+    /// To nodes of the own region.
+    near: Channels,
     channels: Channels,
     memory: Duration,
     failing: Mutex<BTreeMap<String, Instant>>,
@@ -25,18 +29,27 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(channels: Channels, memory: Duration) -> Self {
+    pub(crate) fn new(channels: &Channels, own: &RegionId, memory: Duration) -> Self {
         Self {
-            channels,
+            near: channels.expecting(Expected::of(Role::Node, own)),
+            channels: channels.clone(),
             memory,
             failing: Mutex::default(),
             turn: AtomicUsize::new(0),
         }
     }
 
-    /// The channel to an address.
+    /// The channel to a node of the own region.
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, Problem> {
+        self.near
+            .to(address)
+            .map_err(|error| Problem::Internal(error.to_string()))
+    }
+
+    /// The channel to a gateway of another region.
+    pub(crate) fn far(&self, region: &RegionId, address: &str) -> Result<Channel, Problem> {
         self.channels
+            .expecting(Expected::of(Role::Gateway, region))
             .to(address)
             .map_err(|error| Problem::Internal(error.to_string()))
     }
@@ -94,7 +107,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_failed_comes_last_for_a_while() {
-        let peers = Peers::new(Channels::new(Arc::new(TcpConnect)), Duration::from_secs(1));
+        let peers = Peers::new(
+            &Channels::new(Arc::new(TcpConnect)),
+            &"e".parse().unwrap(),
+            Duration::from_secs(1),
+        );
         let all = ["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned()];
         peers.failed("a:1");
         for _ in 0..3 {

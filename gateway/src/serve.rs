@@ -9,6 +9,7 @@ use kvmesh_client::{
 use kvmesh_process::{
     Environment,
     settings::{Check, Impossible},
+    tls::{Expected, Role},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -42,14 +43,15 @@ pub async fn serve(
     // Feeds and fills go on while calls in flight end.
     let over = CancellationToken::new();
     let _over_at_return = over.clone().drop_guard();
-    let source = |addresses: &[String]| Source {
-        channels: environment.channels.clone(),
+    let source = |addresses: &[String], role| Source {
+        channels: environment.channels.expecting(Expected::of(role, &region)),
         addresses: addresses.to_vec(),
         instance: Arc::clone(&environment.instance),
     };
-    let (follower, local) = RegionFollower::new(source(&settings.nodes), region.clone());
+    let (follower, local) =
+        RegionFollower::new(source(&settings.nodes, Role::Node), region.clone());
     tasks.spawn(follower.run(over.clone()));
-    let (follower, mesh) = MeshViewFollower::new(source(&settings.region_syncs));
+    let (follower, mesh) = MeshViewFollower::new(source(&settings.region_syncs, Role::RegionSync));
     tasks.spawn(follower.run(over.clone()));
     let age_max = Duration::from_millis(settings.view_age_max_ms);
     let views = Views::new(region.clone(), local, mesh, age_max);

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use kvmesh_directory::RegionId;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -15,22 +16,28 @@ const TOUCH_EVERY: Duration = Duration::from_secs(5);
 /// Gateways of one region that are kept warm.
 const GATEWAYS_MAX: usize = 4;
 
+/// A gateway, and its region.
+type Known = (RegionId, String);
+
 /// Touches the gateways of reachable regions until `over`.
 pub(crate) async fn run(gateway: Arc<Gateway>, over: CancellationToken) {
     // Bounded by the regions of a mesh and `GATEWAYS_MAX`: rebuilt from the links each time.
-    let mut touched: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut touched: BTreeMap<Known, Instant> = BTreeMap::new();
     while !over.is_cancelled() {
         let now = Instant::now();
         let links = gateway.views.mesh.links().into_iter();
         let known = links
             .filter(|(_, link)| link.reachable)
-            .flat_map(|(_, link)| link.gateways.into_iter().take(GATEWAYS_MAX));
-        let known: Vec<String> = known.collect();
-        touched.retain(|address, at| known.contains(address) && *at + TOUCH_EVERY > now);
+            .flat_map(|(region, link)| {
+                let gateways = link.gateways.into_iter().take(GATEWAYS_MAX);
+                gateways.map(move |address| (region.clone(), address))
+            });
+        let known: Vec<Known> = known.collect();
+        touched.retain(|known_at, at| known.contains(known_at) && *at + TOUCH_EVERY > now);
         let due = known.into_iter().filter(|at| !touched.contains_key(at));
-        let due: Vec<String> = due.collect();
-        let touches = due.iter().map(|address| async {
-            if let Ok(channel) = gateway.peers.channel(address) {
+        let due: Vec<Known> = due.collect();
+        let touches = due.iter().map(|(region, address)| async {
+            if let Ok(channel) = gateway.peers.far(region, address) {
                 rpc::touch::touch(channel).await;
             }
         });
@@ -38,7 +45,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, over: CancellationToken) {
             _ = futures::future::join_all(touches) => {}
             () = over.cancelled() => return,
         }
-        touched.extend(due.into_iter().map(|address| (address, now)));
+        touched.extend(due.into_iter().map(|at| (at, now)));
         tokio::select! {
             () = sleep(TICK) => {}
             () = over.cancelled() => return,

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use kvmesh_client::channel::Incoming;
 use kvmesh_directory::{NodeId, RegionId, words::WordError};
-use kvmesh_process::{Environment, server};
+use kvmesh_process::{
+    Environment, server,
+    tls::{Expected, Role},
+};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -127,6 +130,12 @@ async fn start(
     (streams, work): (&CancellationToken, &CancellationToken),
 ) -> Result<Arc<Node>, ServeError> {
     let region: RegionId = settings.region.parse()?;
+    // A node calls nodes of its own region, and nobody else.
+    let own = Expected::of(Role::Node, &region);
+    let environment = Environment {
+        channels: environment.channels.expecting(own),
+        ..environment
+    };
     let directory = SharedDirectory::default();
     let consensus = Consensus::start(
         consensus_settings(&settings, region.clone(), storage),

@@ -1,5 +1,6 @@
 //! What every process of kvmesh starts with: settings, telemetry, health, servers, shutdown.
 
+pub mod access;
 pub mod environment;
 pub mod program;
 pub mod server;

@@ -26,6 +26,7 @@ use tower::util::MapResponseLayer;
 use tracing::{debug, warn};
 
 use crate::WallClock;
+use crate::access::AccessLayer;
 use connection::Connection;
 
 /// Connections of one server; one more is closed at once, so that its caller tries elsewhere.
@@ -110,6 +111,7 @@ pub async fn serve(
         .layer(MapResponseLayer::new(move |answer| {
             dated(answer, clock.as_ref())
         }))
+        .layer(AccessLayer)
         .add_routes(routes)
         .serve_with_incoming_shutdown(
             bounded(incoming, CONNECTIONS_MAX, over),

@@ -10,6 +10,7 @@ use kvmesh_directory::RegionId;
 use kvmesh_process::{
     Environment, server,
     settings::{Check, Impossible, possible},
+    tls::{Expected, Role},
 };
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -116,21 +117,26 @@ fn start(
     stop: &CancellationToken,
 ) {
     let channels = &environment.channels;
-    let source = |addresses: &[String]| Source {
-        channels: channels.clone(),
+    let to = |role, region: &RegionId| channels.expecting(Expected::of(role, region));
+    let source = |addresses: &[String], region: &RegionId| Source {
+        channels: to(Role::Node, region),
         addresses: addresses.to_vec(),
         instance: Arc::clone(&environment.instance),
     };
-    let (follower, view) = RegionFollower::new(source(&settings.nodes), own.clone());
+    let (follower, view) = RegionFollower::new(source(&settings.nodes, own), own.clone());
     tasks.spawn(follower.run(stop.child_token()));
-    let nodes = Nodes::new(channels.clone(), &settings.nodes, settings.commit_timeout());
+    let nodes = Nodes::new(
+        to(Role::Node, own),
+        &settings.nodes,
+        settings.commit_timeout(),
+    );
     let home = Home::new(view, nodes);
     for (region, peer) in peers.iter().zip(&settings.peers) {
         let meters = Meters::new(Arc::clone(&environment.instance), region.clone());
         let following = Peer {
             own: own.clone(),
             region: region.clone(),
-            source: source(&peer.nodes),
+            source: source(&peer.nodes, region),
             home: home.clone(),
             mesh: Arc::clone(mesh),
             meters: meters.clone(),
@@ -140,7 +146,7 @@ fn start(
             region: region.clone(),
             gateways: peer.gateways.clone(),
             prober: Prober {
-                channels: channels.clone(),
+                channels: to(Role::Gateway, region),
                 timeout: settings.probe_timeout(),
             },
             interval: settings.probe_interval(),

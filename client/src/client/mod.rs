@@ -53,6 +53,7 @@ use self::{attempts::Attempts, positions::Positions};
 use crate::{
     channel::Channels,
     rpc::{CacheRpc, RpcError},
+    tls::{Expected, Role},
 };
 
 /// A client of one mesh. Cheap to clone; clones share channels and what was written.
@@ -113,6 +114,7 @@ impl Client {
         if gateways.is_empty() {
             return Err(CallError::NoGateway);
         }
+        let channels = channels.or_expecting(Expected::role(Role::Gateway));
         for address in &gateways {
             channels.to(address)?;
         }

@@ -1,6 +1,6 @@
 //! The server's half of a handshake.
 
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,8 +16,10 @@ use super::{
     stream::{Explained, Prefixed},
     verify::identity_of,
 };
-use crate::channel::{BoxedIo, Link};
+use crate::channel::{BoxedIo, Io, Link};
 
+/// How long a refused caller has for reading why.
+const LINGER: Duration = Duration::from_millis(500);
 /// First byte of every TLS handshake.
 const HANDSHAKE_RECORD: u8 = 0x16;
 /// First byte of an HTTP/2 connection without TLS.
@@ -46,15 +48,21 @@ async fn shake(mut plain: BoxedIo, credentials: &Credentials) -> io::Result<Boxe
         if first == PLAIN_HTTP_2 {
             // It may be gone already.
             let _ = plain.write_all(&goodbye()).await;
-            let _ = plain.shutdown().await;
+            linger(plain).await;
         }
         let what = "it does not speak TLS: give it a certificate, its key and the CA";
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     let loaded = credentials.now();
     let acceptor = TlsAcceptor::from(loaded.server.clone());
-    let stream = acceptor.accept(Prefixed::new(first, plain)).await;
-    let stream = stream.map_err(explained)?;
+    let shaken = acceptor.accept(Prefixed::new(first, plain)).into_fallible();
+    let stream = match shaken.await {
+        Ok(stream) => stream,
+        Err((error, plain)) => {
+            linger(plain).await;
+            return Err(explained(error));
+        }
+    };
     let session = stream.get_ref().1;
     if session.alpn_protocol() != Some(ALPN) {
         let what = "it does not speak HTTP/2 (ALPN h2)";
@@ -70,6 +78,16 @@ async fn shake(mut plain: BoxedIo, credentials: &Credentials) -> io::Result<Boxe
         peer: peer.into(),
     };
     Ok(BoxedIo::new(Explained(stream)).with_link(link))
+}
+
+/// A caller that still sends when its connection is closed may not read why it was.
+async fn linger(mut refused: impl Io) {
+    let drained = async {
+        refused.shutdown().await?;
+        tokio::io::copy(&mut refused, &mut tokio::io::sink()).await
+    };
+    // It was refused; what else goes wrong does not matter.
+    let _ = timeout(LINGER, drained).await;
 }
 
 /// To a caller that speaks HTTP/2 without TLS, in its own language: SETTINGS, then GOAWAY with

@@ -5,6 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt};
 use kvmesh_client::{Problem, ToWire, convert};
 use kvmesh_directory::{Description, limits::PROTOCOL_VERSION};
+use kvmesh_process::access;
 use kvmesh_proto::v1::{self as wire, cache_server::Cache};
 use tokio::{
     sync::mpsc,
@@ -122,6 +123,11 @@ impl Rpc {
         let default = Duration::from_millis(gateway.settings.get_deadline_ms);
         let named = request.get_ref().deadline_ms;
         let deadline = Deadline::of(request.metadata(), named, default).with_room_to_answer();
+        let hop = match request.get_ref().hop {
+            0 => "hop 0",
+            _ => "hop 1",
+        };
+        access::check(access::link_of(&request), "Cache", "Get", hop)?;
         let mut request = request.into_inner();
         let positions = decode::positions(std::mem::take(&mut request.at_least))?;
         let before = gateway.views.fresh()?;

@@ -8,8 +8,9 @@ mod region;
 
 use std::sync::Arc;
 
-use kvmesh_client::{FromWire, Problem, ToWire, convert};
+use kvmesh_client::{FromWire, Problem, ToWire, channel::Link, convert};
 use kvmesh_directory::{FeedPosition, LogIncarnation, RegionId};
+use kvmesh_process::access;
 use kvmesh_proto::v1::{self as wire, feed_frame::Kind, feed_server::Feed};
 use tokio::{
     sync::mpsc,
@@ -42,22 +43,13 @@ impl Feed for FeedService {
         &self,
         request: Request<wire::FollowRequest>,
     ) -> Result<Response<Self::FollowStream>, Status> {
+        let link = access::link_of(&request).cloned();
         let request = request.into_inner();
+        let scope = scope(&request, link.as_ref())?;
         let node = Arc::clone(&self.0);
         let after = convert::optional(request.after.clone()).map_err(Problem::from)?;
         let start = start(&node, after).await?;
         let (frames, receiver) = mpsc::channel(FRAMES_MAX);
-        let scope = match request.scope() {
-            wire::FeedScope::Region => Scope::Region,
-            wire::FeedScope::Mesh => {
-                let follower = RegionId::from_wire(request.follower_region);
-                let why = |error| Problem::invalid("follower_region", error);
-                Scope::Mesh(follower.map_err(why)?)
-            }
-            wire::FeedScope::Unspecified => {
-                return Err(Problem::invalid("scope", "it is missing: REGION or MESH").into());
-            }
-        };
         let stream = Follow {
             node,
             scope,
@@ -72,6 +64,32 @@ impl Feed for FeedService {
         _request: Request<wire::FollowMeshRequest>,
     ) -> Result<Response<Self::FollowMeshStream>, Status> {
         super::not_built("FollowMesh on a node: ask a region-sync, it")
+    }
+}
+
+/// What a follower asks for, and may.
+fn scope(request: &wire::FollowRequest, link: Option<&Link>) -> Result<Scope, Problem> {
+    match request.scope() {
+        wire::FeedScope::Region => {
+            access::check(link, "Feed", "Follow", "REGION")?;
+            Ok(Scope::Region)
+        }
+        wire::FeedScope::Mesh => {
+            access::check(link, "Feed", "Follow", "MESH")?;
+            let follower = RegionId::from_wire(request.follower_region.clone());
+            let follower = follower.map_err(|error| Problem::invalid("follower_region", error))?;
+            // What is sent depends on it: residency.
+            match link.map(|link| &link.peer) {
+                Some(peer) if peer.region() != Some(&follower) => {
+                    let what = format!("{peer} may not follow in the name of region {follower}");
+                    Err(Problem::Denied(what))
+                }
+                _ => Ok(Scope::Mesh(follower)),
+            }
+        }
+        wire::FeedScope::Unspecified => {
+            Err(Problem::invalid("scope", "it is missing: REGION or MESH"))
+        }
     }
 }
 

@@ -1,0 +1,249 @@
+//! Who may call what: one table, by the role and region in the caller's certificate.
+//!
+//! Invariants: a call without a row is refused; on a connection without certificates, which is
+//! on loopback or in a simulation, everybody may everything.
+//!
+//! Not here: tenants; which namespaces a client may see is not bound to its certificate yet.
+
+mod layer;
+
+#[cfg(test)]
+mod access_test;
+
+use kvmesh_client::{
+    Problem,
+    channel::Link,
+    tls::{Identity, Role},
+};
+use tonic::Request;
+
+pub(crate) use layer::AccessLayer;
+
+/// Where a caller is, as seen from who is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// In the same region.
+    Here,
+    /// In another region.
+    Elsewhere,
+    /// Of no region.
+    Outside,
+}
+
+type Caller = (Role, From);
+
+const NODE: Caller = (Role::Node, From::Here);
+const GATEWAY: Caller = (Role::Gateway, From::Here);
+const REGION_SYNC: Caller = (Role::RegionSync, From::Here);
+const CLIENT: Caller = (Role::Client, From::Here);
+const OPERATOR: Caller = (Role::Operator, From::Outside);
+const FAR_GATEWAY: Caller = (Role::Gateway, From::Elsewhere);
+const FAR_REGION_SYNC: Caller = (Role::RegionSync, From::Elsewhere);
+
+/// One row: who may make which calls of a service where.
+struct Row {
+    at: Role,
+    service: &'static str,
+    methods: &'static [&'static str],
+    /// Only calls whose body says this; the service itself checks it by [`check`].
+    variant: Option<&'static str>,
+    callers: &'static [Caller],
+}
+
+const CACHE: &[&str] = &[
+    "Open", "Lookup", "Put", "Locate", "Delete", "Prefetch", "Lease", "Watch", "Report",
+];
+const TOPOLOGY_READS: &[&str] = &["Show", "ListRegions", "ListNamespaces", "Stats"];
+const TOPOLOGY_WRITES: &[&str] = &["InitRegion", "Join", "Leave", "SetPolicy", "Raise"];
+
+/// `docs/protocol.md` has the same in words.
+const TABLE: &[Row] = &[
+    row(
+        Role::Node,
+        "Consensus",
+        &["AppendEntries", "Vote", "InstallSnapshot", "Attend"],
+        &[NODE],
+    ),
+    // What other regions did is proposed by region-syncs.
+    row(Role::Node, "Consensus", &["Propose"], &[NODE, REGION_SYNC]),
+    row(
+        Role::Node,
+        "Replication",
+        &["Copy", "Offer", "Push"],
+        &[NODE],
+    ),
+    row(Role::Node, "Replication", &["ApplyRemote"], &[REGION_SYNC]),
+    variant(
+        Role::Node,
+        "Feed",
+        &["Follow"],
+        "REGION",
+        &[NODE, GATEWAY, REGION_SYNC],
+    ),
+    variant(Role::Node, "Feed", &["Follow"], "MESH", &[FAR_REGION_SYNC]),
+    row(Role::Node, "Feed", &["FollowMesh"], &[GATEWAY]),
+    row(
+        Role::Node,
+        "Cache",
+        CACHE,
+        &[NODE, GATEWAY, REGION_SYNC, CLIENT],
+    ),
+    row(
+        Role::Node,
+        "Cache",
+        &["Get"],
+        &[NODE, GATEWAY, REGION_SYNC, CLIENT],
+    ),
+    row(
+        Role::Node,
+        "Topology",
+        TOPOLOGY_READS,
+        &[OPERATOR, NODE, GATEWAY, REGION_SYNC],
+    ),
+    row(Role::Node, "Topology", &["InitRegion"], &[OPERATOR]),
+    // Passed on by a gateway to a node, and by a node to the leader.
+    row(
+        Role::Node,
+        "Topology",
+        &["Join", "Leave", "SetPolicy", "Raise"],
+        &[OPERATOR, NODE, GATEWAY],
+    ),
+    row(Role::Gateway, "Cache", CACHE, &[CLIENT, OPERATOR]),
+    variant(
+        Role::Gateway,
+        "Cache",
+        &["Get"],
+        "hop 0",
+        &[CLIENT, OPERATOR],
+    ),
+    variant(Role::Gateway, "Cache", &["Get"], "hop 1", &[FAR_GATEWAY]),
+    row(
+        Role::Gateway,
+        "Topology",
+        TOPOLOGY_READS,
+        &[OPERATOR, NODE, GATEWAY],
+    ),
+    row(Role::Gateway, "Topology", TOPOLOGY_WRITES, &[OPERATOR]),
+    row(
+        Role::RegionSync,
+        "Feed",
+        &["Follow", "FollowMesh"],
+        &[GATEWAY],
+    ),
+];
+
+const fn row(
+    at: Role,
+    service: &'static str,
+    methods: &'static [&'static str],
+    callers: &'static [Caller],
+) -> Row {
+    Row {
+        at,
+        service,
+        methods,
+        variant: None,
+        callers,
+    }
+}
+
+const fn variant(
+    at: Role,
+    service: &'static str,
+    methods: &'static [&'static str],
+    variant: &'static str,
+    callers: &'static [Caller],
+) -> Row {
+    Row {
+        at,
+        service,
+        methods,
+        variant: Some(variant),
+        callers,
+    }
+}
+
+/// Both ends of the connection that a call came by, where they are known.
+pub fn link_of<T>(request: &Request<T>) -> Option<&Link> {
+    request.extensions().get::<Option<Link>>()?.as_ref()
+}
+
+/// Refuses a call whose body decides who may make it: `Feed.Follow` by its scope, `Cache.Get`
+/// of gateways by its hop.
+///
+/// # Errors
+/// [`Problem::Denied`], with who the caller is and who may.
+pub fn check(
+    link: Option<&Link>,
+    service: &str,
+    method: &str,
+    variant: &str,
+) -> Result<(), Problem> {
+    link.map_or(Ok(()), |link| admit(link, service, method, Some(variant)))
+}
+
+/// Refuses the call of a path such as `/kvmesh.v1.Cache/Get`, unless one of its rows admits
+/// the caller. Health and reflection are for everybody.
+fn check_path(link: &Link, path: &str) -> Result<(), Problem> {
+    if ["/grpc.health.", "/grpc.reflection."]
+        .iter()
+        .any(|free| path.starts_with(free))
+    {
+        return Ok(());
+    }
+    let call = path
+        .strip_prefix("/kvmesh.v1.")
+        .and_then(|call| call.split_once('/'));
+    match call {
+        Some((service, method)) => admit(link, service, method, None),
+        None => Err(denied(&link.peer, path, &[])),
+    }
+}
+
+fn admit(link: &Link, service: &str, method: &str, body: Option<&str>) -> Result<(), Problem> {
+    let rows = TABLE.iter().filter(|row| {
+        row.at == link.own.role()
+            && row.service == service
+            && row.methods.contains(&method)
+            && body.is_none_or(|body| row.variant.is_none_or(|variant| variant == body))
+    });
+    let callers: Vec<Caller> = rows.flat_map(|row| row.callers).copied().collect();
+    let from = match (link.own.region(), link.peer.region()) {
+        (_, None) => From::Outside,
+        (own, peer) if own == peer => From::Here,
+        _ => From::Elsewhere,
+    };
+    if callers.contains(&(link.peer.role(), from)) {
+        return Ok(());
+    }
+    let body = body.map_or_else(String::new, |body| format!(" ({body})"));
+    let region = link
+        .own
+        .region()
+        .map_or_else(String::new, ToString::to_string);
+    let what = format!(
+        "{service}.{method}{body} of a {} of {region}",
+        link.own.role()
+    );
+    Err(denied(&link.peer, &what, &callers))
+}
+
+fn denied(peer: &Identity, what: &str, callers: &[Caller]) -> Problem {
+    let mut who: Vec<String> = Vec::new();
+    for (role, from) in callers {
+        let from = match from {
+            From::Here => " of the same region",
+            From::Elsewhere => " of another region",
+            From::Outside => "",
+        };
+        let caller = format!("a {role}{from}").replace("a operator", "an operator");
+        if !who.contains(&caller) {
+            who.push(caller);
+        }
+    }
+    let may = match who.is_empty() {
+        true => "nobody may".to_owned(),
+        false => format!("it takes the certificate of {}", who.join(" or ")),
+    };
+    Problem::Denied(format!("{peer} may not call {what}: {may}"))
+}
