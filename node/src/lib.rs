@@ -6,7 +6,6 @@ pub mod consensus;
 mod copying;
 pub mod directory;
 mod gate;
-mod join;
 mod metrics;
 mod moving;
 mod node;

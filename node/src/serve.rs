@@ -16,7 +16,7 @@ use crate::{
     Settings, applied,
     consensus::{self, Consensus, Ended, MemoryStorage, StartError, Storage},
     directory::SharedDirectory,
-    join, moving,
+    moving,
     node::{Node, Parts},
     repair, reports, rpc,
     store::{MemoryTier, Store, memory_for_blocks},
@@ -167,7 +167,7 @@ fn spawn_workers(node: &Arc<Node>, work: &CancellationToken) {
     node.tasks.spawn(reports::run(Arc::clone(node), stop()));
     node.tasks.spawn(repair::run(Arc::clone(node), stop()));
     node.tasks.spawn(moving::run(Arc::clone(node), stop()));
-    node.tasks.spawn(join::run(Arc::clone(node), stop()));
+    node.tasks.spawn(rpc::join::run(Arc::clone(node), stop()));
     node.tasks.spawn(upkeep::run(Arc::clone(node), stop()));
 }
 

@@ -3,6 +3,7 @@
 mod cache;
 pub(crate) mod copy_client;
 mod feed;
+pub(crate) mod join;
 mod leading;
 mod members;
 mod policy;
