@@ -419,6 +419,13 @@ impl Consensus for Served {
         Err(Status::unimplemented("fake"))
     }
 
+    async fn prepare(
+        &self,
+        _request: Request<wire::PrepareRequest>,
+    ) -> Result<Response<wire::PrepareResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
     async fn attend(
         &self,
         _request: Request<Streaming<wire::NodeReport>>,

@@ -225,6 +225,10 @@ impl Consensus for Service {
         Err(Status::unimplemented("fake"))
     }
 
+    async fn prepare(&self, _: Request<wire::PrepareRequest>) -> Answer<wire::PrepareResponse> {
+        Err(Status::unimplemented("fake"))
+    }
+
     async fn attend(&self, _: Request<Streaming<wire::NodeReport>>) -> Answer<Self::AttendStream> {
         Err(Status::unimplemented("fake"))
     }
