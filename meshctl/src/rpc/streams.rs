@@ -26,16 +26,16 @@ impl Cache {
         region: Option<RegionId>,
         mut on_progress: impl FnMut(&PrefetchProgress),
     ) -> Result<PrefetchProgress, CallError> {
-        let query = ChainQuery {
+        let query = [ChainQuery {
             start,
             ..chain.clone().into()
-        };
+        }];
         let options = PrefetchOptions {
             region,
             limit: Some(self.peer.timeout),
         };
         let explain = self.peer.explain();
-        let begun = self.opened.prefetch(&[query], options, self.peer.timeout);
+        let begun = self.opened.prefetch(&query, options, self.peer.timeout);
         let mut stream = begun.await.map_err(&explain)?;
         loop {
             match stream.next().await.map_err(&explain)? {
