@@ -21,7 +21,7 @@ pub(crate) struct Aging {
 impl Aging {
     /// One bounded go.
     pub(crate) async fn go(&mut self, node: &Node) {
-        if self.goes % GOES_PER_SHARES == 0 {
+        if self.goes.is_multiple_of(GOES_PER_SHARES) {
             let permille: Vec<(NamespaceId, u32)> = node.directory.with(|state| {
                 let namespaces = state.namespaces();
                 namespaces
