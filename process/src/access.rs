@@ -61,7 +61,13 @@ const TABLE: &[Row] = &[
     row(
         Role::Node,
         "Consensus",
-        &["AppendEntries", "Vote", "InstallSnapshot", "Attend"],
+        &[
+            "AppendEntries",
+            "Vote",
+            "InstallSnapshot",
+            "Attend",
+            "Prepare",
+        ],
         &[NODE],
     ),
     // What other regions did is proposed by region-syncs.
