@@ -11,7 +11,7 @@ use fakes::{
     start::{World, chain, places},
 };
 use kvmesh_client::{FromWire, ToWire};
-use kvmesh_directory::{FeedPosition, namespace::Fallback};
+use kvmesh_directory::{FeedPosition, Namespace, namespace::Fallback};
 use kvmesh_proto::v1::{self as wire, GetOutcome, PrefetchEnd};
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
@@ -72,6 +72,17 @@ async fn world() -> World {
     world.catch_up().await;
     world.reach(at).await;
     world
+}
+
+fn other_namespace(world: &World) -> Namespace {
+    let mut description = world.namespace.description.clone();
+    description.model = "other".to_owned();
+    Namespace {
+        id: description.id(),
+        name: "other".to_owned(),
+        description,
+        ..world.namespace.clone()
+    }
 }
 
 /// The far region answers nothing until told.
@@ -139,6 +150,19 @@ async fn it_goes_on_without_listeners_and_is_joined_by_its_handle() {
         (after.end(), after.done_blocks),
         (PrefetchEnd::Complete, 68)
     );
+    // Another namespace does not learn that there is such a prefetch.
+    let other = other_namespace(&world);
+    world.region.open(other.clone());
+    world.catch_up().await;
+    for cancel in [false, true] {
+        let request = wire::PrefetchRequest {
+            namespace_id: other.id.to_wire(),
+            cancel,
+            ..join(&handle)
+        };
+        let refused = ask(&world, request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    }
     // Handles of other gateways and other starts are not known.
     for unknown in ["", "x", "us-east/gateway/0/1"] {
         let request = wire::PrefetchRequest {

@@ -128,6 +128,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_leased_outlives_its_time() {
+        let store = Store::new(Arc::new(MemoryTier::default()), 1 << 20);
+        keep(&store, key(1, 1)).await;
+        assert!(store.claim(key(1, 1)));
+        assert_eq!(store.ledger().pin(key(1, 1)), crate::store::Pin::Pinned);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        let mut sweep = Sweep::default();
+        assert_eq!(store.outlived(&mut sweep, 100, ttl), []);
+        store.ledger().unpin(key(1, 1));
+        assert_eq!(store.outlived(&mut sweep, 100, ttl), [key(1, 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_sweep_goes_round_in_bounded_steps() {
         let store = Store::new(Arc::new(MemoryTier::default()), 1 << 20);
         for number in 0..10 {
