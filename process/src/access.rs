@@ -70,8 +70,21 @@ const TABLE: &[Row] = &[
         ],
         &[NODE],
     ),
-    // What other regions did is proposed by region-syncs.
-    row(Role::Node, "Consensus", &["Propose"], &[NODE, REGION_SYNC]),
+    variant(
+        Role::Node,
+        "Consensus",
+        &["Propose"],
+        "any command",
+        &[NODE, REGION_SYNC],
+    ),
+    // A gateway opens the namespaces that its clients ask for, and proposes nothing else.
+    variant(
+        Role::Node,
+        "Consensus",
+        &["Propose"],
+        "a namespace",
+        &[NODE, GATEWAY, REGION_SYNC],
+    ),
     row(
         Role::Node,
         "Replication",
@@ -175,7 +188,7 @@ pub fn link_of<T>(request: &Request<T>) -> Option<&Link> {
 }
 
 /// Refuses a call whose body decides who may make it: `Feed.Follow` by its scope, `Cache.Get`
-/// of gateways by its hop.
+/// of gateways by its hop, `Consensus.Propose` by its command.
 ///
 /// # Errors
 /// [`Problem::Denied`], with who the caller is and who may.

@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures::Stream;
 use kvmesh_client::{FromWire, Problem, ToWire, WireError, convert::all as convert_all};
 use kvmesh_directory::{Command, NodeId, RegionId, limits::MESSAGE_BYTES_MAX};
+use kvmesh_process::access;
 use kvmesh_proto::v1::{self as wire, consensus_server};
 use openraft::{
     error::{Fatal, RaftError},
@@ -112,9 +113,15 @@ impl consensus_server::Consensus for ConsensusService {
         &self,
         request: Request<wire::ProposeRequest>,
     ) -> Result<Response<wire::ProposeResponse>, Status> {
+        let link = access::link_of(&request).cloned();
         let request = request.into_inner();
         let command = request.command.ok_or(WireError::Missing("command"));
         let command = command.and_then(Command::from_wire).map_err(unreadable)?;
+        let what = match command {
+            Command::OpenNamespace(_) => "a namespace",
+            _ => "any command",
+        };
+        access::check(link.as_ref(), "Consensus", "Propose", what)?;
         let deadline = Instant::now() + PROPOSAL_MAX;
         let proposed = if request.forwarded {
             self.group.propose_here(command, deadline).await

@@ -44,7 +44,7 @@ fn calls_are_for_those_whom_the_table_names() {
         (
             NODE_HERE,
             "Consensus/Propose",
-            &["e/node/2", "e/region-sync/t"],
+            &["e/node/2", "e/gateway/h", "e/region-sync/t"],
         ),
         (NODE_HERE, "Replication/Copy", &["e/node/2"]),
         (NODE_HERE, "Replication/ApplyRemote", &["e/region-sync/t"]),
@@ -89,6 +89,14 @@ fn the_body_of_a_call_can_narrow_who_may_make_it() {
     assert_eq!(
         may(GATEWAY_HERE, ("Cache", "Get", "hop 1")),
         ["w/gateway/h"]
+    );
+    assert_eq!(
+        may(NODE_HERE, ("Consensus", "Propose", "any command")),
+        ["e/node/2", "e/region-sync/t"]
+    );
+    assert_eq!(
+        may(NODE_HERE, ("Consensus", "Propose", "a namespace")),
+        near
     );
     assert!(check(None, "Cache", "Get", "hop 0").is_ok());
 }
