@@ -133,6 +133,27 @@ fn as_many_vote_as_are_wanted() {
         "1v 3v 4v @2 from 1 2 3 4",
         "epoch 2, removed 2",
     );
+    // When nobody lives to take it, the next one that begins does, once as many are lacking.
+    check(
+        "leave 2; start 4 1",
+        "1v 2- 3v 4v @2 from 1 2 3 4",
+        "began 4/1",
+    );
+    check(
+        "lose 2; moved 2; join 5; start 4 1",
+        "1v 3v 4 5v @3 from 1 3 4",
+        "began 4/2",
+    );
+    check(
+        "dead 3 1; lose 2; moved 2; lose 3; moved 3; start 4 1; join 5; start 5 1",
+        "1v 4v 5v @4 from 1 4",
+        "began 5/2",
+    );
+    check(
+        "leave 2; start 2 2",
+        "1v 2- 3v 4 @2 from 1 2 3 4",
+        "began 2/2",
+    );
     check("lose 2; join 5", "1v 3v 4 @2 from 1 2 3 4", MOVING);
     check(
         "lose 2; moved 2; join 5",

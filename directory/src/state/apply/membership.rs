@@ -74,6 +74,8 @@ impl DirectoryState {
         if !repeated {
             events.push(Event::IncarnationBegan { node, incarnation });
             self.lose_copies(slot, events);
+            // A voter may have left while nobody lived who could take its place.
+            self.fill_voters();
         }
         Ok(Outcome {
             incarnation: Some(incarnation),

@@ -147,7 +147,7 @@ impl DirectoryState {
     }
 
     /// While too few members are to vote, the living one of the lowest number becomes one.
-    fn fill_voters(&mut self) {
+    pub(super) fn fill_voters(&mut self) {
         let nodes = Arc::clone(&self.nodes);
         let topology = Arc::make_mut(&mut self.topology);
         while topology.voters() < topology.voters_wanted as usize {
