@@ -18,7 +18,7 @@ use crate::{
     meters::{FillEnd, Meters},
     pieces::Arriving,
     request::Order,
-    write::{self, Offer, Outgoing},
+    write::{self, NotAcked, Offer, Outgoing},
 };
 
 /// Blocks that may wait, whatever their size.
@@ -174,8 +174,8 @@ async fn keep(gateway: &Arc<Gateway>, queued: Queued) {
             gateway.meters.fill(FillEnd::Kept);
             landing.send_replace(Landing::Kept(ack.position));
         }
-        Err(refused) => {
-            tracing::debug!(%name.hash, reason = ?refused.reason, "a fetched block is not kept");
+        Err(NotAcked::Refused(last) | NotAcked::Unknown(last)) => {
+            tracing::debug!(%name.hash, reason = ?last.reason, "a fetched block is not kept");
             gateway.meters.fill(FillEnd::Failed);
             landing.send_replace(Landing::Failed);
         }

@@ -17,7 +17,10 @@ use std::{
 use bytes::Bytes;
 use kvmesh_client::Problem;
 use kvmesh_directory::{Namespace, namespace::AckLevel};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -26,7 +29,7 @@ use crate::{
     pieces::{Arriving, End},
     request::Order,
     rpc::messages::{Message, Messages},
-    write::{self, Offer, Outgoing, Reason, Refused, Replies, Reply},
+    write::{self, NotAcked, Offer, Outgoing, Reason, Refused, Replies, Reply},
 };
 
 /// Blocks of one call that are with their owners at once.
@@ -63,6 +66,8 @@ struct Call {
     tasks: TaskTracker,
     room: Arc<Semaphore>,
     stop: CancellationToken,
+    /// Told of the first block of which nobody knows whether it is stored.
+    unknown: mpsc::Sender<Problem>,
 }
 
 /// Takes a call's messages until the client has said everything and every block is answered.
@@ -73,6 +78,7 @@ pub(crate) async fn run(
     replies: Replies,
 ) -> Result<(), Problem> {
     let stop = CancellationToken::new();
+    let (unknown, mut broken) = mpsc::channel(1);
     let _stop_blocks = stop.clone().drop_guard();
     let mut call = Call {
         gateway,
@@ -83,11 +89,14 @@ pub(crate) async fn run(
         tasks: TaskTracker::new(),
         room: Arc::new(Semaphore::new(AT_ONCE)),
         stop,
+        unknown,
     };
     let until = call.open.until;
     loop {
         let message = tokio::select! {
             message = tokio::time::timeout_at(until, messages.next()) => message,
+            // No answer of ours would be true of that block: the call ends instead.
+            Some(problem) = broken.recv() => return Err(problem),
             () = replies.closed() => return Ok(()),
         };
         match message {
@@ -103,7 +112,9 @@ pub(crate) async fn run(
     }
     call.tasks.close();
     tokio::select! {
-        () = call.tasks.wait() => Ok(()),
+        biased;
+        Some(problem) = broken.recv() => Err(problem),
+        () = call.tasks.wait() => broken.try_recv().map_or(Ok(()), Err),
         () = replies.closed() => Ok(()),
     }
 }
@@ -152,6 +163,7 @@ impl Call {
             deadline: self.open.deadline,
             until: self.open.until,
             replies: self.replies.clone(),
+            unknown: self.unknown.clone(),
         };
         let (room, stop) = (Arc::clone(&self.room), self.stop.clone());
         self.tasks.spawn(async move {
@@ -244,6 +256,7 @@ struct BlockTask {
     deadline: Duration,
     until: Instant,
     replies: Replies,
+    unknown: mpsc::Sender<Problem>,
 }
 
 impl BlockTask {
@@ -259,7 +272,13 @@ impl BlockTask {
                 self.gateway.meters.put_block("acked", bytes);
                 Reply::Acked(ack)
             }
-            Err(refused) => {
+            Err(NotAcked::Unknown(last)) => {
+                self.gateway.meters.put_block("unknown", bytes);
+                // Full: the call is being ended already.
+                let _ = self.unknown.try_send(last.unknown());
+                return;
+            }
+            Err(NotAcked::Refused(refused)) => {
                 self.gateway.meters.put_block("refused", bytes);
                 let mut spoilt = self
                     .block
@@ -272,14 +291,15 @@ impl BlockTask {
         let _ = self.replies.send((self.id, reply)).await;
     }
 
-    async fn put(&self) -> Result<write::Ack, Refused> {
+    async fn put(&self) -> Result<write::Ack, NotAcked> {
         let at = self.until.min(Instant::now() + self.deadline);
         let outgoing = &self.block.outgoing;
         let _under_way = self.gateway.pending.begin(outgoing.offer.name);
         if !self.block.has_share() {
             let bytes = outgoing.offer.meta.bytes;
             let share = self.gateway.put_bytes.take(bytes, at).await;
-            self.block.keep_share(share.map_err(|_| no_space())?);
+            let share = share.map_err(|_| NotAcked::Refused(no_space()))?;
+            self.block.keep_share(share);
         }
         let order = Order {
             level: self.level,

@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kvmesh_client::BlockMeta;
+use kvmesh_client::{BlockMeta, Problem};
 pub(crate) use kvmesh_client::RefusalReason as Reason;
 use kvmesh_directory::{
     BlockName, FeedPosition, Namespace, NodeId, Ring, RingEpoch, namespace::AckLevel,
@@ -84,10 +84,25 @@ impl Refused {
         )
     }
 
+    /// The last failure of a put that an owner may have stored.
+    pub(crate) fn unknown(self) -> Problem {
+        let what = format!("the block may be stored, and may not: {}", self.message);
+        Problem::unavailable(what)
+    }
+
     fn truncated() -> Self {
         let message = "the stream ended before the block was whole: put it again";
         Self::for_now(Reason::Truncated, message)
     }
+}
+
+/// A block was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotAcked {
+    /// No owner has stored it.
+    Refused(Refused),
+    /// An owner that was given all of it did not say: it may be stored. The last failure.
+    Unknown(Refused),
 }
 
 /// A block is stored.
@@ -123,6 +138,15 @@ enum Attempt {
     Next(Refused),
 }
 
+/// What a put has come to, over all owners that were tried.
+#[derive(Default)]
+struct Progress {
+    /// The client was told to send.
+    wanted: bool,
+    /// An owner had everything, and gave no answer: it may have stored the block.
+    perhaps: bool,
+}
+
 /// Nodes of the region that live.
 pub(crate) fn living(gateway: &Gateway) -> usize {
     let local = &gateway.views.local;
@@ -135,13 +159,28 @@ pub(crate) async fn put(
     block: &Outgoing,
     order: Order,
     replies: Option<(&Replies, u64)>,
+) -> Result<Ack, NotAcked> {
+    let mut progress = Progress::default();
+    let put = try_owners(gateway, block, order, replies, &mut progress).await;
+    put.map_err(|refused| match progress.perhaps {
+        false => NotAcked::Refused(refused),
+        true => NotAcked::Unknown(refused),
+    })
+}
+
+async fn try_owners(
+    gateway: &Arc<Gateway>,
+    block: &Outgoing,
+    order: Order,
+    replies: Option<(&Replies, u64)>,
+    progress: &mut Progress,
 ) -> Result<Ack, Refused> {
     let until = order.deadline.at;
     let enough = match order.level {
         AckLevel::Memory => 1,
         AckLevel::Replicated | AckLevel::Durable => block.namespace.policy.replicas as usize,
     };
-    let (mut pause, mut wanted) = (PAUSES.0, false);
+    let mut pause = PAUSES.0;
     let mut last = Refused::for_now(
         Reason::Unavailable,
         "the region has no nodes: run `meshctl region init`",
@@ -157,7 +196,7 @@ pub(crate) async fn put(
                 epoch: ring.epoch(),
                 address: &address,
             };
-            match try_owner(&mut attempt, replies, &mut wanted).await {
+            match try_owner(&mut attempt, replies, progress).await {
                 Attempt::Acked(ack) => return Ok(ack),
                 Attempt::Final(refused) => return Err(refused),
                 Attempt::Stale(refused) => {
@@ -224,7 +263,7 @@ enum Phase {
 async fn try_owner(
     attempt: &mut Hand<'_>,
     replies: Option<(&Replies, u64)>,
-    wanted: &mut bool,
+    progress: &mut Progress,
 ) -> Attempt {
     let (gateway, block) = (attempt.gateway, attempt.block);
     let until = attempt.order.deadline.at;
@@ -244,7 +283,8 @@ async fn try_owner(
     };
     let mut reader = block.pieces.reader();
     let mut phase = Phase::Offered;
-    let mut existed = false;
+    let last = block.offer.meta.piece_count();
+    let (mut existed, mut given) = (false, false);
     loop {
         let patience = match phase {
             Phase::Offered => Some(offer_patience),
@@ -263,13 +303,19 @@ async fn try_owner(
         tokio::select! {
             biased;
             answer = timeout_at(limit, answers.next()) => match answer {
-                Err(_) => return silent(attempt),
-                Ok(Err(failure)) => return failed(attempt, failure),
+                Err(_) => {
+                    progress.perhaps |= given || existed;
+                    return silent(attempt);
+                }
+                Ok(Err(failure)) => {
+                    progress.perhaps |= given || existed;
+                    return failed(attempt, failure);
+                }
                 Ok(Ok(Answer::Send)) => {
-                    if let (false, Some((replies, id))) = (*wanted, replies) {
+                    if let (false, Some((replies, id))) = (progress.wanted, replies) {
                         let _ = timeout_at(until, replies.send((id, Reply::Send))).await;
                     }
-                    *wanted = true;
+                    progress.wanted = true;
                     phase = Phase::Sending(0);
                 }
                 Ok(Ok(Answer::Have)) => {
@@ -279,7 +325,7 @@ async fn try_owner(
                 Ok(Ok(Answer::Refused(refused))) => return judge(refused),
                 Ok(Ok(Answer::Acked(ack))) => {
                     // Only now is it sure that the client need not send.
-                    if let (true, false, Some((replies, id))) = (existed, *wanted, replies) {
+                    if let (true, false, Some((replies, id))) = (existed, progress.wanted, replies) {
                         let _ = timeout_at(until, replies.send((id, Reply::Have))).await;
                     }
                     return Attempt::Acked(ack);
@@ -288,7 +334,9 @@ async fn try_owner(
             (next, room) = next, if at.is_some() => match (next, room) {
                 (Next::Piece(piece), Some(room)) => {
                     room.send(piece);
-                    phase = Phase::Sending(at.unwrap_or_default() + 1);
+                    let sent = at.unwrap_or_default() + 1;
+                    given = sent == last;
+                    phase = Phase::Sending(sent);
                 }
                 (Next::End(End::Whole), _) => phase = Phase::Sent,
                 (Next::End(End::Lost), _) => return Attempt::Final(Refused::truncated()),

@@ -214,6 +214,25 @@ async fn nobody_to_take_it_is_unavailable() {
     assert_eq!(message, "too few owners");
 }
 
+/// `REFUSED` promises that nothing was stored: where an owner may have, the call fails instead.
+#[tokio::test]
+async fn what_an_owner_may_have_stored_is_not_refused() {
+    for pieces in [1, 2] {
+        let world = World::start(1, |_| {}).await;
+        world.nodes[0].be(Mood::Mute);
+        let mut put = Put::begin(&world, |_| {}).await.unwrap();
+        let block = block(0, pieces << 20);
+        put.offer(1, &block, |_| {}).await;
+        assert_eq!(put.verdict().await.1, Verdict::Send);
+        put.pieces(1, &block.pieces).await;
+        let status = put.next().await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("may be stored"), "{status}");
+        let kept = world.nodes[0].blocks.lock().unwrap();
+        assert!(kept.contains_key(&world.name(0, 0)));
+    }
+}
+
 #[tokio::test]
 async fn bad_blocks_are_refused_and_not_stored() {
     type Spoil = fn(&mut wire::PutOffer);

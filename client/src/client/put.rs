@@ -1,6 +1,6 @@
 //! Putting blocks: offered first, sent when wanted, each tried again on its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvmesh_directory::{FeedPosition, NamespaceId, Part, namespace::AckLevel};
@@ -101,6 +101,8 @@ pub(super) async fn put(
     let mut attempts = Attempts::new(Arc::clone(shared), "put", deadline);
     let mut results: Results = vec![None; blocks.len()];
     let mut why = "the deadline passed".to_owned();
+    // Blocks that an attempt may have stored without saying so.
+    let mut perhaps = BTreeSet::new();
     loop {
         let pending = pending(&results);
         if pending.is_empty() {
@@ -121,8 +123,12 @@ pub(super) async fn put(
         // What this attempt does not answer is not known: it may store what an earlier one
         // refused.
         pending.iter().for_each(|index| results[*index] = None);
-        let attempt = put_attempt::run(attempt.rpc, open, blocks, &pending, &mut results);
+        let mut given = BTreeSet::new();
+        let attempt =
+            put_attempt::run(attempt.rpc, open, blocks, &pending, &mut results, &mut given);
         let ended = timeout_at(deadline, attempt).await;
+        given.retain(|index| results[*index].is_none());
+        perhaps.append(&mut given);
         note_positions(shared, &results);
         match ended {
             Err(_) => break,
@@ -148,11 +154,15 @@ pub(super) async fn put(
             }
         }
     }
-    let unanswered = || PutResult::Unanswered { why: why.clone() };
-    Ok(results
-        .into_iter()
-        .map(|result| result.unwrap_or_else(unanswered))
-        .collect())
+    let settle = |(index, result)| match result {
+        // A later gateway did not store it; an earlier one may have.
+        Some(PutResult::Refused(refused)) if perhaps.contains(&index) => PutResult::Unanswered {
+            why: refused.message,
+        },
+        Some(result) => result,
+        None => PutResult::Unanswered { why: why.clone() },
+    };
+    Ok(results.into_iter().enumerate().map(settle).collect())
 }
 
 /// Blocks that are not answered for good.

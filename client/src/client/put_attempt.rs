@@ -1,6 +1,9 @@
 //! One stream of a put: offers go ahead, pieces follow as they are wanted.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, time::timeout};
 
@@ -39,13 +42,15 @@ impl From<RpcError> for AttemptError {
 type Decision = (usize, bool);
 
 /// Puts the `pending` of `blocks`; `results` are written as they come, so that they stay
-/// when the attempt is dropped. A block's index is its id.
+/// when the attempt is dropped, and so is `given`: the blocks of which all was sent. A block's
+/// index is its id.
 pub(super) async fn run(
     rpc: CacheRpc,
     open: PutOpen,
     blocks: &[PutBlock],
     pending: &[usize],
     results: &mut Results,
+    given: &mut BTreeSet<usize>,
 ) -> Result<(), AttemptError> {
     let (frames, queued) = mpsc::channel(FRAMES_QUEUED);
     // Each block is decided at most once, so that the receiver never waits for the sender.
@@ -55,7 +60,7 @@ pub(super) async fn run(
         frames: queued,
     };
     let sending = async {
-        send(blocks, pending, frames, decisions).await;
+        send(blocks, pending, frames, decisions, given).await;
         std::future::pending::<()>().await;
     };
     // The answers say how it ends; a sender that is cut off loses nothing.
@@ -72,6 +77,7 @@ async fn send(
     pending: &[usize],
     frames: mpsc::Sender<PutFrame>,
     mut decisions: mpsc::Receiver<Decision>,
+    given: &mut BTreeSet<usize>,
 ) {
     let mut offers = pending.iter().copied();
     let mut undecided = 0;
@@ -96,8 +102,11 @@ async fn send(
             return;
         };
         undecided -= 1;
-        if wanted && !send_pieces(index, &blocks[index], &frames).await {
-            return;
+        if wanted {
+            if !send_pieces(index, &blocks[index], &frames).await {
+                return;
+            }
+            given.insert(index);
         }
     }
 }

@@ -158,3 +158,17 @@ async fn what_nobody_answered_is_said_to_be_unknown() {
     let error = opened(&client).put(&wrong, soon).await.unwrap_err();
     assert!(error.to_string().contains("put"), "{error}");
 }
+
+#[tokio::test]
+async fn what_an_earlier_gateway_may_have_stored_is_not_refused() {
+    let (first, second, client) = fake::start(&["first:1", "second:1"]);
+    plan(&first, 0, &[PutPlan::Break]);
+    let never = PutPlan::Refuse(wire::RefusalReason::TooLarge, 0);
+    plan(&second, 0, &[never]);
+    let results = put(&opened(&client), 1).await;
+    let PutResult::Unanswered { why } = &results[0] else {
+        panic!("{:?}", results[0]);
+    };
+    assert_eq!(why, "as the script says");
+    assert_eq!((offers(&first, 0), offers(&second, 0)), (1, 1));
+}

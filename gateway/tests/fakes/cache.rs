@@ -37,6 +37,8 @@ pub(crate) enum Mood {
     Alone,
     /// Refuses the first put's epoch.
     StaleOnce,
+    /// Keeps what is put, and ends the call without an answer.
+    Mute,
 }
 
 pub(crate) struct Holder {
@@ -255,6 +257,9 @@ async fn take_put(
         pieces,
     };
     holder.keep(name, block);
+    if holder.mood() == Mood::Mute {
+        return None;
+    }
     let position = holder.region.claim(name, &meta, &[holder.node.0]);
     out.send(Ok(ack(position, false, meta.put_hlc))).await.ok()
 }
