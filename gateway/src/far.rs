@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kvmesh_client::{block::Assembler, follow::Link};
-use kvmesh_directory::{Namespace, Part, RegionId, namespace::ReplicationMode};
+use kvmesh_directory::{BlockName, Hlc, Namespace, Part, RegionId, namespace::ReplicationMode};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -52,8 +52,9 @@ pub(crate) fn join(
     let left = Arc::new(watch::Sender::new(()));
     let mut tickets = Vec::with_capacity(wanted.len());
     let mut led: BTreeMap<u32, Vec<Led>> = BTreeMap::new();
+    let visible = |name: &BlockName, put_hlc| visible(gateway, name, put_hlc);
     for slot in wanted {
-        let (ticket, new) = gateway.flights.join(slot.name, until, &left);
+        let (ticket, new) = gateway.flights.join(slot.name, until, &left, visible);
         tickets.push(ticket);
         match new {
             Some(flight) => led.entry(slot.index).or_default().push(Led {
@@ -256,6 +257,12 @@ async fn call(gateway: &Gateway, fetch: &Fetch, address: &str) -> Result<bool, a
     Ok(false)
 }
 
+/// Whether no delete or newer generation of this region hides the block.
+fn visible(gateway: &Gateway, name: &BlockName, put_hlc: Hlc) -> bool {
+    let local = &gateway.views.local;
+    local.with(|state| state.visible(name, put_hlc))
+}
+
 /// Announces a block to its waiters, unless it was deleted here.
 async fn begin<'a>(
     gateway: &Gateway,
@@ -266,10 +273,7 @@ async fn begin<'a>(
     if led.flight.arriving.ended().is_some() {
         return None;
     }
-    let visible = gateway
-        .views
-        .local
-        .with(|state| state.visible(&led.flight.name, header.meta.put_hlc));
+    let visible = visible(gateway, &led.flight.name, header.meta.put_hlc);
     let assembler = Assembler::new(header.meta.clone(), false);
     let (true, Ok(assembler)) = (visible, assembler) else {
         gateway.flights.lose(&led.flight, true);

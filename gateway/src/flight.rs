@@ -1,7 +1,8 @@
 //! Single flight: concurrent gets of one missing block share one fetch.
 //!
-//! A flight is in the table from the first get that wants the block until it is lost or kept
-//! here. Waiters see pieces as they arrive, each at its own pace; none waits for another.
+//! A flight is in the table from the first get that wants the block until it is lost, kept
+//! here, or overtaken by a delete: whoever comes then begins another one. Waiters see pieces
+//! as they arrive, each at its own pace; none waits for another.
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use kvmesh_client::BlockMeta;
-use kvmesh_directory::{BlockName, RegionId};
+use kvmesh_directory::{BlockName, Hlc, RegionId};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -64,15 +65,22 @@ pub(crate) enum Event {
 
 impl Flights {
     /// Joins the flight of a block, or begins one; then the second value is the flight, and the
-    /// caller fetches it and tells `left` to whoever does.
+    /// caller fetches it and tells `left` to whoever does. A flight that carries a block which
+    /// is not `visible` any more was begun before its delete and is not joined.
     pub(crate) fn join(
         &self,
         name: BlockName,
         until: Instant,
         left: &Arc<watch::Sender<()>>,
+        visible: impl Fn(&BlockName, Hlc) -> bool,
     ) -> (Ticket, Option<Arc<Flight>>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = open.get(&name) {
+        let joined = open.get(&name).filter(|flight| match flight.header() {
+            Some((_, meta)) => visible(&name, meta.put_hlc),
+            // Whether it is visible is looked at when it is announced.
+            None => true,
+        });
+        if let Some(flight) = joined {
             flight.waiters.fetch_add(1, Ordering::Relaxed);
             let mut longest = flight.until.lock().unwrap_or_else(PoisonError::into_inner);
             *longest = until.max(*longest);
@@ -110,12 +118,7 @@ impl Flights {
     /// Forgets a flight that has ended: who comes from now on begins another.
     pub(crate) fn land(&self, flight: &Flight) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open
-            .get(&flight.name)
-            .is_some_and(|it| std::ptr::eq(&**it, flight))
-        {
-            open.remove(&flight.name);
-        }
+        remove(&mut open, flight);
     }
 
     /// Forgets flights if nobody waits for any of them; says whether it did.
@@ -126,9 +129,17 @@ impl Flights {
             return false;
         }
         for flight in flights.iter().filter(|it| it.arriving.ended().is_none()) {
-            open.remove(&flight.name);
+            remove(&mut open, flight);
         }
         true
+    }
+}
+
+/// Takes a flight out of the table, unless another one of the same block took its place.
+fn remove(open: &mut HashMap<BlockName, Arc<Flight>>, flight: &Flight) {
+    let it = open.get(&flight.name);
+    if it.is_some_and(|it| std::ptr::eq(&**it, flight)) {
+        open.remove(&flight.name);
     }
 }
 

@@ -52,7 +52,8 @@ impl Tower {
     }
 
     fn join(&self, ms: u64) -> (Ticket, Option<Arc<Flight>>) {
-        self.flights.join(name(1), after(ms), &self.left)
+        self.flights
+            .join(name(1), after(ms), &self.left, |_, _| true)
     }
 
     fn announce(&self, flight: &Flight) {
@@ -150,4 +151,31 @@ async fn the_budget_is_given_back_when_nobody_reads_any_more() {
     assert!(small.take_now(1 << 28).is_err());
     drop(ticket);
     assert!(small.take_now(1 << 28).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_a_delete_overtook_is_not_joined() {
+    let tower = Tower::new();
+    let deleted = |_: &BlockName, put_hlc: Hlc| put_hlc > Hlc(1);
+    let join = || tower.flights.join(name(1), after(10), &tower.left, deleted);
+    let (mut early, led) = join();
+    let overtaken = led.expect("the first one leads");
+    assert!(join().1.is_none(), "what is not announced yet is joined");
+    tower.announce(&overtaken);
+    let (mut late, led) = join();
+    let fresh = led.expect("a new flight begins");
+    // The first waiter began before the delete, and the end of its flight ends no other.
+    overtaken.arriving.push(Bytes::from_static(b"abc"));
+    overtaken.complete(None);
+    tower.flights.land(&overtaken);
+    assert_eq!(
+        soon(&mut early).await,
+        Some(Event::Header(region(), meta()))
+    );
+    assert!(tower.flights.has(&name(1)));
+    drop(early);
+    assert!(!tower.flights.abandon(&[Arc::clone(&fresh)]), "one waits");
+    tower.flights.lose(&fresh, true);
+    assert_eq!(soon(&mut late).await, Some(Event::Missing));
+    assert!(!tower.flights.has(&name(1)));
 }

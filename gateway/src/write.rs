@@ -9,8 +9,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kvmesh_client::{BlockMeta, Problem};
 pub(crate) use kvmesh_client::RefusalReason as Reason;
+use kvmesh_client::{BlockMeta, Problem};
 use kvmesh_directory::{
     BlockName, FeedPosition, Namespace, NodeId, Ring, RingEpoch, namespace::AckLevel,
 };

@@ -246,6 +246,26 @@ async fn what_was_deleted_here_does_not_come_back_from_afar() {
 }
 
 #[tokio::test]
+async fn a_get_begun_after_a_delete_joins_no_earlier_fetch() {
+    let world = World::start(1, |_| {}).await;
+    let at = world.place_far(1, 0..1, 1_000);
+    world.reach(at).await;
+    // Its fill does not end, so the fetch stays in the table.
+    world.nodes[0].be(Mood::Silent);
+    let (got, _) = world.get(world.get_request(1)).await;
+    assert_eq!(places(&got), [0]);
+    world.region.apply(Command::Delete(Deletion {
+        namespace: world.namespace.id,
+        keys: vec![world.name(0, 0).key()],
+        hlc: Hlc(1 << 60),
+    }));
+    world.catch_up().await;
+    let (got, summary) = world.get(world.get_request(1)).await;
+    assert_eq!(places(&got), [0; 0]);
+    assert_eq!(summary.outcome(), GetOutcome::Miss);
+}
+
+#[tokio::test]
 async fn local_and_far_blocks_make_one_run() {
     let world = World::start(2, |_| {}).await;
     for index in [1, 3, 5] {

@@ -124,8 +124,14 @@ pub(super) async fn put(
         // refused.
         pending.iter().for_each(|index| results[*index] = None);
         let mut given = BTreeSet::new();
-        let attempt =
-            put_attempt::run(attempt.rpc, open, blocks, &pending, &mut results, &mut given);
+        let attempt = put_attempt::run(
+            attempt.rpc,
+            open,
+            blocks,
+            &pending,
+            &mut results,
+            &mut given,
+        );
         let ended = timeout_at(deadline, attempt).await;
         given.retain(|index| results[*index].is_none());
         perhaps.append(&mut given);
