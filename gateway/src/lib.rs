@@ -5,6 +5,7 @@
 
 mod chain;
 mod context;
+mod current;
 mod deadline;
 mod far;
 mod fill;

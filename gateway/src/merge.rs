@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kvmesh_directory::{DirectoryState, NodeId, Part, RegionId};
+use kvmesh_directory::{DirectoryState, Hlc, NodeId, Part, RegionId};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     context::Gateway,
+    current::Current,
     far,
     fill::Filled,
     flight::{Event, Ticket},
@@ -74,6 +75,8 @@ pub(crate) struct Merge<'a> {
     /// Places of the unwanted head that are not touched yet.
     heads: BTreeMap<NodeId, Vec<u32>>,
     far_until: Option<Instant>,
+    /// Begun with the first far fetch.
+    current: Option<Current>,
     begun: Instant,
     sent: u64,
     failed: bool,
@@ -101,6 +104,7 @@ impl<'a> Merge<'a> {
             slots,
             calls: Vec::new(),
             far_until,
+            current: None,
             begun: Instant::now(),
             sent: 0,
             failed: false,
@@ -223,6 +227,9 @@ impl<'a> Merge<'a> {
 
     fn launch_far(&mut self, region: &RegionId, places: &[usize]) {
         let Some(until) = self.far_until else { return };
+        let namespace = self.want.namespace.id;
+        self.current
+            .get_or_insert_with(|| Current::ask(self.gateway, namespace, until));
         let wanted: Vec<&Slot> = places.iter().map(|&at| &self.slots[at]).collect();
         let (tickets, estimate) = far::join(self.gateway, self.want, region, &wanted, until);
         for (&at, ticket) in places.iter().zip(tickets) {
@@ -359,6 +366,12 @@ impl<'a> Merge<'a> {
             };
             let (header, piece, whole) = match event {
                 Event::Header(region, meta) => {
+                    match timeout_at(until, self.may_show(at, meta.put_hlc)).await {
+                        Ok(Some(true)) => {}
+                        Ok(Some(false)) => return Sent::Missed,
+                        Ok(None) => return Sent::Failed,
+                        Err(_) => return Sent::OutOfTime,
+                    }
                     let (index, part) = (self.slots[at].index, self.slots[at].part);
                     let header = Header {
                         index,
@@ -390,6 +403,18 @@ impl<'a> Merge<'a> {
                 return Sent::Whole { region, bytes };
             }
         }
+    }
+
+    /// Whether no delete that was acknowledged before this get hides a fetched block; none:
+    /// nobody can say.
+    async fn may_show(&mut self, at: usize, put_hlc: Hlc) -> Option<bool> {
+        let current = self.current.as_mut()?;
+        if !current.holds().await {
+            return None;
+        }
+        let name = &self.slots[at].name;
+        let local = &self.gateway.views.local;
+        Some(local.with(|state| state.visible(name, put_hlc)))
     }
 
     /// Passes a frame on; says how the block ended if it could not be.

@@ -251,7 +251,7 @@ async fn a_get_begun_after_a_delete_joins_no_earlier_fetch() {
     let at = world.place_far(1, 0..1, 1_000);
     world.reach(at).await;
     // Its fill does not end, so the fetch stays in the table.
-    world.nodes[0].be(Mood::Silent);
+    world.nodes[0].be(Mood::Mute);
     let (got, _) = world.get(world.get_request(1)).await;
     assert_eq!(places(&got), [0]);
     world.region.apply(Command::Delete(Deletion {
@@ -263,6 +263,50 @@ async fn a_get_begun_after_a_delete_joins_no_earlier_fetch() {
     let (got, summary) = world.get(world.get_request(1)).await;
     assert_eq!(places(&got), [0; 0]);
     assert_eq!(summary.outcome(), GetOutcome::Miss);
+}
+
+/// A delete is acknowledged without waiting for gateways: one whose feed lags must find out.
+#[tokio::test]
+async fn a_gateway_that_lags_returns_no_deleted_block_from_afar() {
+    let world = World::start(1, |_| {}).await;
+    let at = world.place_far(1, 0..1, 1_000);
+    world.reach(at).await;
+    world.region.held.send_replace(true);
+    world.region.apply(Command::Delete(Deletion {
+        namespace: world.namespace.id,
+        keys: vec![world.name(0, 0).key()],
+        hlc: Hlc(1 << 60),
+    }));
+    let hasty = wire::GetRequest {
+        deadline_ms: 500,
+        ..world.get_request(1)
+    };
+    let (got, _) = world.get(hasty).await;
+    assert_eq!(places(&got), [0; 0]);
+    let catches_up = async {
+        let asked = || world.nodes[0].lookups.load(Ordering::Relaxed);
+        let before = asked();
+        until(|| asked() > before).await;
+        world.region.held.send_replace(false);
+    };
+    let get = world.get(world.get_request(1));
+    let ((got, summary), ()) = tokio::join!(get, catches_up);
+    assert_eq!(places(&got), [0; 0]);
+    assert_eq!(summary.outcome(), GetOutcome::Miss);
+}
+
+#[tokio::test]
+async fn no_block_comes_from_afar_while_no_node_holds_its_lease() {
+    let world = World::start(1, |_| {}).await;
+    let at = world.place_far(1, 0..1, 1_000);
+    world.reach(at).await;
+    world.nodes[0].be(Mood::CutOff);
+    let (got, summary) = world.get(world.get_request(1)).await;
+    assert_eq!(places(&got), [0; 0]);
+    assert_eq!(summary.outcome(), GetOutcome::SourceFailed);
+    world.nodes[0].be(Mood::Fine);
+    let (got, _) = world.get(world.get_request(1)).await;
+    assert_eq!(places(&got), [0]);
 }
 
 #[tokio::test]

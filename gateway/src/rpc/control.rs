@@ -79,6 +79,22 @@ pub(crate) async fn delete(
     Ok((position.map_err(unreadable)?, response.deleted))
 }
 
+/// How far a node has applied its region's log; none: it may be behind, without its serve lease.
+pub(crate) async fn position(
+    channel: Channel,
+    namespace: NamespaceId,
+    until: Instant,
+) -> Result<Option<FeedPosition>, Failure> {
+    let request = wire::LookupRequest {
+        namespace_id: namespace.to_wire(),
+        ..Default::default()
+    };
+    let mut client = CacheClient::new(channel);
+    let response = client.lookup(timed(request, until)).await?.into_inner();
+    let position = convert::required("position", response.position).map_err(unreadable)?;
+    Ok((response.age_ms == 0).then_some(position))
+}
+
 pub(super) fn timed<T>(message: T, until: Instant) -> Request<T> {
     let left = until.saturating_duration_since(Instant::now());
     let mut request = Request::new(message);

@@ -37,6 +37,8 @@ pub(crate) enum Mood {
     Alone,
     /// Refuses the first put's epoch.
     StaleOnce,
+    /// Has no serve lease.
+    CutOff,
     /// Keeps what is put, and ends the call without an answer.
     Mute,
 }
@@ -49,6 +51,7 @@ pub(crate) struct Holder {
     pub(crate) gets: AtomicUsize,
     pub(crate) puts: AtomicUsize,
     pub(crate) calls: AtomicUsize,
+    pub(crate) lookups: AtomicUsize,
     pub(crate) asked: Mutex<Vec<wire::GetRequest>>,
     pub(crate) fills: Mutex<Vec<(BlockName, Hlc)>>,
     /// One permit for each block that may be sent.
@@ -66,6 +69,7 @@ impl Holder {
             gets: AtomicUsize::new(0),
             puts: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
+            lookups: AtomicUsize::new(0),
             asked: Mutex::default(),
             fills: Mutex::default(),
             gate: Semaphore::new(1 << 20),
@@ -347,7 +351,20 @@ impl Cache for Served {
         &self,
         _request: Request<wire::LookupRequest>,
     ) -> Result<Response<wire::LookupResponse>, Status> {
-        Err(Status::unimplemented("fake"))
+        let holder = &self.0;
+        holder.lookups.fetch_add(1, Ordering::Relaxed);
+        if holder.mood() == Mood::Silent {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(wire::LookupResponse {
+            position: holder.region.state().position().map(|it| it.to_wire()),
+            age_ms: if holder.mood() == Mood::CutOff {
+                5_000
+            } else {
+                0
+            },
+            ..Default::default()
+        }))
     }
 
     async fn locate(

@@ -40,6 +40,10 @@ impl Feed for RegionFeed {
                 }
             }
             loop {
+                let mut held = region.held.subscribe();
+                if held.wait_for(|held| !held).await.is_err() {
+                    return;
+                }
                 let (steps, position) = {
                     let inner = region.inner.lock().unwrap();
                     let steps = inner.1[next..].to_vec();

@@ -14,6 +14,8 @@ pub(crate) struct Region {
     pub(crate) name: RegionId,
     pub(crate) inner: Mutex<(DirectoryState, Vec<(u64, Command)>)>,
     pub(crate) applied: watch::Sender<u64>,
+    /// Its feed shows nothing new meanwhile.
+    pub(crate) held: watch::Sender<bool>,
     copies: Mutex<u64>,
 }
 
@@ -23,6 +25,7 @@ impl Region {
             name: name.parse().unwrap(),
             inner: Mutex::new((DirectoryState::empty(), Vec::new())),
             applied: watch::Sender::new(0),
+            held: watch::Sender::new(false),
             copies: Mutex::new(0),
         })
     }
