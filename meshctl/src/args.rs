@@ -1,10 +1,11 @@
 //! The flags of `meshctl`; `--help` is written here.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 
 pub use self::{
+    context::{ContextVerb, NamedArgs},
     dev::{DevArgs, MeshArgs},
     pki::{PkiInitArgs, PkiIssueArgs, PkiShowArgs, PkiVerb},
     policy::{NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs},
@@ -17,6 +18,7 @@ pub use self::{
 };
 use crate::output::Format;
 
+mod context;
 mod dev;
 mod pki;
 mod policy;
@@ -39,6 +41,8 @@ Examples:
   meshctl topology show, meshctl node list, meshctl namespace list, meshctl stats
   meshctl namespace show notes, meshctl namespace set notes --ttl 3600
   meshctl pki init pki                           certificates for a mesh of your own
+  meshctl context set lab --gateway 127.0.0.1:7400   a name for a mesh
+  meshctl completions bash > /etc/bash_completion.d/meshctl
 
 Exit codes:
   0   ok
@@ -67,6 +71,12 @@ pub struct Global {
     #[arg(value_name = "FORMAT", hide_possible_values = true)]
     #[arg(help = "How to print what was found: table or json")]
     pub output: Format,
+    /// Mesh to ask, by the name that `context set` gave it [default: the one in use]
+    #[arg(long, global = true, value_name = "NAME", env = "KVMESH_CONTEXT")]
+    pub context: Option<String>,
+    /// File of the contexts [default: ~/.config/kvmesh/contexts.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "KVMESH_CONTEXTS")]
+    pub contexts: Option<PathBuf>,
     /// Gateway to ask, host:port; `replay` takes one per region, separated by commas
     /// [default: 127.0.0.1:7400]
     #[arg(long, global = true, value_name = "ADDR", value_delimiter = ',')]
@@ -159,6 +169,15 @@ pub enum Verb {
     /// Whether a process takes calls: 0 when it does, 1 when not, 69 when nothing answers
     #[command(after_help = "Example: meshctl health 127.0.0.1:7410 --timeout 2")]
     Health(HealthArgs),
+    /// Names of meshes
+    #[command(subcommand, long_about = context::ABOUT)]
+    Context(ContextVerb),
+    /// Print a shell's completions of these verbs and flags
+    #[command(after_help = "Example: meshctl completions zsh > ~/.zfunc/_meshctl")]
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
     /// Run a whole mesh in this process
     #[command(long_about = dev::ABOUT, after_help = dev::EXAMPLES)]
     Dev(DevArgs),

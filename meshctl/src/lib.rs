@@ -5,11 +5,13 @@
 
 pub mod args;
 pub mod chain;
+pub mod context;
 pub mod dev;
 pub mod exit;
 pub mod logs;
 pub mod output;
 pub mod pki;
+pub mod progress;
 pub mod replay;
 pub mod rpc;
 pub mod sizes;

@@ -2,12 +2,7 @@
 //!
 //! In settled pace the counts can be foretold, and a replay that sees others has failed.
 
-use std::{
-    collections::BTreeMap,
-    io::{IsTerminal, Write},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use kvmesh_client::{
@@ -30,6 +25,7 @@ use crate::{
     dev::mesh::{Mesh, Settings},
     exit,
     output::emit,
+    progress,
     rpc::Peer,
     sizes::human,
 };
@@ -117,14 +113,16 @@ async fn replay(args: &ReplayArgs, trace: &Trace, gateways: Vec<Peer>) -> anyhow
         seen: Seen::new()?,
     };
     let (started, mut want) = (Instant::now(), Split::default());
+    let bar = progress::count(trace.requests.len() as u64, "requests");
     for (at, (&region, &split)) in assignment.region.iter().zip(&expected).enumerate() {
         want.add(split);
         driver
             .request(at, region, split)
             .await
             .with_context(|| format!("request {at} in {}", driver.regions[region]))?;
-        progress(at + 1, trace.requests.len());
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     Ok(report(args, &driver, &assignment, want, started.elapsed()))
 }
 
@@ -252,16 +250,4 @@ fn unsettled(seen: &Seen, want: Split) -> Option<String> {
                 .unwrap_or("no request stands out")
         )
     })
-}
-
-/// On a terminal: how far it is.
-fn progress(done: usize, all: usize) {
-    let mut terminal = std::io::stderr();
-    if !terminal.is_terminal() || !done.is_multiple_of(50) && done != all {
-        return;
-    }
-    let end = if done == all { "\n" } else { "" };
-    // Nobody minds a progress line that cannot be written.
-    let _ = write!(terminal, "\r{done} of {all} requests{end}");
-    let _ = terminal.flush();
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
+use clap::CommandFactory;
 use kvmesh_client::{client::Chain, tls::Role};
 use kvmesh_directory::{Namespace, NamespaceId};
 use tokio::time::Instant;
@@ -9,10 +11,12 @@ use tokio::time::Instant;
 use crate::{
     args::{Args, Global, NamespaceVerb, NodeVerb, RegionVerb, TopologyVerb, Verb},
     chain::{self, ChainFile},
-    dev, exit, logs, replay,
+    context, dev, exit, logs, replay,
     rpc::Peer,
 };
 
+#[path = "verbs/context.rs"]
+mod contexts;
 mod delete;
 mod get;
 mod health;
@@ -36,11 +40,16 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`exit::code`] turns them into the exit code.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let global = &args.global;
     if !matches!(args.verb, Verb::Dev(_)) {
-        logs::start(&global.log, None)?;
+        logs::start(&args.global.log, None)?;
     }
-    match args.verb {
+    let verb = match args.verb {
+        Verb::Context(verb) => return contexts::run(&args.global, verb),
+        Verb::Completions { shell } => return completions(shell),
+        verb => verb,
+    };
+    let global = &context::resolve(args.global)?;
+    match verb {
         Verb::Region(RegionVerb::Init) => region::init(global).await,
         Verb::Region(RegionVerb::List) => region::list(global).await,
         Verb::Topology(TopologyVerb::Show) => topology::show(global).await,
@@ -61,9 +70,29 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Watch(watch) => watch::run(global, &watch).await,
         Verb::Stats => stats::run(global).await,
         Verb::Pki(verb) => pki::run(global, verb),
+        Verb::Context(_) | Verb::Completions { .. } => Ok(()),
         Verb::Dev(dev) => dev::run(global, dev).await,
         Verb::Replay(replay) => replay::run(global, replay).await,
     }
+}
+
+/// The script that makes a shell complete what is typed.
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "meshctl", &mut script);
+    let script = String::from_utf8(script).context("the completions are no text")?;
+    crate::output::line(script.trim_end())
+}
+
+/// Says where something is about to be destroyed; gives the region's name.
+async fn aim(global: &Global, peer: &Peer, what: &str) -> anyhow::Result<String> {
+    let region = peer.show().await?.region;
+    let context = match &global.context {
+        Some(name) => format!("context {name}"),
+        None => "no context".to_owned(),
+    };
+    eprintln!("{context}, region {region}, by {}: {what}", peer.address());
+    Ok(region)
 }
 
 /// The process that the flags name.

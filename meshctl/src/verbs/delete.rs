@@ -22,6 +22,16 @@ pub(super) async fn run(global: &Global, args: &DeleteArgs) -> anyhow::Result<()
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.chain.namespace).await?;
     super::check_width(&chain, &namespace)?;
+    let end = match args.count {
+        0 => chain.len(),
+        count => args.chain.start.saturating_add(count).min(chain.len()),
+    };
+    let what = format!(
+        "deleting {} blocks of namespace {}, everywhere",
+        end.saturating_sub(args.chain.start),
+        namespace.name
+    );
+    super::aim(global, &peer, &what).await?;
     let cache = peer.cache(&namespace, &[])?;
     let deleted = cache.delete(&chain, args.chain.start, args.count).await?;
     let done = Done {

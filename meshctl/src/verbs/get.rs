@@ -18,6 +18,7 @@ use crate::{
     chain::{ChainFile, Chainer},
     exit,
     output::{self, emit, ms},
+    progress,
     rpc::{cache::Cache, position_text},
     sizes::human,
 };
@@ -159,6 +160,7 @@ async fn fetch(
     let mut out = BufWriter::new(file);
     let mut chainer = Chainer::new(chain.width() as usize);
     let mut bytes = 0;
+    let bar = progress::count((chain.len() - options.start).into(), "blocks");
     let summary = cache
         .get(chain, options, |block| {
             bytes += block.block.meta.bytes;
@@ -168,9 +170,11 @@ async fn fetch(
             for piece in &block.block.pieces {
                 out.write_all(piece).context("writing the file")?;
             }
+            bar.inc(1);
             Ok(())
         })
         .await?;
+    bar.finish_and_clear();
     out.flush().context("writing the file")?;
     Ok((bytes, Summary::of(summary)))
 }

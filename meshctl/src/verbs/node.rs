@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     args::{Global, JoinArgs, LeaveArgs},
     output::{self, emit},
+    progress,
     rpc::{Peer, topology::Shown},
     sizes::human,
 };
@@ -111,6 +112,11 @@ pub(super) async fn leave(global: &Global, leave: &LeaveArgs) -> anyhow::Result<
     ) {
         peer = super::at(global, Some(Role::Node), &other.address)?;
     }
+    let what = match leave.forget {
+        true => format!("forgetting node {} and every copy on it", leave.id),
+        false => format!("node {} leaves, its blocks move to the others", leave.id),
+    };
+    super::aim(global, &peer, &what).await?;
     let (ring_epoch, moving) = peer.leave(leave.id, leave.forget).await?;
     if moving && !leave.no_wait {
         wait(&peer, leave.id).await?;
@@ -135,20 +141,22 @@ pub(super) async fn leave(global: &Global, leave: &LeaveArgs) -> anyhow::Result<
 
 /// Waits until blocks have moved, and says how many are left.
 async fn wait(peer: &Peer, node: u64) -> anyhow::Result<()> {
-    let (mut least, mut since, mut said) = (u64::MAX, Instant::now(), String::new());
+    let (mut least, mut since, mut most) = (u64::MAX, Instant::now(), 0);
+    let bar = progress::count(0, "blocks moved");
     loop {
         let shown = peer.show().await?;
         if !shown.moving {
+            bar.finish_and_clear();
             return Ok(());
         }
         let left = shown.move_blocks_left.unwrap_or(u64::MAX);
         if left < least {
             (least, since) = (left, Instant::now());
         }
-        let line = moving(&shown);
-        if line != said {
-            eprintln!("{}", line.trim_start());
-            said = line;
+        if let Some(left) = shown.move_blocks_left {
+            most = most.max(left);
+            bar.set_length(most);
+            bar.set_position(most - left);
         }
         anyhow::ensure!(
             since.elapsed() < PATIENCE,

@@ -167,12 +167,12 @@ struct Raised {
 pub(super) async fn raise(global: &Global, args: &NamespaceRaiseArgs) -> anyhow::Result<()> {
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.namespace.name).await?;
-    let region = peer.stats().await?.region;
-    eprintln!(
-        "region {region}: all blocks of namespace {} ({}) become unreadable, here at once and \
-         in the other regions as they hear of it; this cannot be undone",
+    let what = format!(
+        "all blocks of namespace {} ({}) become unreadable, here at once and in the other \
+         regions as they hear of it; this cannot be undone",
         namespace.name, namespace.id
     );
+    let region = super::aim(global, &peer, &what).await?;
     if !args.yes {
         confirm(&namespace.name)?;
     }

@@ -10,6 +10,7 @@ use crate::{
     chain::ChainFile,
     exit,
     output::emit,
+    progress,
     rpc::position_text,
     sizes::human,
 };
@@ -57,14 +58,14 @@ pub(super) async fn run(global: &Global, args: &PrefetchArgs) -> anyhow::Result<
     super::check_width(&file.chain, &namespace)?;
     super::catch_up(&peer, &namespace, &file).await?;
     let cache = peer.cache(&namespace, &[])?;
+    let bar = progress::count(0, "blocks");
     let told = |progress: &PrefetchProgress| {
-        eprintln!(
-            "{} of {} blocks",
-            progress.done_blocks, progress.total_blocks
-        );
+        bar.set_length(progress.total_blocks.into());
+        bar.set_position(progress.done_blocks.into());
     };
     let ended = cache.prefetch(&file.chain, args.chain.start, region, told);
     let done = Done::of(ended.await?);
+    bar.finish_and_clear();
     emit(global.output, &done, || {
         format!(
             "{}: {} of {} blocks ({}) were brought here",

@@ -24,6 +24,7 @@ use crate::{
     chain::{self, ChainFile, Chainer},
     exit,
     output::{Format, emit, ms},
+    progress,
     sizes::human,
 };
 
@@ -56,6 +57,7 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
     let mut chainer = Chainer::new(namespace.description.hash_width as usize);
     let (mut hashes, mut acked) = (Vec::new(), Vec::new());
     let (mut bytes, started) = (0, Instant::now());
+    let bar = progress::bytes(file.metadata().map_or(0, |file| file.len()));
     loop {
         let batch = batch(&mut file, block_bytes as usize, &mut chainer, &mut hashes)
             .with_context(|| format!("reading {}", args.file.display()))?;
@@ -67,7 +69,9 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
             .map(|block| block.block.meta.bytes)
             .sum::<u64>();
         acked.extend(cache.put(&batch).await?);
+        bar.set_position(bytes);
     }
+    bar.finish_and_clear();
     let chain = ChainFile {
         chain: Chain::new(&hashes)?,
         after: cache.positions(),

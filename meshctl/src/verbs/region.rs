@@ -8,9 +8,10 @@ use crate::{
 };
 
 pub(super) async fn init(global: &Global) -> anyhow::Result<()> {
-    let done = super::at(global, Some(Role::Node), global.node_address())?
-        .init_region()
-        .await?;
+    let peer = super::at(global, Some(Role::Node), global.node_address())?;
+    let what = "initialising the region with the members that the node's settings list";
+    super::aim(global, &peer, what).await?;
+    let done = peer.init_region().await?;
     emit(global.output, &done, || {
         let mut table = output::table(&["node", "address"], &[0]);
         for (node, address) in &done.members {

@@ -32,6 +32,8 @@ pub(crate) fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Com
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
     command
         .args(args)
+        // Not those of whoever runs the tests.
+        .env("KVMESH_CONTEXTS", "/dev/null")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
