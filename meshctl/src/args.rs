@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::{
     context::{ContextVerb, NamedArgs},
-    dev::{DevArgs, MeshArgs},
+    dev::{DevArgs, DevVerb, LinkArgs, MeshArgs},
     pki::{PkiInitArgs, PkiIssueArgs, PkiShowArgs, PkiVerb},
     policy::{NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs},
     replay::{Pace, ReplayArgs},

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use kvmesh_process::{shutdown, telemetry};
 
 use crate::{
-    args::{self, DevArgs, Global},
+    args::{self, DevArgs, DevVerb, Global},
     exit, logs,
 };
 
+mod change;
+mod control;
 pub mod demo;
 pub mod link;
 pub mod mesh;
@@ -20,6 +22,7 @@ mod pump;
 mod report;
 pub mod rtt;
 mod severed;
+mod shape;
 mod start;
 
 /// Runs a mesh until it is told to end, or the tour over one.
@@ -27,6 +30,10 @@ mod start;
 /// # Errors
 /// When the mesh cannot be set up, or a promise of the tour broke.
 pub async fn run(global: &Global, flags: DevArgs) -> anyhow::Result<()> {
+    if let Some(DevVerb::Link(link)) = &flags.verb {
+        logs::start(&global.log, None)?;
+        return change::run(global, link).await;
+    }
     let log = log_file(&flags)?;
     // A file has room for what happened; a terminal only for what went wrong.
     let filter = match (&log, global.log.as_str()) {
@@ -48,9 +55,13 @@ pub async fn run(global: &Global, flags: DevArgs) -> anyhow::Result<()> {
         let log = log.unwrap_or_default();
         demo::run(global, mesh, &log, &stop).await
     } else {
-        let said = report::say(global, &mesh, metrics);
+        let control = control::Control::bind(flags.control.as_deref())?;
+        let said = report::say(global, &mesh, metrics, &control.path);
         if said.is_ok() {
-            stop.cancelled().await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = control.serve(mesh.links()) => {}
+            }
         }
         mesh.stop().await;
         said

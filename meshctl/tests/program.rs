@@ -71,12 +71,45 @@ async fn a_mesh_says_where_it_is_and_ends_when_told() {
     meshctl(["stats", "--gateway", gateway]).await.ok();
     let health = meshctl(["health", gateway, "-o", "json"]).await.ok().json();
     assert_eq!(health["status"], "SERVING");
+    let control = said["control"].as_str().unwrap().to_owned();
+    let link = async |args: &[&str]| {
+        let head = ["dev", "link", "-o", "json", "--control", control.as_str()];
+        meshctl(head.iter().chain(args)).await
+    };
+    let changed = [
+        "us-east",
+        "eu-west",
+        "--rtt-ms",
+        "70",
+        "--bandwidth",
+        "1MiB",
+    ];
+    let links = link(&changed).await.ok().json();
+    assert_eq!(links[0]["rtt_ms"], 70.0);
+    assert_eq!(links, link(&[]).await.ok().json());
+    assert_eq!(link(&["us-east", "mars"]).await.code, 2);
+    assert_eq!(link(&["--down"]).await.code, 2);
+    let measured = async {
+        loop {
+            let list = ["region", "list", "-o", "json", "--gateway", gateway];
+            let regions = meshctl(list).await.ok().json();
+            if regions[1]["rtt_ms"].as_f64().unwrap() >= 70.0 {
+                return;
+            }
+        }
+    };
+    let within = Duration::from_secs(30);
+    timeout(within, measured)
+        .await
+        .expect("the mesh measures it");
     let pid = child.id().unwrap().to_string();
     Command::new("kill").arg(pid).status().await.unwrap();
     let ended = timeout(Duration::from_secs(15), child.wait())
         .await
         .unwrap();
     assert_eq!(ended.unwrap().code(), Some(0));
+    let gone = link(&[]).await;
+    assert_eq!(gone.code, 2, "{gone:?}");
 }
 
 /// Conversations that grow turn by turn, all on one system prompt of two blocks.

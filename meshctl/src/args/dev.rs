@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use clap::Subcommand;
+
 use crate::{dev::rtt::REGIONS_BUILT_IN, sizes::Size};
 
 pub(super) const ABOUT: &str = "\
@@ -16,9 +18,52 @@ Examples:
   meshctl dev --demo
   meshctl dev --first-port 7400 --data-dir ./mesh";
 
+const LINK: &str = "\
+Without regions it lists all links. A change counts for connections that stand as well.
+
+Examples:
+  meshctl dev link
+  meshctl dev link us-east eu-west --rtt-ms 300 --bandwidth 10MiB
+  meshctl dev link us-east eu-west --down";
+
+/// Verbs about a mesh that runs in another terminal.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DevVerb {
+    /// Show or change the links of a mesh that `meshctl dev` runs in another terminal
+    #[command(after_help = LINK)]
+    Link(LinkArgs),
+}
+
+/// How a link is to be.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LinkArgs {
+    /// The two regions; none: list all links.
+    #[arg(value_name = "REGION", num_args = 0..=2)]
+    pub regions: Vec<String>,
+    /// Round trip, milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub rtt_ms: Option<f64>,
+    /// Bytes a second in each direction, all connections together; 0: not limited.
+    #[arg(long, value_name = "SIZE")]
+    pub bandwidth: Option<Size>,
+    /// Reset its connections and refuse new ones.
+    #[arg(long, conflicts_with = "up")]
+    pub down: bool,
+    /// Let it carry bytes again.
+    #[arg(long)]
+    pub up: bool,
+    /// Socket of the mesh, as it printed it [default: that of the only one that runs].
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+}
+
 /// Flags of a mesh in this process.
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct DevArgs {
+    /// About a mesh that runs already.
+    #[command(subcommand)]
+    pub verb: Option<DevVerb>,
     /// Run the tour and exit: 0 when every promise held, 1 when one broke, 2 when the mesh
     /// could not be set up.
     #[arg(long)]
@@ -31,6 +76,9 @@ pub struct DevArgs {
     /// Blocks live in memory either way.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Socket by which `meshctl dev link` reaches this mesh [default: a temporary file].
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
     /// Where all processes' metrics are served, told apart by the label `instance`.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     pub metrics_listen: SocketAddr,

@@ -1,8 +1,9 @@
 //! The links between the regions of a dev mesh: who reaches whom, how late, and how much crossed.
 //!
 //! A connection inside of a region is plain TCP. One that leaves it costs a round trip to
-//! make, as TCP's handshake does, and delays bytes by half of one in each direction;
-//! bandwidth is not limited. Cutting a region off resets its connections and refuses new ones.
+//! make, as TCP's handshake does, and delays bytes by half of one in each direction; bandwidth
+//! is not limited at first. Cutting a region off, or taking a link down, resets its connections
+//! and refuses new ones.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,10 +19,15 @@ use tokio_stream::StreamExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    control::Change,
     pump::delayed,
     rtt,
     severed::{Counted, Severed},
+    shape::Shape,
 };
+
+/// Beyond, the farthest region cannot be reached within any timeout.
+const RTT_MS_MAX: f64 = 10_000.0;
 
 /// All links of a mesh. Cheap to clone; clones share it.
 #[derive(Clone)]
@@ -31,7 +37,6 @@ pub struct Links {
 
 struct Inner {
     regions: Vec<RegionId>,
-    scale: f64,
     tasks: TaskTracker,
     stop: CancellationToken,
     state: Mutex<State>,
@@ -43,6 +48,31 @@ struct State {
     home: HashMap<String, usize>,
     cuts: BTreeMap<usize, CancellationToken>,
     crossed: BTreeMap<(usize, usize), Counted>,
+    /// By pairs of regions, the lower first.
+    pairs: BTreeMap<(usize, usize), Pair>,
+}
+
+/// The link between two regions.
+#[derive(Clone)]
+struct Pair {
+    shape: Arc<Shape>,
+    /// Resets its connections.
+    down: CancellationToken,
+    /// Resets those that bytes pass as they are: they would not notice another shape.
+    plain: CancellationToken,
+}
+
+/// How a link is.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct LinkState {
+    /// The two regions.
+    pub between: [String; 2],
+    /// Round trip.
+    pub rtt_ms: f64,
+    /// Bytes a second in each direction; 0: not limited.
+    pub bandwidth: u64,
+    /// Whether it carries anything.
+    pub up: bool,
 }
 
 /// Bytes that crossed a link, whatever they were for.
@@ -66,14 +96,23 @@ impl Links {
         stop: CancellationToken,
     ) -> Self {
         let cuts = (0..regions.len()).map(|region| (region, stop.child_token()));
+        let pairs = (0..regions.len()).flat_map(|high| (0..high).map(move |low| (low, high)));
+        let pair = |(low, high)| {
+            let pair = Pair {
+                shape: Arc::new(Shape::new(rtt::between(low, high).mul_f64(scale))),
+                down: stop.child_token(),
+                plain: stop.child_token(),
+            };
+            ((low, high), pair)
+        };
         let state = State {
             cuts: cuts.collect(),
+            pairs: pairs.map(pair).collect(),
             ..State::default()
         };
         Self {
             inner: Arc::new(Inner {
                 regions,
-                scale,
                 tasks,
                 stop,
                 state: Mutex::new(state),
@@ -89,7 +128,8 @@ impl Links {
     /// The round trip between two regions.
     #[must_use]
     pub fn rtt(&self, one: usize, other: usize) -> Duration {
-        rtt::between(one, other).mul_f64(self.inner.scale)
+        let pair = self.state().pairs.get(&ordered(one, other)).cloned();
+        pair.map_or(Duration::ZERO, |pair| pair.shape.rtt())
     }
 
     /// The connector of a region's processes.
@@ -113,6 +153,66 @@ impl Links {
     pub fn mend(&self, region: usize) {
         let fresh = self.inner.stop.child_token();
         self.state().cuts.insert(region, fresh);
+    }
+
+    /// Changes one link; the error says what cannot be.
+    ///
+    /// # Errors
+    /// When the regions are none of this mesh, or a value cannot be; nothing is changed then.
+    pub fn change(&self, change: &Change) -> Result<(), String> {
+        let Some(between) = &change.between else {
+            return Ok(());
+        };
+        let at = |name: &String| {
+            let mut regions = self.inner.regions.iter();
+            let known = || {
+                let names = self.inner.regions.iter().map(RegionId::as_str);
+                names.collect::<Vec<_>>().join(", ")
+            };
+            regions
+                .position(|region| region.as_str() == name)
+                .ok_or_else(|| format!("no region {name:?} is in this mesh: there are {}", known()))
+        };
+        let place = ordered(at(&between[0])?, at(&between[1])?);
+        let rtt = match change.rtt_ms {
+            Some(ms) if !(0.0..=RTT_MS_MAX).contains(&ms) => {
+                return Err(format!("a round trip of 0 to {RTT_MS_MAX} ms is possible"));
+            }
+            ms => ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
+        };
+        let mut state = self.state();
+        let Some(pair) = state.pairs.get_mut(&place) else {
+            return Err("name two regions that differ".to_owned());
+        };
+        if let Some(rtt) = rtt {
+            pair.shape.set_rtt(rtt);
+        }
+        if let Some(bandwidth) = change.bandwidth {
+            pair.shape.set_bandwidth(bandwidth);
+        }
+        if !pair.shape.is_plain() {
+            pair.plain.cancel();
+            pair.plain = self.inner.stop.child_token();
+        }
+        match change.up {
+            Some(false) => pair.down.cancel(),
+            Some(true) if pair.down.is_cancelled() => pair.down = self.inner.stop.child_token(),
+            Some(true) | None => {}
+        }
+        Ok(())
+    }
+
+    /// How each link is.
+    #[must_use]
+    pub fn states(&self) -> Vec<LinkState> {
+        let state = self.state();
+        let pairs = state.pairs.iter().map(|(&(low, high), pair)| LinkState {
+            between: [low, high].map(|at| self.inner.regions[at].to_string()),
+            rtt_ms: pair.shape.rtt().as_secs_f64() * 1e3,
+            bandwidth: pair.shape.bandwidth(),
+            up: !pair.down.is_cancelled(),
+        });
+        pairs.collect()
     }
 
     /// Bytes that crossed each link so far, in both directions.
@@ -149,20 +249,32 @@ impl Links {
         }
         let cut = |state: &State, region| state.cuts.get(&region).cloned().unwrap_or_default();
         let cuts = [cut(&state, from), cut(&state, to)];
+        let Some(pair) = state.pairs.get(&ordered(from, to)).cloned() else {
+            return Way::Inside;
+        };
         let counted = state.crossed.entry((from, to)).or_default().clone();
         Way::Across {
-            cuts,
-            rtt: self.rtt(from, to),
+            cuts: [cuts[0].clone(), cuts[1].clone(), pair.down],
+            shape: pair.shape,
+            plain: pair.plain,
+            back: usize::from(from < to),
             counted,
         }
     }
 }
 
+fn ordered(one: usize, other: usize) -> (usize, usize) {
+    (one.min(other), one.max(other))
+}
+
 enum Way {
     Inside,
     Across {
-        cuts: [CancellationToken; 2],
-        rtt: Duration,
+        cuts: [CancellationToken; 3],
+        shape: Arc<Shape>,
+        plain: CancellationToken,
+        /// Direction of the bytes that come.
+        back: usize,
         counted: Counted,
     },
 }
@@ -175,7 +287,15 @@ struct LinkConnect {
 impl Connect for LinkConnect {
     fn connect(&self, address: &str) -> Connecting {
         let plain = TcpConnect.connect(address);
-        let Way::Across { cuts, rtt, counted } = self.links.way(self.region, address) else {
+        let way = self.links.way(self.region, address);
+        let Way::Across {
+            cuts,
+            shape,
+            plain: unshaped,
+            back,
+            counted,
+        } = way
+        else {
             return plain;
         };
         let inner = Arc::clone(&self.links.inner);
@@ -183,19 +303,25 @@ impl Connect for LinkConnect {
             if cuts.iter().any(CancellationToken::is_cancelled) {
                 return Err(io::ErrorKind::HostUnreachable.into());
             }
+            let (rtt, is_plain) = (shape.rtt(), shape.is_plain());
             if !rtt.is_zero() {
                 sleep(rtt).await;
             }
-            let far = plain.await?;
-            let [one, other] = cuts;
-            let far = Severed::new(far, one, Counted::default());
-            let far = Severed::new(BoxedIo::new(far), other, counted);
-            let far = BoxedIo::new(far);
-            if rtt.is_zero() {
+            let mut far = plain.await?;
+            for cut in cuts {
+                far = BoxedIo::new(Severed::new(far, cut, Counted::default()));
+            }
+            let reshaped = if is_plain {
+                unshaped
+            } else {
+                CancellationToken::new()
+            };
+            far = BoxedIo::new(Severed::new(far, reshaped, counted));
+            if is_plain {
                 return Ok(far);
             }
             let stop = inner.stop.child_token();
-            Ok(BoxedIo::new(delayed(far, rtt / 2, &inner.tasks, stop)))
+            Ok(BoxedIo::new(delayed(far, shape, back, &inner.tasks, stop)))
         })
     }
 }
@@ -213,76 +339,5 @@ pub fn mortal(incoming: Incoming, killed: CancellationToken) -> Incoming {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-        time::Instant,
-    };
-
-    use super::*;
-
-    async fn echo() -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        #[allow(clippy::disallowed_methods, reason = "ends with the test's runtime")]
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(async move {
-                    let (mut read, mut write) = stream.split();
-                    tokio::io::copy(&mut read, &mut write).await
-                });
-            }
-        });
-        address
-    }
-
-    fn links(scale: f64) -> Links {
-        let regions = rtt::REGIONS[..3].iter().map(|name| name.parse().unwrap());
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        Links::new(regions.collect(), scale, tasks, stop)
-    }
-
-    async fn ping(io: &mut BoxedIo) -> io::Result<Duration> {
-        let started = Instant::now();
-        io.write_all(b"ping").await?;
-        io.read_exact(&mut [0; 4]).await?;
-        Ok(started.elapsed())
-    }
-
-    #[tokio::test]
-    async fn a_round_trip_takes_the_published_time() {
-        let (links, address) = (links(1.0), echo().await);
-        links.settle(&address, 0);
-        let started = Instant::now();
-        let mut far = links.connector(1).connect(&address).await.unwrap();
-        let rtt = Duration::from_micros(78_500);
-        assert!(started.elapsed() >= rtt, "the handshake costs one, too");
-        assert!(ping(&mut far).await.unwrap() >= rtt);
-        let mut near = links.connector(0).connect(&address).await.unwrap();
-        assert!(ping(&mut near).await.unwrap() < rtt);
-        let crossed = links.crossed();
-        assert!(crossed.iter().all(|crossed| crossed.bytes == 4));
-        assert_eq!(crossed.len(), 2, "inside of a region nothing crosses");
-    }
-
-    #[tokio::test]
-    async fn a_region_that_is_cut_off_is_reset_and_refused() {
-        for scale in [0.0, 0.1] {
-            let (links, address) = (links(scale), echo().await);
-            links.settle(&address, 0);
-            let connector = links.connector(2);
-            let mut far = connector.connect(&address).await.unwrap();
-            ping(&mut far).await.unwrap();
-            links.cut(0);
-            assert!(ping(&mut far).await.is_err());
-            assert!(connector.connect(&address).await.is_err());
-            let mut near = links.connector(0).connect(&address).await.unwrap();
-            ping(&mut near).await.unwrap();
-            links.mend(0);
-            let mut far = connector.connect(&address).await.unwrap();
-            ping(&mut far).await.unwrap();
-        }
-    }
-}
+#[path = "link_test.rs"]
+mod link_test;

@@ -1,6 +1,6 @@
 //! Delays the bytes of one connection: order is kept, bytes in flight are bounded.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use kvmesh_client::channel::BoxedIo;
@@ -11,6 +11,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::shape::Shape;
+
 /// Bytes that are taken from a connection at once.
 const CHUNK_BYTES: usize = 16 << 10;
 /// Chunks in flight in one direction: 64 MiB at most.
@@ -18,10 +20,12 @@ const CHUNKS_MAX: usize = 4_096;
 /// Bytes between a connection's user and its pump.
 const NEAR_BYTES: usize = 256 << 10;
 
-/// A stream whose bytes take `one_way` to and from `far`. Ends with either side, or with `stop`.
+/// A stream whose bytes go to and from `far` as `shape` says; `back` is the direction of those
+/// that come. Ends with either side, or with `stop`.
 pub(super) fn delayed(
     far: BoxedIo,
-    one_way: Duration,
+    shape: Arc<Shape>,
+    back: usize,
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> DuplexStream {
@@ -29,11 +33,11 @@ pub(super) fn delayed(
     tasks.spawn(async move {
         let (near_read, near_write) = split(near);
         let (far_read, far_write) = split(far);
-        let there = direction(near_read, far_write, one_way);
-        let back = direction(far_read, near_write, one_way);
+        let out = direction(near_read, far_write, &shape, 1 - back);
+        let back = direction(far_read, near_write, &shape, back);
         // Dropping both directions closes both sides; nobody resumes a connection half-way.
         tokio::select! {
-            _ = futures::future::join(there, back) => {}
+            _ = futures::future::join(out, back) => {}
             () = stop.cancelled() => {}
         }
     });
@@ -43,27 +47,31 @@ pub(super) fn delayed(
 async fn direction(
     from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
-    one_way: Duration,
+    shape: &Shape,
+    which: usize,
 ) -> io::Result<()> {
     let (chunks, arriving) = mpsc::channel(CHUNKS_MAX);
-    futures::future::try_join(take(from, chunks, one_way), give(to, arriving)).await?;
+    futures::future::try_join(take(from, chunks, shape, which), give(to, arriving)).await?;
     Ok(())
 }
 
 async fn take(
     mut from: impl AsyncRead + Unpin,
     chunks: mpsc::Sender<(Instant, Bytes)>,
-    one_way: Duration,
+    shape: &Shape,
+    which: usize,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
+    let mut last = Instant::now();
     loop {
         buffer.reserve(CHUNK_BYTES);
         let mut chunk = (&mut from).take(CHUNK_BYTES as u64);
         if chunk.read_buf(&mut buffer).await? == 0 {
             return Ok(());
         }
-        let due = Instant::now() + one_way;
-        if chunks.send((due, buffer.split().freeze())).await.is_err() {
+        // A shorter way lets nothing overtake.
+        last = last.max(shape.due(which, buffer.len(), Instant::now()));
+        if chunks.send((last, buffer.split().freeze())).await.is_err() {
             return Ok(());
         }
     }
@@ -84,15 +92,21 @@ async fn give(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const ONE_WAY: Duration = Duration::from_millis(40);
+
+    fn shape() -> Arc<Shape> {
+        Arc::new(Shape::new(2 * ONE_WAY))
+    }
 
     #[tokio::test]
     async fn bytes_come_late_and_in_order() {
         let (far, mut server) = duplex(1 << 20);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let mut user = delayed(BoxedIo::new(far), ONE_WAY, &tasks, stop.clone());
+        let mut user = delayed(BoxedIo::new(far), shape(), 1, &tasks, stop.clone());
         let started = Instant::now();
         for word in ["one ", "two ", "three"] {
             user.write_all(word.as_bytes()).await.unwrap();
@@ -115,7 +129,7 @@ mod tests {
     async fn the_end_of_one_side_reaches_the_other() {
         let (far, mut server) = duplex(1 << 20);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let user = delayed(BoxedIo::new(far), ONE_WAY, &tasks, stop);
+        let user = delayed(BoxedIo::new(far), shape(), 1, &tasks, stop);
         drop(user);
         let mut rest = Vec::new();
         server.read_to_end(&mut rest).await.unwrap();

@@ -1,6 +1,6 @@
 //! What `meshctl dev` prints once its mesh is ready.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use crate::{
 struct Ready {
     ready_ms: f64,
     metrics: String,
+    control: String,
     regions: Vec<Endpoints>,
     rtt_ms: Vec<Rtt>,
 }
@@ -32,7 +33,12 @@ struct Rtt {
     rtt_ms: f64,
 }
 
-pub(super) fn say(global: &Global, mesh: &Mesh, metrics: SocketAddr) -> anyhow::Result<()> {
+pub(super) fn say(
+    global: &Global,
+    mesh: &Mesh,
+    metrics: SocketAddr,
+    control: &Path,
+) -> anyhow::Result<()> {
     let regions = mesh.regions();
     let endpoints = regions.iter().map(|region| Endpoints {
         region: region.id.to_string(),
@@ -56,6 +62,7 @@ pub(super) fn say(global: &Global, mesh: &Mesh, metrics: SocketAddr) -> anyhow::
     let ready = Ready {
         ready_ms: mesh.started_in().as_secs_f64() * 1e3,
         metrics: format!("http://{metrics}/metrics"),
+        control: control.display().to_string(),
         regions: endpoints.collect(),
         rtt_ms,
     };
@@ -81,7 +88,7 @@ fn table(ready: &Ready) -> String {
     format!(
         "a mesh is ready after {:.0} ms; it ends with Ctrl-C\n{table}\n\
          round trips: {}\nmetrics: {}\n\
-         try: meshctl region list --gateway {gateway}",
+         try: meshctl region list --gateway {gateway}, meshctl dev link",
         ready.ready_ms,
         links.join(", "),
         ready.metrics
