@@ -2,7 +2,11 @@
 //!
 //! In settled pace the counts can be foretold, and a replay that sees others has failed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::Context;
 use kvmesh_client::{
@@ -35,6 +39,7 @@ pub mod bound;
 pub mod content;
 pub mod drive;
 pub mod latency;
+mod pace;
 pub mod report;
 pub mod settle;
 pub mod trace;
@@ -102,7 +107,7 @@ async fn replay(args: &ReplayArgs, trace: &Trace, gateways: Vec<Peer>) -> anyhow
         assignment.write(path, &regions)?;
     }
     let expected = bound::expected(trace, &assignment.region, regions.len());
-    let mut driver = Driver {
+    let driver = Driver {
         namespace: open(&gateways).await?,
         gateways,
         regions,
@@ -110,18 +115,14 @@ async fn replay(args: &ReplayArgs, trace: &Trace, gateways: Vec<Peer>) -> anyhow
         hashes: trace.ids.iter().map(|id| content::hash(id)).collect(),
         block_bytes: args.bytes_per_block.0 as usize,
         pace: args.pace,
-        seen: Seen::new()?,
+        seen: Mutex::new(Seen::new()?),
     };
-    let (started, mut want) = (Instant::now(), Split::default());
+    let mut want = Split::default();
+    expected.iter().for_each(|&split| want.add(split));
     let bar = progress::count(trace.requests.len() as u64, "requests");
-    for (at, (&region, &split)) in assignment.region.iter().zip(&expected).enumerate() {
-        want.add(split);
-        driver
-            .request(at, region, split)
-            .await
-            .with_context(|| format!("request {at} in {}", driver.regions[region]))?;
-        bar.inc(1);
-    }
+    let started = Instant::now();
+    let (clients, speed) = (usize::from(args.clients), args.speed);
+    pace::send(&driver, &assignment.region, &expected, clients, speed, &bar).await?;
     bar.finish_and_clear();
     Ok(report(args, &driver, &assignment, want, started.elapsed()))
 }
@@ -188,7 +189,7 @@ fn report(
     want: Split,
     wall: Duration,
 ) -> Report {
-    let seen = &driver.seen;
+    let seen = &driver.seen();
     let mut broken = Vec::new();
     if seen.wrong_blocks > 0 {
         broken.push(format!("{} blocks had a wrong byte", seen.wrong_blocks));
@@ -214,7 +215,8 @@ fn report(
         bytes_per_block: args.bytes_per_block.0,
         pace: match args.pace {
             Pace::Settled => "settled",
-            Pace::AtOnce => "at-once",
+            Pace::Fast => "fast",
+            Pace::Trace => "trace",
         },
         link_scale: None,
         assignment: AssignmentReport {

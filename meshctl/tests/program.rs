@@ -171,3 +171,46 @@ async fn a_settled_replay_finds_exactly_what_was_put() {
     let first: Value = serde_json::from_str(assigned.lines().next().unwrap()).unwrap();
     assert_eq!(first["request"], 0);
 }
+
+#[tokio::test]
+async fn paces_that_do_not_settle_verify_every_byte_and_keep_the_traces_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trace");
+    let (lines, references, _) = trace(5, 3);
+    let timed = lines.lines().enumerate().map(|(at, line)| {
+        let ms = at * 100;
+        format!("{{\"timestamp\": {ms}, {}\n", &line[1..])
+    });
+    fs::write(&path, timed.collect::<String>()).unwrap();
+    let replay = async |pace: &[&str]| {
+        let head = [
+            "replay",
+            text(&path),
+            "--regions",
+            "2",
+            "--nodes",
+            "1",
+            "-o",
+            "json",
+        ];
+        let small = ["--link-scale", "0", "--bytes-per-block", "4KiB", "--pace"];
+        let ran = meshctl(head.iter().chain(&small).chain(pace));
+        timeout(Duration::from_secs(80), ran).await.unwrap()
+    };
+    for pace in [&["fast", "--clients", "8"][..], &["trace", "--speed", "2"]] {
+        let report = replay(pace).await.ok().json();
+        let blocks = &report["blocks"];
+        assert_eq!(blocks["wrong"], 0);
+        assert_eq!(blocks["references"], references);
+        assert_eq!(report["pace"], pace[0]);
+        if pace[0] == "trace" {
+            // Fifteen requests, 50 ms apart.
+            assert!(report["wall_s"].as_f64().unwrap() >= 0.7, "{report}");
+            assert_eq!(report["latency_ms"]["late"]["count"], 15);
+        }
+    }
+    fs::write(&path, lines).unwrap();
+    let untimed = replay(&["trace"]).await;
+    assert_eq!(untimed.code, 2);
+    assert!(untimed.err.contains("--pace"), "{untimed:?}");
+}

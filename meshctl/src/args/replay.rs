@@ -12,26 +12,33 @@ use crate::sizes::Size;
 pub enum Pace {
     /// When every gateway's views show what the last request did; counts can be foretold.
     Settled,
-    /// At once; counts depend on how fast views follow.
-    AtOnce,
+    /// As soon as one of --clients is free; counts depend on how fast views follow.
+    Fast,
+    /// When the trace says, --speed times as fast; one that finds no client free waits, and
+    /// the report says how late requests began.
+    Trace,
 }
 
 pub(super) const ABOUT: &str = "\
-Send the requests of a block-hash trace through real gateways over gRPC, one after the other.
-Each looks its chain up in its region, gets what is there, and puts the rest; every byte is
-verified.
+Send the requests of a block-hash trace through real gateways over gRPC. Each looks its chain up
+in its region, gets what is there, and puts the rest; every byte is verified.
 
 A trace has one JSON object a line, with `hash_ids` (ids that name a prefix) and, if it has
-sessions, `session_id`. An id becomes a hash by BLAKE3 over its text; a block's bytes are
+sessions, `session_id`; for the pace `trace` also `rel_ms` (since the session began; all begin
+together) or `timestamp` (ms). An id becomes a hash by BLAKE3 over its text; a block's bytes are
 BLAKE3's output stream over its hash. A request's home region is a hash of its session
 (without one: of the first block that at most one request in twenty shares); it goes there
 with probability --sticky, else to another region.
 
 Without --gateway it starts a mesh of its own, large enough to evict nothing, and ends it.
-In settled pace it exits 1 when hits are not exactly what the assignment implies.";
+In settled pace requests go one after the other, and it exits 1 when hits are not exactly what
+the assignment implies.";
 
 pub(super) const EXAMPLES: &str = "\
-Example: meshctl replay trace.jsonl --requests 2000 --pace settled --link-scale 0 -o json";
+Examples:
+  meshctl replay trace.jsonl --requests 2000 --pace settled --link-scale 0 -o json
+  meshctl replay trace.jsonl --pace fast --clients 32
+  meshctl replay trace.jsonl --pace trace --speed 10";
 
 /// Flags of a replay.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,6 +60,12 @@ pub struct ReplayArgs {
     /// How soon the next request follows.
     #[arg(long, value_enum, default_value = "settled")]
     pub pace: Pace,
+    /// Requests under way at most, in the paces `fast` and `trace`.
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    pub clients: u16,
+    /// How much faster than the trace, in the pace `trace`.
+    #[arg(long, default_value_t = 1.0, value_name = "X", value_parser = speed)]
+    pub speed: f64,
     /// Fail unless so many blocks are hits, local and remote together.
     #[arg(long, value_name = "N")]
     pub expect_hits: Option<u64>,
@@ -62,6 +75,15 @@ pub struct ReplayArgs {
     /// The mesh to start when no gateway is named.
     #[command(flatten)]
     pub mesh: MeshArgs,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.001..=1e6).contains(&value) {
+        Ok(value)
+    } else {
+        Err("0.001 to 1000000 is possible".to_owned())
+    }
 }
 
 fn probability(text: &str) -> Result<f64, String> {

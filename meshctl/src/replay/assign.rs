@@ -138,6 +138,7 @@ mod tests {
         let requests = (1..=3_000).map(|own| Request {
             chain: vec![0, own],
             session: None,
+            ..Request::default()
         });
         Trace {
             requests: requests.collect(),
@@ -173,6 +174,7 @@ mod tests {
         let request = |block: u32, session: &str| Request {
             chain: vec![block],
             session: Some(session.to_owned()),
+            ..Request::default()
         };
         let trace = Trace {
             requests: (0..20).map(|block| request(block, "one")).collect(),

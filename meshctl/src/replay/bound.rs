@@ -66,6 +66,7 @@ mod tests {
         let requests = chains.iter().map(|chain| Request {
             chain: chain.to_vec(),
             session: None,
+            ..Request::default()
         });
         Trace {
             requests: requests.collect(),

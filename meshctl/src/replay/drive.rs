@@ -1,6 +1,9 @@
-//! Sends one request after the other: look up, get what is there, put the rest.
+//! Sends requests: look up, get what is there, put the rest.
 
-use std::{collections::BTreeMap, collections::HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use anyhow::Context;
 use kvmesh_client::{
@@ -29,8 +32,8 @@ pub struct Driver<'a> {
     pub block_bytes: usize,
     /// How soon the next request follows.
     pub pace: Pace,
-    /// What was seen so far.
-    pub seen: Seen,
+    /// What was seen so far, by all requests.
+    pub seen: Mutex<Seen>,
 }
 
 /// What a replay has seen.
@@ -61,6 +64,8 @@ pub struct Seen {
     pub put: Times,
     /// Waits for views.
     pub settle: Times,
+    /// Beginnings of requests after their time.
+    pub late: Times,
 }
 
 impl Seen {
@@ -83,6 +88,7 @@ impl Seen {
             get_far: Times::new()?,
             put: Times::new()?,
             settle: Times::new()?,
+            late: Times::new()?,
         })
     }
 }
@@ -92,7 +98,7 @@ impl Driver<'_> {
     ///
     /// # Errors
     /// When a gateway refuses, or views do not settle.
-    pub async fn request(&mut self, at: usize, region: usize, want: Split) -> anyhow::Result<()> {
+    pub async fn request(&self, at: usize, region: usize, want: Split) -> anyhow::Result<()> {
         let blocks = &self.trace.requests[at].chain;
         let chain = Chain::new(blocks.iter().map(|&block| self.hashes[block as usize]))?;
         let mut positions = Vec::new();
@@ -106,35 +112,45 @@ impl Driver<'_> {
         }
         split.misses = u64::from(chain.len() - got);
         positions.extend(self.put(region, &chain, got).await?);
-        self.seen.split.add(split);
+        self.note(at, region, split, want);
+        if self.pace == Pace::Settled {
+            let probe = Chain::new([chain.hash(0)])?;
+            let took = settle(&self.gateways, &self.namespace, &probe, &positions).await?;
+            self.seen().settle.record(took);
+        }
+        Ok(())
+    }
+
+    fn note(&self, at: usize, region: usize, split: Split, want: Split) {
+        let mut seen = self.seen();
+        seen.split.add(split);
         if split != want {
-            self.seen.surprises += 1;
-            self.seen.first_surprise.get_or_insert_with(|| {
+            seen.surprises += 1;
+            seen.first_surprise.get_or_insert_with(|| {
                 format!(
                     "request {at} in {}: expected {want:?}, seen {split:?}",
                     self.regions[region]
                 )
             });
         }
-        if self.pace == Pace::Settled {
-            let probe = Chain::new([chain.hash(0)])?;
-            let took = settle(&self.gateways, &self.namespace, &probe, &positions).await?;
-            self.seen.settle.record(took);
-        }
-        Ok(())
     }
 
-    async fn look_up(&mut self, region: usize, chain: &Chain) -> anyhow::Result<u32> {
+    /// What was seen so far.
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look_up(&self, region: usize, chain: &Chain) -> anyhow::Result<u32> {
         let started = Instant::now();
         let cache = self.gateways[region].cache(&self.namespace, &[])?;
         let answer = cache.lookup(chain, 0).await?;
-        self.seen.lookup.record(started.elapsed());
+        self.seen().lookup.record(started.elapsed());
         Ok(answer.matches.first().map_or(0, |found| found.mesh_blocks))
     }
 
     /// Gets the first `run` blocks, verifies each byte, and counts by source.
     async fn get(
-        &mut self,
+        &self,
         region: usize,
         chain: &Chain,
         run: u32,
@@ -142,8 +158,7 @@ impl Driver<'_> {
     ) -> anyhow::Result<GetSummary> {
         let started = Instant::now();
         let here = &self.regions[region];
-        let (seen, block_bytes) = (&mut self.seen, self.block_bytes);
-        let mut next = 0;
+        let (mut next, mut wrong, mut routes) = (0, 0, BTreeMap::<_, (u64, u64)>::new());
         let mut on_block = |block: FetchedBlock| {
             anyhow::ensure!(
                 block.index == next,
@@ -152,8 +167,8 @@ impl Driver<'_> {
             );
             next += 1;
             let hash = chain.hash(block.index);
-            if !content::is_exact(&hash, block_bytes, &block.block.pieces) {
-                seen.wrong_blocks += 1;
+            if !content::is_exact(&hash, self.block_bytes, &block.block.pieces) {
+                wrong += 1;
             }
             if block.region.as_str() == here {
                 split.local += 1;
@@ -161,7 +176,7 @@ impl Driver<'_> {
                 split.remote += 1;
             }
             let route = (block.region.to_string(), here.clone());
-            let link = seen.links.entry(route).or_default();
+            let link = routes.entry(route).or_default();
             link.0 += 1;
             link.1 += block.block.meta.bytes;
             Ok(())
@@ -178,10 +193,17 @@ impl Driver<'_> {
             "a get said {} blocks and sent {next}",
             summary.blocks
         );
-        self.seen.fill_failures += u64::from(summary.fill_failures);
+        let mut seen = self.seen();
+        seen.wrong_blocks += wrong;
+        for (route, (blocks, bytes)) in routes {
+            let link = seen.links.entry(route).or_default();
+            link.0 += blocks;
+            link.1 += bytes;
+        }
+        seen.fill_failures += u64::from(summary.fill_failures);
         let times = match split.remote {
-            0 => &mut self.seen.get_local,
-            _ => &mut self.seen.get_far,
+            0 => &mut seen.get_local,
+            _ => &mut seen.get_far,
         };
         times.record(started.elapsed());
         Ok(summary)
@@ -189,7 +211,7 @@ impl Driver<'_> {
 
     /// Puts the blocks from `from` on, each name once; gives the positions that show them.
     async fn put(
-        &mut self,
+        &self,
         region: usize,
         chain: &Chain,
         from: u32,
@@ -211,9 +233,10 @@ impl Driver<'_> {
         let cache = self.gateways[region].cache(&self.namespace, &[])?;
         let acked = cache.put(&blocks).await;
         let acked = acked.with_context(|| format!("putting {} blocks", blocks.len()))?;
-        self.seen.put.record(started.elapsed());
-        self.seen.put_blocks += acked.len() as u64;
-        self.seen.put_existed += acked.iter().filter(|ack| ack.existed).count() as u64;
+        let mut seen = self.seen();
+        seen.put.record(started.elapsed());
+        seen.put_blocks += acked.len() as u64;
+        seen.put_existed += acked.iter().filter(|ack| ack.existed).count() as u64;
         Ok(cache.positions())
     }
 }

@@ -24,7 +24,7 @@ pub struct Report {
     pub requests: usize,
     /// Bytes of a block.
     pub bytes_per_block: u64,
-    /// `settled` or `at-once`.
+    /// `settled`, `fast` or `trace`.
     pub pace: &'static str,
     /// Of the mesh that the replay started; none for gateways that were named.
     pub link_scale: Option<f64>,
@@ -118,8 +118,10 @@ pub struct Latency {
     pub get_far: Percentiles,
     /// Puts.
     pub put: Percentiles,
-    /// Waits for views.
+    /// Waits for views, in settled pace.
     pub settle: Percentiles,
+    /// Beginnings of requests after their time, in the trace's pace.
+    pub late: Percentiles,
 }
 
 impl Blocks {
@@ -150,6 +152,7 @@ impl Latency {
             get_far: seen.get_far.percentiles(),
             put: seen.put.percentiles(),
             settle: seen.settle.percentiles(),
+            late: seen.late.percentiles(),
         }
     }
 }
@@ -175,10 +178,11 @@ impl Report {
             broken => format!("broken: {}", broken.join("; ")),
         };
         format!(
-            "{} requests of {} in {}; {} left their home region\n{}\n{}\n{}\n{verdict}",
+            "{} requests of {} in {}, {:.1} a second; {} left their home region\n{}\n{}\n{}\n{verdict}",
             self.requests,
             self.trace,
             seconds(self.wall_s),
+            self.requests as f64 / self.wall_s.max(1e-9),
             self.assignment.away,
             self.blocks.table(self.bytes_per_block),
             self.link_table(),
@@ -243,7 +247,11 @@ impl Latency {
             ("get, some from afar", &self.get_far),
             ("put", &self.put),
             ("views settled", &self.settle),
+            ("begun late", &self.late),
         ] {
+            if times.count == 0 {
+                continue;
+            }
             table.add_row(vec![
                 what.to_owned(),
                 times.count.to_string(),

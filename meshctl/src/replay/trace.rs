@@ -23,12 +23,14 @@ pub struct Trace {
 }
 
 /// One request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
     /// Numbers of its blocks, in chain order; never empty.
     pub chain: Vec<u32>,
     /// Session that it belongs to, if the trace knows sessions.
     pub session: Option<String>,
+    /// When it came, milliseconds; none where the trace does not say.
+    pub at_ms: Option<f64>,
 }
 
 /// What is read of a line; traces carry more.
@@ -36,6 +38,8 @@ pub struct Request {
 struct Line {
     hash_ids: Vec<Value>,
     session_id: Option<String>,
+    timestamp: Option<f64>,
+    rel_ms: Option<f64>,
 }
 
 impl Trace {
@@ -93,7 +97,13 @@ impl Reading {
         }
         if !chain.is_empty() {
             let session = line.session_id;
-            self.trace.requests.push(Request { chain, session });
+            let at_ms = line.rel_ms.or(line.timestamp);
+            let request = Request {
+                chain,
+                session,
+                at_ms,
+            };
+            self.trace.requests.push(request);
         }
         Ok(())
     }
@@ -134,6 +144,8 @@ mod tests {
         assert_eq!(read.requests.len(), 2);
         assert_eq!(read.requests[1].chain, [0, 2]);
         assert_eq!(read.requests[1].session.as_deref(), Some("s"));
+        let at = read.requests.iter().map(|request| request.at_ms);
+        assert_eq!(at.collect::<Vec<_>>(), [Some(0.0), Some(1.0)]);
         assert_eq!(trace(LINES, 1).unwrap().requests.len(), 1);
     }
 
