@@ -89,6 +89,7 @@ fn the_listed_values_are_the_limits() {
         ("LEASES_MAX", limits::LEASES_MAX as u64),
         ("LEASED_COPIES_MAX", limits::LEASED_COPIES_MAX as u64),
         ("LEASED_MEMORY_PART", limits::LEASED_MEMORY_PART),
+        ("LEASED_NAMESPACE_PART", limits::LEASED_NAMESPACE_PART),
         ("FEATURE_LEVEL", limits::FEATURE_LEVEL.into()),
         ("PROTOCOL_VERSION", limits::PROTOCOL_VERSION.into()),
     ];

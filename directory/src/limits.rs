@@ -58,6 +58,9 @@ pub const LEASES_MAX: usize = 4_096;
 pub const LEASED_COPIES_MAX: usize = 262_144;
 /// Leased copies take at most this part of a node's memory for blocks.
 pub const LEASED_MEMORY_PART: u64 = 4;
+/// One namespace takes at most this part (half) of a node's leases, of the copies that they
+/// cover and of the memory for these.
+pub const LEASED_NAMESPACE_PART: u64 = 2;
 /// Format of the log's commands that this build writes.
 pub const FEATURE_LEVEL: u32 = 1;
 /// Version of the wire protocol.
@@ -88,7 +91,11 @@ const _: () = assert!(
     LEASE_BLOCKS_MAX * 64 <= MESSAGE_BYTES_MAX,
     "the keys of a lease fit a message"
 );
-const _: () = assert!(LEASE_BLOCKS_MAX <= LEASED_COPIES_MAX && LEASES_MAX <= LEASED_COPIES_MAX);
+const _: () = assert!(
+    LEASE_BLOCKS_MAX * LEASED_NAMESPACE_PART as usize <= LEASED_COPIES_MAX
+        && LEASES_MAX <= LEASED_COPIES_MAX,
+    "one namespace may hold the longest lease"
+);
 const _: () = assert!(
     LEASE_MS_MAX <= u32::MAX as u64,
     "a hold fits its field on the wire"

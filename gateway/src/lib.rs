@@ -12,6 +12,7 @@ mod fill;
 mod flight;
 mod frame;
 mod intake;
+mod lease;
 mod local;
 mod locate;
 mod lookup;

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
-    decode, encode,
+    decode, encode, lease,
     messages::{self, Messages},
     prefetch, report, watch,
 };
@@ -93,14 +93,12 @@ impl Rpc {
     ) -> Result<wire::LookupResponse, Problem> {
         let gateway = &self.gateway;
         let _room = gateway.admit()?;
-        let limit = Duration::from_millis(gateway.settings.lookup_deadline_ms);
+        let limit = match request.get_ref().hold_ms {
+            0 => Duration::from_millis(gateway.settings.lookup_deadline_ms),
+            _ => lease::limit(gateway),
+        };
         let deadline = Deadline::of(request.metadata(), 0, limit);
         let request = request.into_inner();
-        if request.hold_ms > 0 {
-            return Err(Problem::Unimplemented(
-                "a lookup that leases (hold_ms)".to_owned(),
-            ));
-        }
         let positions = decode::positions(request.at_least)?;
         let position = gateway.views.fresh()?;
         let until = self.view_wait(deadline);
@@ -111,7 +109,14 @@ impl Rpc {
         let namespace = decode::namespace_of(gateway, request.namespace_id)?;
         let queries = decode::queries(request.chains, &namespace)?;
         let matches = lookup::lookup(gateway, &namespace, &queries);
-        Ok(encode::lookup(gateway, Some(matches), Some(&position)))
+        let mut answer = encode::lookup(gateway, Some(matches), Some(&position));
+        if request.hold_ms > 0 {
+            let until = deadline.with_room_to_answer().at;
+            let (id, hold_ms) = (namespace.id, request.hold_ms);
+            let taken = crate::lease::take(gateway, id, &queries, hold_ms, until).await?;
+            lease::write(&mut answer, &taken);
+        }
+        Ok(answer)
     }
 
     async fn begin_get(
@@ -227,10 +232,6 @@ impl Rpc {
     }
 }
 
-fn not_built<T>(what: &str) -> Result<Response<T>, Status> {
-    Err(Problem::Unimplemented(what.to_owned()).into())
-}
-
 #[tonic::async_trait]
 impl Cache for Rpc {
     type GetStream = Answers<wire::GetResponse>;
@@ -291,9 +292,10 @@ impl Cache for Rpc {
 
     async fn lease(
         &self,
-        _request: Request<wire::LeaseRequest>,
+        request: Request<wire::LeaseRequest>,
     ) -> Result<Response<wire::LeaseResponse>, Status> {
-        not_built("Lease")
+        let served = lease::serve(&self.gateway, request);
+        self.answer("Lease", served).await
     }
 
     async fn watch(

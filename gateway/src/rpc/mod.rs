@@ -6,6 +6,8 @@ pub(crate) mod control;
 mod decode;
 mod encode;
 pub(crate) mod hand;
+pub(crate) mod hold;
+mod lease;
 pub(crate) mod messages;
 pub(crate) mod policy;
 mod prefetch;

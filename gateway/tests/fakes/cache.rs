@@ -21,7 +21,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{feed::Answers, region::Region};
+use super::{
+    feed::Answers,
+    lease::{self, Leases},
+    region::Region,
+};
 
 /// How a holder behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,7 @@ pub(crate) struct Holder {
     pub(crate) fills: Mutex<Vec<(BlockName, Hlc)>>,
     /// One permit for each block that may be sent.
     pub(crate) gate: Semaphore,
+    pub(crate) leases: Leases,
     clock: AtomicUsize,
 }
 
@@ -73,6 +78,7 @@ impl Holder {
             asked: Mutex::default(),
             fills: Mutex::default(),
             gate: Semaphore::new(1 << 20),
+            leases: Leases::default(),
             clock: AtomicUsize::new(100),
         })
     }
@@ -85,7 +91,7 @@ impl Holder {
         *self.mood.lock().unwrap() = mood;
     }
 
-    fn mood(&self) -> Mood {
+    pub(super) fn mood(&self) -> Mood {
         *self.mood.lock().unwrap()
     }
 }
@@ -383,9 +389,10 @@ impl Cache for Served {
 
     async fn lease(
         &self,
-        _request: Request<wire::LeaseRequest>,
+        request: Request<wire::LeaseRequest>,
     ) -> Result<Response<wire::LeaseResponse>, Status> {
-        Err(Status::unimplemented("fake"))
+        let leased = lease::lease(&self.0, request.into_inner()).await?;
+        Ok(Response::new(leased))
     }
 
     async fn watch(

@@ -4,6 +4,7 @@
 
 mod cache;
 mod feed;
+mod lease;
 pub(crate) mod mesh;
 pub(crate) mod region;
 pub(crate) mod start;

@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) stops: Vec<CancellationToken>,
     pub(crate) far: Arc<Holder>,
     pub(crate) far_address: String,
+    settings: Settings,
+    stop: CancellationToken,
     _stop: DropGuard,
 }
 
@@ -66,6 +68,38 @@ async fn host_holder(holder: &Arc<Holder>, stop: &CancellationToken) -> String {
         .add_service(ConsensusServer::new(served()))
         .add_service(FeedServer::new(RegionFeed(Arc::clone(&holder.region))));
     host(routes, stop.clone()).await
+}
+
+async fn host_gateway(
+    settings: Settings,
+    instance: &str,
+    stop: &CancellationToken,
+) -> CacheClient<Channel> {
+    let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let (environment, ends) = (Environment::real(instance), stop.child_token());
+    spawn(async move {
+        kvmesh_gateway::serve(settings, environment, incoming, ends)
+            .await
+            .unwrap();
+    });
+    let channel = Channel::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect_lazy();
+    CacheClient::new(channel)
+        .max_decoding_message_size(MESSAGE)
+        .max_encoding_message_size(MESSAGE)
+}
+
+/// Waits until it holds.
+pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
+    let waited = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waited)
+        .await
+        .unwrap();
 }
 
 pub(crate) fn description() -> Description {
@@ -149,19 +183,7 @@ impl World {
             ..Settings::default()
         };
         change(&mut settings);
-        let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let (environment, ends) = (Environment::real("us-east/gateway"), stop.child_token());
-        spawn(async move {
-            kvmesh_gateway::serve(settings, environment, incoming, ends)
-                .await
-                .unwrap();
-        });
-        let channel = Channel::from_shared(format!("http://{address}"))
-            .unwrap()
-            .connect_lazy();
-        let client = CacheClient::new(channel)
-            .max_decoding_message_size(MESSAGE)
-            .max_encoding_message_size(MESSAGE);
+        let client = host_gateway(settings.clone(), "us-east/gateway", &stop).await;
         let world = Self {
             region,
             nodes: holders,
@@ -171,10 +193,21 @@ impl World {
             stops,
             far,
             far_address,
+            settings,
+            stop: stop.clone(),
             _stop: stop.drop_guard(),
         };
         world.catch_up().await;
         world
+    }
+
+    /// Another gateway of the same region, which has caught up.
+    pub(crate) async fn another_gateway(&self) -> CacheClient<Channel> {
+        let settings = self.settings.clone();
+        let client = host_gateway(settings, "us-east/gateway-2", &self.stop).await;
+        let position = self.region.state().position().unwrap();
+        self.shown_by(client.clone(), position).await;
+        client
     }
 
     pub(crate) fn name(&self, index: u32, shard: u16) -> BlockName {
@@ -222,8 +255,11 @@ impl World {
     }
 
     pub(crate) async fn reach(&self, position: FeedPosition) {
+        self.shown_by(self.client.clone(), position).await;
+    }
+
+    async fn shown_by(&self, mut client: CacheClient<Channel>, position: FeedPosition) {
         use kvmesh_client::ToWire;
-        let mut client = self.client.clone();
         let ask = || wire::LookupRequest {
             namespace_id: self.namespace.id.to_wire(),
             at_least: vec![position.to_wire()],

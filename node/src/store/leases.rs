@@ -2,7 +2,8 @@
 //!
 //! Invariants: every copy of a lease carries one pin of it, or is gone; a lease belongs to
 //! one namespace, and under another one it is as if it never was; at most [`LEASES_MAX`]
-//! leases and [`LEASED_COPIES_MAX`] copies of leases are listed.
+//! leases and [`LEASED_COPIES_MAX`] copies of leases are listed, and of each at most half
+//! ([`LEASED_NAMESPACE_PART`]) is one namespace's.
 //!
 //! Not here: which copies may be leased (the directory says so), nor how much (`ledger`).
 
@@ -14,7 +15,7 @@ use std::{
 use kvmesh_client::lease::LeaseId;
 use kvmesh_directory::{
     NamespaceId,
-    limits::{LEASED_COPIES_MAX, LEASES_MAX},
+    limits::{LEASED_COPIES_MAX, LEASED_NAMESPACE_PART, LEASES_MAX},
 };
 use tokio::time::Instant;
 
@@ -43,12 +44,25 @@ pub struct Granted {
     pub limit: Option<&'static str>,
 }
 
+/// What one namespace's leases come to.
+#[derive(Debug, Default)]
+struct Own {
+    leases: usize,
+    copies: usize,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Leases {
     leases: BTreeMap<Key, Lease>,
     due: BTreeSet<(Instant, Key)>,
     copies: usize,
+    by_namespace: BTreeMap<NamespaceId, Own>,
+}
+
+/// One namespace's part of a limit.
+const fn part_of(limit: usize) -> usize {
+    limit / LEASED_NAMESPACE_PART as usize
 }
 
 impl Leases {
@@ -61,12 +75,14 @@ impl Leases {
         until: Instant,
     ) -> Granted {
         let mut granted = Granted::default();
-        if !self.leases.contains_key(&key) && self.leases.len() >= LEASES_MAX {
+        if let Some(limit) = self.limit_of_leases(key) {
             granted.missing = (0..wished.len()).collect();
-            granted.limit = Some("the number of leases of a node");
+            granted.limit = Some(limit);
             return granted;
         }
-        let mut copies = match self.leases.remove(&key) {
+        let before = self.leases.remove(&key);
+        let granted_before = before.is_some();
+        let mut copies = match before {
             Some(lease) => {
                 self.due.remove(&(lease.until, key));
                 lease.copies
@@ -76,7 +92,7 @@ impl Leases {
         for (place, wish) in wished.iter().enumerate() {
             let pinned = match wish {
                 Some(copy) if copies.contains(copy) => ledger.is_pinned(*copy),
-                Some(copy) => self.pin(ledger, *copy, &mut copies, &mut granted.limit),
+                Some(copy) => self.pin(ledger, key.0, *copy, &mut copies, &mut granted.limit),
                 None => false,
             };
             if !pinned {
@@ -84,16 +100,41 @@ impl Leases {
             }
         }
         granted.copies = copies.iter().filter(|it| ledger.is_pinned(**it)).count();
-        if !copies.is_empty() {
+        let before = usize::from(granted_before);
+        let own = self.by_namespace.entry(key.0).or_default();
+        own.leases = own.leases + usize::from(!copies.is_empty()) - before;
+        if copies.is_empty() {
+            self.forget_idle(key.0);
+        } else {
             self.due.insert((until, key));
             self.leases.insert(key, Lease { until, copies });
         }
         granted
     }
 
+    /// The limit that keeps a lease from being listed.
+    fn limit_of_leases(&self, key: Key) -> Option<&'static str> {
+        if self.leases.contains_key(&key) {
+            return None;
+        }
+        if self.leases.len() >= LEASES_MAX {
+            return Some("the number of leases of a node");
+        }
+        let own = self.by_namespace.get(&key.0).map_or(0, |own| own.leases);
+        (own >= part_of(LEASES_MAX)).then_some("the namespace's part of the leases of a node")
+    }
+
+    fn forget_idle(&mut self, namespace: NamespaceId) {
+        let own = self.by_namespace.get(&namespace);
+        if own.is_some_and(|own| own.leases == 0 && own.copies == 0) {
+            self.by_namespace.remove(&namespace);
+        }
+    }
+
     fn pin(
         &mut self,
         ledger: &mut Ledger,
+        namespace: NamespaceId,
         copy: CopyKey,
         copies: &mut BTreeSet<CopyKey>,
         limit: &mut Option<&'static str>,
@@ -102,15 +143,25 @@ impl Leases {
             *limit = Some("the copies that are leased on a node");
             return false;
         }
+        let own = self.by_namespace.entry(namespace).or_default();
+        if own.copies >= part_of(LEASED_COPIES_MAX) {
+            *limit = Some("the namespace's part of the copies that are leased on a node");
+            return false;
+        }
         match ledger.pin(copy) {
             Pin::Pinned => {
                 copies.insert(copy);
                 self.copies += 1;
+                own.copies += 1;
                 true
             }
             Pin::Absent => false,
             Pin::Full => {
                 *limit = Some("the memory for leased blocks of a node");
+                false
+            }
+            Pin::Share => {
+                *limit = Some("the namespace's part of the memory for leased blocks of a node");
                 false
             }
         }
@@ -140,6 +191,11 @@ impl Leases {
         };
         self.due.remove(&(lease.until, key));
         self.copies -= lease.copies.len();
+        if let Some(own) = self.by_namespace.get_mut(&key.0) {
+            own.leases -= 1;
+            own.copies -= lease.copies.len();
+        }
+        self.forget_idle(key.0);
         for copy in &lease.copies {
             ledger.unpin(*copy);
         }

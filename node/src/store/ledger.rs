@@ -12,7 +12,7 @@ use std::{
 
 use kvmesh_directory::{
     BlockName, Checksum, Copy, CopyNumber, Incarnation, NamespaceId, NodeId,
-    limits::LEASED_MEMORY_PART,
+    limits::{LEASED_MEMORY_PART, LEASED_NAMESPACE_PART},
 };
 use tokio::time::Instant;
 
@@ -96,6 +96,8 @@ pub enum Pin {
     Absent,
     /// Too much is pinned already.
     Full,
+    /// Too much of the copy's namespace is.
+    Share,
 }
 
 /// See the module.
@@ -106,6 +108,8 @@ pub struct Ledger {
     waiting: BTreeSet<(Instant, CopyKey)>,
     /// How often each pinned copy is.
     pins: BTreeMap<CopyKey, u32>,
+    /// Of `pinned`, what is each namespace's.
+    pinned_of: BTreeMap<NamespaceId, u64>,
     used: u64,
     provisional: u64,
     pinned: u64,
@@ -123,6 +127,7 @@ impl Ledger {
             order: Order::default(),
             waiting: BTreeSet::new(),
             pins: BTreeMap::new(),
+            pinned_of: BTreeMap::new(),
             used: 0,
             provisional: 0,
             pinned: 0,
@@ -189,7 +194,7 @@ impl Ledger {
     pub fn remove(&mut self, key: CopyKey) -> Option<Held> {
         let held = self.unlist(key)?;
         if self.pins.remove(&key).is_some() {
-            self.pinned -= cost(&held);
+            self.free_pinned(key.name.namespace, cost(&held));
         }
         Some(held)
     }
@@ -219,10 +224,17 @@ impl Ledger {
             return Pin::Absent;
         };
         if !self.pins.contains_key(&key) {
-            if self.pinned + cost > self.max / LEASED_MEMORY_PART {
+            let max = self.max / LEASED_MEMORY_PART;
+            let namespace = key.name.namespace;
+            let own = self.pinned_of.get(&namespace).copied().unwrap_or(0) + cost;
+            if self.pinned + cost > max {
                 return Pin::Full;
             }
+            if own > max / LEASED_NAMESPACE_PART {
+                return Pin::Share;
+            }
             self.pinned += cost;
+            self.pinned_of.insert(namespace, own);
         }
         let held = self.unlist(key);
         *self.pins.entry(key).or_default() += 1;
@@ -241,9 +253,19 @@ impl Ledger {
                 let held = self.unlist(key);
                 self.pins.remove(&key);
                 if let Some(held) = held {
-                    self.pinned -= cost(&held);
+                    self.free_pinned(key.name.namespace, cost(&held));
                     self.list(key, held);
                 }
+            }
+        }
+    }
+
+    fn free_pinned(&mut self, namespace: NamespaceId, cost: u64) {
+        self.pinned -= cost;
+        if let Some(own) = self.pinned_of.get_mut(&namespace) {
+            *own -= cost;
+            if *own == 0 {
+                self.pinned_of.remove(&namespace);
             }
         }
     }

@@ -162,6 +162,10 @@ impl Model {
         if !self.1.contains(&key) && self.pinned() + cost > max / 4 {
             return Pin::Full;
         }
+        // All keys are of one namespace.
+        if !self.1.contains(&key) && self.pinned() + cost > max / 8 {
+            return Pin::Share;
+        }
         self.1.push(key);
         Pin::Pinned
     }

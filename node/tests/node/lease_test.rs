@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::region_test::{Region, hash, payload, until};
 
-/// Four of these, and not five, fit a quarter of 1 MiB.
+/// Four of these, and not five, fit half of a quarter of 2 MiB: one namespace's part.
 const BYTES: usize = 60_000;
 
 fn id(byte: u8) -> Bytes {
@@ -50,7 +50,7 @@ impl Region {
 }
 
 async fn small() -> Region {
-    Region::start_with(1, |settings| settings.memory_bytes = 1 << 20).await
+    Region::start_with(1, |settings| settings.memory_bytes = 2 << 20).await
 }
 
 #[tokio::test]
@@ -113,7 +113,11 @@ async fn too_much_is_leased_in_part_or_refused_with_a_hint() {
     let none = region.take(2, &[5]).await.unwrap_err();
     assert_eq!(none.code(), Code::ResourceExhausted);
     assert!(kvmesh_client::status::retry_after(&none).is_some());
-    assert!(none.message().contains("leased"), "{none}");
+    let message = none.message();
+    assert!(
+        message.contains("the namespace's part of the memory for leased"),
+        "{none}"
+    );
     // What is leased already takes nothing more, and a miss is not an error.
     assert_eq!(region.take(2, &[0]).await.unwrap().blocks, 1);
     let missed = region.take(3, &[77]).await.unwrap();
