@@ -3,6 +3,7 @@
 //! Invariants: at most [`CONNECTIONS_MAX`] connections; once [`serve`] has returned, every
 //! connection that it accepted is closed, also those with streams that never end.
 
+mod cache;
 mod connection;
 
 use std::{
@@ -27,6 +28,7 @@ use tracing::{debug, warn};
 
 use crate::WallClock;
 use crate::access::AccessLayer;
+pub use cache::CacheService;
 use connection::Connection;
 
 /// Connections of one server; one more is closed at once, so that its caller tries elsewhere.

@@ -19,16 +19,15 @@ mod watch;
 use std::sync::Arc;
 
 use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
-use kvmesh_proto::v1::{cache_server::CacheServer, topology_server::TopologyServer};
+use kvmesh_process::server::CacheService;
+use kvmesh_proto::v1::topology_server::TopologyServer;
 use tonic::service::Routes;
 
 use crate::context::Gateway;
 
 /// Everything that a gateway serves.
 pub(crate) fn routes(gateway: &Arc<Gateway>) -> Routes {
-    let cache = CacheServer::new(cache::Rpc::new(Arc::clone(gateway)))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let cache = CacheService::new(cache::Rpc::new(Arc::clone(gateway)));
     let topology = TopologyServer::new(topology::Rpc::new(Arc::clone(gateway)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

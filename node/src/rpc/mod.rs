@@ -15,9 +15,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvmesh_client::Problem;
 use kvmesh_directory::{NamespaceId, limits::MESSAGE_BYTES_MAX};
+use kvmesh_process::server::CacheService;
 use kvmesh_proto::v1::{
-    cache_server::CacheServer, feed_server::FeedServer, replication_server::ReplicationServer,
-    topology_server::TopologyServer,
+    feed_server::FeedServer, replication_server::ReplicationServer, topology_server::TopologyServer,
 };
 use tonic::service::Routes;
 
@@ -28,11 +28,7 @@ pub(crate) fn routes(node: &Arc<Node>) -> Routes {
     let size = MESSAGE_BYTES_MAX;
     node.consensus
         .routes()
-        .add_service(
-            CacheServer::new(cache::CacheService(Arc::clone(node)))
-                .max_decoding_message_size(size)
-                .max_encoding_message_size(size),
-        )
+        .add_service(CacheService::new(cache::CacheRpc(Arc::clone(node))))
         .add_service(
             ReplicationServer::new(replication::ReplicationService(Arc::clone(node)))
                 .max_decoding_message_size(size)

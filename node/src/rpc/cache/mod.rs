@@ -23,12 +23,12 @@ use tonic::{Request, Response, Status, Streaming};
 use super::not_built;
 use crate::node::Node;
 
-pub(super) struct CacheService(pub(super) Arc<Node>);
+pub(super) struct CacheRpc(pub(super) Arc<Node>);
 
 type Frames<T> = ReceiverStream<Result<T, Status>>;
 
 #[tonic::async_trait]
-impl Cache for CacheService {
+impl Cache for CacheRpc {
     type GetStream = Frames<wire::GetResponse>;
     type PutStream = Frames<wire::PutResponse>;
     type PrefetchStream = Frames<wire::PrefetchResponse>;
