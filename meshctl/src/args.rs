@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 pub use self::{
     context::{ContextVerb, NamedArgs},
     dev::{DevArgs, DevVerb, LinkArgs, MeshArgs},
+    lease::{LeaseArgs, LeaseVerb, LookupArgs, RenewArgs},
     pki::{PkiInitArgs, PkiIssueArgs, PkiShowArgs, PkiVerb},
     policy::{NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs},
     replay::{Pace, ReplayArgs},
@@ -20,6 +21,7 @@ use crate::output::Format;
 
 mod context;
 mod dev;
+mod lease;
 mod pki;
 mod policy;
 mod replay;
@@ -143,8 +145,11 @@ pub enum Verb {
     #[command(subcommand)]
     Namespace(NamespaceVerb),
     /// How much of a chain is here, and in every other region
-    #[command(after_help = "Example: meshctl lookup --namespace notes --chain notes.chain")]
-    Lookup(ChainArgs),
+    #[command(after_help = lease::LOOKUP)]
+    Lookup(LookupArgs),
+    /// Hold what a lookup leased, or let it go
+    #[command(subcommand)]
+    Lease(LeaseVerb),
     /// Cut a file into blocks, chain them, store them
     #[command(after_help = verbs::PUT)]
     Put(PutArgs),

@@ -20,6 +20,7 @@ mod contexts;
 mod delete;
 mod get;
 mod health;
+mod lease;
 mod lookup;
 mod namespace;
 mod node;
@@ -62,6 +63,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Namespace(NamespaceVerb::Set(args)) => policy::set(global, &args).await,
         Verb::Namespace(NamespaceVerb::Raise(args)) => policy::raise(global, &args).await,
         Verb::Lookup(lookup) => lookup::run(global, &lookup).await,
+        Verb::Lease(verb) => lease::run(global, verb).await,
         Verb::Put(put) => put::run(global, &put).await,
         Verb::Get(get) => get::run(global, &get).await,
         Verb::Delete(delete) => delete::run(global, &delete).await,

@@ -65,6 +65,7 @@ async fn a_file_put_in_one_region_is_read_in_another_and_survives_losses() {
     assert_eq!(fs::read(&out).unwrap(), bytes);
 
     look_until(door(1), &chain, "local_blocks", 19).await;
+    what_is_held_is_renewed_and_let_go(door(1), &chain).await;
     mesh.kill_node(1, 0).await;
     let near = get(door(1), &chain, &[]).await;
     assert_eq!(near["sources"][0]["region"], "eu-west");
@@ -113,6 +114,30 @@ async fn look_until(gateway: &str, chain: &std::path::Path, count: &str, want: u
     ];
     let looking = async { while meshctl(look).await.ok().json()[count] != want {} };
     timeout(Duration::from_secs(20), looking).await.unwrap();
+}
+
+async fn what_is_held_is_renewed_and_let_go(gateway: &str, chain: &std::path::Path) {
+    let ask = async |verb: &[&str]| {
+        let more = ["--namespace", "notes", "-o", "json", "--gateway", gateway];
+        meshctl(verb.iter().chain(&more)).await
+    };
+    let look = ["lookup", "--chain", text(chain), "--hold", "1m"];
+    let found = ask(&look).await.ok().json();
+    assert_eq!(found["leased_blocks"], 19, "{found}");
+    let lease = found["lease"].as_str().unwrap();
+    let renew = ["lease", "renew", lease, "--hold", "2m"];
+    let renewed = ask(&renew).await.ok().json();
+    assert_eq!(
+        (&renewed["blocks"], &renewed["hold_ms"], &renewed["partial"]),
+        (&19.into(), &120_000.into(), &false.into())
+    );
+    let release = ["lease", "release", lease];
+    assert_eq!(ask(&release).await.ok().json()["blocks"], 19);
+    assert_eq!(ask(&release).await.ok().json()["blocks"], 0);
+    let gone = ask(&renew).await;
+    assert_eq!(gone.code, 1, "{gone:?}");
+    assert!(gone.err.contains("has ended"), "{gone:?}");
+    assert_eq!(ask(&["lease", "release", "xy"]).await.code, 2);
 }
 
 async fn operators_see_the_region(gateway: &str) {

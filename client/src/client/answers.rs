@@ -70,6 +70,8 @@ pub struct ChainMatch {
     pub mesh_blocks: u32,
     /// What other regions hold without a hole from the start on.
     pub remote: Vec<RemoteRun>,
+    /// Of the local blocks, those from the start on that are leased without a hole.
+    pub leased_blocks: u32,
 }
 
 /// What another region holds of a chain.

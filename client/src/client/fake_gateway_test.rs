@@ -42,9 +42,13 @@ pub(super) enum PutPlan {
 pub(super) struct Script {
     pub(super) opens: VecDeque<Result<wire::OpenResponse, Status>>,
     pub(super) lookups: VecDeque<Result<wire::LookupResponse, Status>>,
+    pub(super) leases: VecDeque<Result<wire::LeaseResponse, Status>>,
+    pub(super) reports: VecDeque<Result<wire::ReportResponse, Status>>,
     pub(super) gets: VecDeque<GetPlan>,
     pub(super) puts: BTreeMap<Bytes, VecDeque<PutPlan>>,
     pub(super) asked_lookups: Vec<wire::LookupRequest>,
+    pub(super) asked_leases: Vec<wire::LeaseRequest>,
+    pub(super) asked_reports: Vec<wire::ReportRequest>,
     pub(super) asked_gets: Vec<(wire::GetRequest, bool)>,
     pub(super) put_opens: Vec<wire::PutOpen>,
     pub(super) offers: Vec<Bytes>,
@@ -245,9 +249,15 @@ impl cache_server::Cache for Gateway {
 
     async fn lease(
         &self,
-        _: Request<wire::LeaseRequest>,
+        request: Request<wire::LeaseRequest>,
     ) -> Result<Response<wire::LeaseResponse>, Status> {
-        unscripted("lease")
+        let planned = self.with(|script| {
+            script.asked_leases.push(request.into_inner());
+            script.leases.pop_front()
+        });
+        planned
+            .unwrap_or_else(|| unscripted("lease")?)
+            .map(Response::new)
     }
 
     async fn watch(
@@ -259,9 +269,15 @@ impl cache_server::Cache for Gateway {
 
     async fn report(
         &self,
-        _: Request<wire::ReportRequest>,
+        request: Request<wire::ReportRequest>,
     ) -> Result<Response<wire::ReportResponse>, Status> {
-        unscripted("report")
+        let planned = self.with(|script| {
+            script.asked_reports.push(request.into_inner());
+            script.reports.pop_front()
+        });
+        planned
+            .unwrap_or_else(|| unscripted("report")?)
+            .map(Response::new)
     }
 }
 

@@ -9,6 +9,7 @@ mod chain;
 mod error;
 mod gathering;
 mod get;
+mod lease;
 mod opened;
 mod positions;
 mod prefetch;
@@ -21,6 +22,8 @@ mod fake_gateway_test;
 #[cfg(test)]
 mod get_test;
 #[cfg(test)]
+mod lease_test;
+#[cfg(test)]
 mod put_test;
 #[cfg(test)]
 mod unary_test;
@@ -32,6 +35,8 @@ pub use answers::{
 pub use chain::Chain;
 pub use error::CallError;
 pub use get::{Fetched, FetchedBlock, GetOptions, GetOutcome, GetStream, GetSummary, SourceCount};
+pub(crate) use lease::Wish;
+pub use lease::{Held, Lease, LeaseAnswer};
 pub use opened::Opened;
 pub use prefetch::{PrefetchEnd, PrefetchOptions, PrefetchProgress, PrefetchStream};
 pub use put::{Acked, PutBlock, PutOptions, PutResult, Refused};

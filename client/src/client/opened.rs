@@ -51,9 +51,7 @@ impl Opened {
         queries: &[ChainQuery],
         deadline: Duration,
     ) -> Result<LookupAnswer, CallError> {
-        for query in queries {
-            self.check("lookup", &query.chain, &query.parts)?;
-        }
+        self.check_queries(queries)?;
         let deadline = Instant::now() + deadline;
         loop {
             let at_least = self.client.positions();
@@ -171,6 +169,16 @@ impl Opened {
             count,
             parts: parts.to_vec(),
         }
+    }
+
+    pub(super) fn check_queries(&self, queries: &[ChainQuery]) -> Result<(), CallError> {
+        let mut queries = queries.iter();
+        queries.try_for_each(|query| self.check("lookup", &query.chain, &query.parts))
+    }
+
+    /// Calls that fail are not made again.
+    pub(super) fn is_once(&self) -> bool {
+        self.client.shared.once
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {

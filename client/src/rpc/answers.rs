@@ -69,6 +69,7 @@ impl FromWire for ChainMatch {
             pending_blocks: wire.pending_blocks,
             mesh_blocks: wire.mesh_blocks,
             remote: all(wire.remote)?,
+            leased_blocks: wire.leased_blocks,
         })
     }
 }

@@ -4,6 +4,7 @@
 mod answers;
 mod cache;
 mod get;
+mod lease;
 mod put;
 mod streams;
 

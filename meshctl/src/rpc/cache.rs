@@ -3,11 +3,14 @@
 //! Each call is made once, so that what goes wrong is seen and not mended; reads show what
 //! the caller says, whatever was called before.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use kvmesh_client::{
     RefusalReason,
     client::{
         self, Acked, Chain, ChainQuery, Client, Deleted, FetchedBlock, GetOptions, GetSummary,
-        Located, LookupAnswer, Opened, PutBlock, PutOptions, PutResult,
+        LeaseAnswer, Located, LookupAnswer, Opened, PutBlock, PutOptions, PutResult,
     },
 };
 use kvmesh_directory::{Description, FeedPosition, Namespace, RingEpoch};
@@ -111,16 +114,53 @@ impl Cache {
     /// # Errors
     /// When the gateway refuses or does not answer.
     pub async fn lookup(&self, chain: &Chain, start: u32) -> Result<LookupAnswer, CallError> {
-        let query = ChainQuery {
-            start,
-            ..chain.clone().into()
-        };
-        let answer = self.opened.lookup(&[query], self.peer.timeout).await;
-        let answer = answer.map_err(self.peer.explain())?;
+        let queries = [query(chain, start)];
+        let answer = self.opened.lookup(&queries, self.peer.timeout).await;
+        self.matched(answer.map_err(self.peer.explain())?)
+    }
+
+    fn matched(&self, answer: LookupAnswer) -> Result<LookupAnswer, CallError> {
         if answer.matches.is_empty() && !answer.view_behind {
             return Err(self.peer.broken("lookup", "an answer without a match"));
         }
         Ok(answer)
+    }
+
+    /// As [`Self::lookup`]; what the region has is leased for `hold`, by the name that comes.
+    ///
+    /// # Errors
+    /// When the gateway refuses or does not answer.
+    pub async fn lookup_held(
+        &self,
+        chain: &Chain,
+        start: u32,
+        hold: Duration,
+    ) -> Result<(LookupAnswer, Option<Bytes>), CallError> {
+        let queries = [query(chain, start)];
+        let held = self.opened.lookup_held(&queries, hold, self.peer.timeout);
+        let held = held.await.map_err(self.peer.explain())?;
+        let name = held.lease.map(|lease| lease.name().clone());
+        Ok((self.matched(held.answer)?, name))
+    }
+
+    /// Holds a lease for longer.
+    ///
+    /// # Errors
+    /// When it has ended, or the gateway refuses or does not answer.
+    pub async fn renew(&self, name: Vec<u8>, hold: Duration) -> Result<LeaseAnswer, CallError> {
+        let mut lease = self.opened.lease(name.into());
+        let renewed = lease.renew(hold, self.peer.timeout).await;
+        renewed.map_err(self.peer.explain())
+    }
+
+    /// Ends a lease.
+    ///
+    /// # Errors
+    /// When the gateway refuses or does not answer.
+    pub async fn release(&self, name: Vec<u8>) -> Result<LeaseAnswer, CallError> {
+        let lease = self.opened.lease(name.into());
+        let released = lease.release(self.peer.timeout).await;
+        released.map_err(self.peer.explain())
     }
 
     /// Gets blocks in chain order and hands each to `on_block` once it is whole and verified.
@@ -205,6 +245,13 @@ impl Cache {
             .opened
             .locate(chain, &[], RingEpoch(0), self.peer.timeout);
         located.await.map_err(self.peer.explain())
+    }
+}
+
+fn query(chain: &Chain, start: u32) -> ChainQuery {
+    ChainQuery {
+        start,
+        ..chain.clone().into()
     }
 }
 

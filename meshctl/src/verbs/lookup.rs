@@ -5,7 +5,7 @@ use kvmesh_directory::FeedPosition;
 use serde::Serialize;
 
 use crate::{
-    args::{ChainArgs, Global},
+    args::{Global, LookupArgs},
     chain::ChainFile,
     output::{self, emit, ms},
     rpc::position_text,
@@ -25,6 +25,9 @@ struct Found {
     position: Option<FeedPosition>,
     age_ms: u64,
     view_behind: bool,
+    leased_blocks: u32,
+    /// Hexadecimal; none: nothing is held.
+    lease: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -51,6 +54,8 @@ impl Found {
             position: answer.position,
             age_ms: u64::try_from(answer.age.as_millis()).unwrap_or(u64::MAX),
             view_behind: answer.view_behind,
+            leased_blocks: matched.leased_blocks,
+            lease: None,
         }
     }
 }
@@ -71,15 +76,20 @@ impl RemoteRun {
     }
 }
 
-pub(super) async fn run(global: &Global, args: &ChainArgs) -> anyhow::Result<()> {
+pub(super) async fn run(global: &Global, args: &LookupArgs) -> anyhow::Result<()> {
+    let (hold, args) = (args.hold, &args.chain);
     let file = ChainFile::read(&args.chain)?;
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.namespace).await?;
     super::check_width(&file.chain, &namespace)?;
     super::catch_up(&peer, &namespace, &file).await?;
     let cache = peer.cache(&namespace, &[])?;
-    let answer = cache.lookup(&file.chain, args.start).await?;
-    let found = Found::of(file.chain.len().saturating_sub(args.start), answer);
+    let (answer, lease) = match hold {
+        None => (cache.lookup(&file.chain, args.start).await?, None),
+        Some(hold) => cache.lookup_held(&file.chain, args.start, hold).await?,
+    };
+    let mut found = Found::of(file.chain.len().saturating_sub(args.start), answer);
+    found.lease = lease.map(|name| name.iter().map(|byte| format!("{byte:02x}")).collect());
     emit(global.output, &found, || {
         let heads = [
             "where",
@@ -109,13 +119,18 @@ pub(super) async fn run(global: &Global, args: &ChainArgs) -> anyhow::Result<()>
             ]);
         }
         format!(
-            "{} of {} blocks are in the mesh, {} of them in this region{}\n{table}",
+            "{} of {} blocks are in the mesh, {} of them in this region{}{}\n{table}",
             found.mesh_blocks,
             found.asked,
             found.local_blocks,
             match found.pending_blocks {
                 0 => String::new(),
                 pending => format!(", {pending} on their way"),
+            },
+            match (&found.lease, hold) {
+                (Some(lease), _) => format!("; {} are held by lease {lease}", found.leased_blocks),
+                (None, Some(_)) => "; none are held".to_owned(),
+                (None, None) => String::new(),
             }
         )
     })
