@@ -1,7 +1,11 @@
 //! How processes reach one another: a connector that the caller gives, and warm channels over it.
 //!
+//! Every call carries the caller's trace along (`traced`), if there is one.
+//!
 //! Production hands in [`TcpConnect`]; a simulation or an emulated link hands in its own.
 //! One [`Channels`] per process: channels to one address are shared and stay warm.
+
+mod traced;
 
 use std::{
     collections::HashMap,
@@ -20,7 +24,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tonic::transport::{Channel, Endpoint, server::Connected};
+use tonic::transport::{Endpoint, server::Connected};
+
+pub use traced::Channel;
 
 use crate::tls::{Expected, Identity};
 
@@ -277,10 +283,9 @@ fn connect_lazy(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX);
     let (target, expected): (Arc<str>, _) = (address.into(), expected.clone());
-    Ok(
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let connecting = connector.connect_to(&target, &expected);
-            async move { connecting.await.map(TokioIo::new) }
-        })),
-    )
+    let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+        let connecting = connector.connect_to(&target, &expected);
+        async move { connecting.await.map(TokioIo::new) }
+    }));
+    Ok(Channel::new(channel))
 }

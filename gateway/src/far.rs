@@ -10,6 +10,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use kvmesh_process::telemetry::{self, SPANS};
+use tracing::{Instrument, info_span};
+
 use crate::{
     context::Gateway,
     fill::Job,
@@ -80,7 +83,16 @@ pub(crate) fn join(
         match fetch {
             Ok(fetch) => {
                 let shared = Arc::clone(gateway);
-                gateway.tasks.spawn(run(shared, fetch));
+                // Whoever comes first has it in its trace; others who share it have not.
+                let span = telemetry::apart(info_span!(
+                    target: SPANS,
+                    parent: &gateway.environment.span,
+                    "fetch",
+                    otel.kind = "client",
+                    kvmesh.region = %region,
+                    kvmesh.blocks = fetch.led.len(),
+                ));
+                gateway.tasks.spawn(run(shared, fetch).instrument(span));
             }
             Err(led) => led
                 .iter()
@@ -305,6 +317,7 @@ fn end(gateway: &Gateway, fetch: &Fetch, led: &Led, assembler: Assembler) {
     let filled = gateway.fills.offer(
         &gateway.meters,
         Job::new(
+            &gateway.environment.span,
             Arc::clone(&fetch.namespace),
             led.hash.clone(),
             led.flight.clone(),

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvmesh_client::Block;
 use kvmesh_directory::{FeedPosition, Namespace, namespace::AckLevel};
+use kvmesh_process::telemetry::{self, SPANS};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, info_span};
 
 use crate::{
     context::{Budget, Gateway, Share},
@@ -45,6 +47,7 @@ pub(crate) struct Job {
     hash: Bytes,
     flight: Arc<Flight>,
     block: Block,
+    span: Span,
 }
 
 struct Queued {
@@ -63,8 +66,9 @@ pub(crate) struct Fills {
 pub(crate) struct Queue(mpsc::Receiver<Queued>);
 
 impl Job {
-    /// `hash` is the engine's.
+    /// `hash` is the engine's. `own` is the gateway's span.
     pub(crate) fn new(
+        own: &Span,
         namespace: Arc<Namespace>,
         hash: Bytes,
         flight: Arc<Flight>,
@@ -74,6 +78,12 @@ impl Job {
             namespace,
             hash,
             flight,
+            span: telemetry::apart(info_span!(
+                target: SPANS,
+                parent: own,
+                "fill",
+                kvmesh.bytes = block.meta.bytes,
+            )),
             block,
         }
     }
@@ -140,10 +150,12 @@ pub(crate) async fn run(gateway: Arc<Gateway>, mut queue: Queue, stop: Cancellat
         };
         let Some((room, queued)) = next else { return };
         let shared = Arc::clone(&gateway);
-        gateway.tasks.spawn(async move {
+        let span = queued.job.span.clone();
+        let keeping = async move {
             keep(&shared, queued).await;
             drop(room);
-        });
+        };
+        gateway.tasks.spawn(keeping.instrument(span));
     }
 }
 

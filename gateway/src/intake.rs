@@ -22,6 +22,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use crate::{
     context::{Gateway, Share, exhausted},
@@ -166,12 +167,13 @@ impl Call {
             unknown: self.unknown.clone(),
         };
         let (room, stop) = (Arc::clone(&self.room), self.stop.clone());
-        self.tasks.spawn(async move {
+        let running = async move {
             tokio::select! {
                 () = task.run(room) => {}
                 () = stop.cancelled() => {}
             }
-        });
+        };
+        self.tasks.spawn(running.in_current_span());
         Ok(())
     }
 

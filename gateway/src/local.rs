@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use kvmesh_directory::{NodeId, Part, limits::PIECE_BYTES};
+use kvmesh_process::telemetry::SPANS;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
 };
+use tracing::{Instrument, info_span};
 
 use crate::{
     context::Gateway,
@@ -90,11 +92,19 @@ pub(crate) fn start(
     };
     let address = gateway.views.address(node);
     let shared = Arc::clone(gateway);
-    gateway.tasks.spawn(async move {
+    let span = info_span!(
+        target: SPANS,
+        "read",
+        otel.kind = "client",
+        kvmesh.node = %node,
+        kvmesh.blocks = places.len(),
+    );
+    let reading = async move {
         if let Some(address) = address {
             read(&shared, &address, ask, &places, &frames).await;
         }
-    });
+    };
+    gateway.tasks.spawn(reading.instrument(span));
     Call {
         node,
         frames: taken,
@@ -116,7 +126,7 @@ pub(crate) fn touch_only(gateway: &Arc<Gateway>, want: &Want, node: NodeId, touc
     };
     let address = gateway.views.address(node);
     let shared = Arc::clone(gateway);
-    gateway.tasks.spawn(async move {
+    let touching = async move {
         let (frames, mut taken) = mpsc::channel(1);
         if let Some(address) = address {
             let all_dropped = async { while taken.recv().await.is_some() {} };
@@ -126,7 +136,8 @@ pub(crate) fn touch_only(gateway: &Arc<Gateway>, want: &Want, node: NodeId, touc
             };
             tokio::join!(reading, all_dropped);
         }
-    });
+    };
+    gateway.tasks.spawn(touching.in_current_span());
 }
 
 /// Which places of the unwanted head each node holds.

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use kvmesh_client::Problem;
+use kvmesh_client::{Problem, channel::Channel};
 use kvmesh_directory::{
     Command, Description, FeedPosition, Hlc, Namespace, Outcome, command::Refusal,
     limits::TEXT_BYTES_MAX,
 };
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::Channel;
 
 use crate::{
     context::Gateway,

@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_client::{Problem, channel::Channels};
+use kvmesh_client::{
+    Problem,
+    channel::{Channel, Channels},
+};
 use kvmesh_directory::RegionId;
 use kvmesh_process::tls::{Expected, Role};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
 /// Addresses that are remembered as failing; more are not remembered.
 const FAILING_MAX: usize = 4_096;

@@ -12,6 +12,7 @@ use kvmesh_process::{
     tls::{Expected, Role},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use crate::{Settings, context::Gateway, fill, fill::Fills, rpc, views::Views, warm};
 
@@ -39,7 +40,7 @@ pub async fn serve(
     settings.check()?;
     let region = settings.region_id()?;
     let grace = settings.shutdown_grace();
-    let tasks = TaskTracker::new();
+    let (tasks, span) = (TaskTracker::new(), environment.span.clone());
     // Feeds and fills go on while calls in flight end.
     let over = CancellationToken::new();
     let _over_at_return = over.clone().drop_guard();
@@ -50,13 +51,13 @@ pub async fn serve(
     };
     let (follower, local) =
         RegionFollower::new(source(&settings.nodes, Role::Node), region.clone());
-    tasks.spawn(follower.run(over.clone()));
+    tasks.spawn(follower.run(over.clone()).instrument(span.clone()));
     let (follower, mesh) = MeshViewFollower::new(source(&settings.region_syncs, Role::RegionSync));
-    tasks.spawn(follower.run(over.clone()));
+    tasks.spawn(follower.run(over.clone()).instrument(span.clone()));
     let age_max = Duration::from_millis(settings.view_age_max_ms);
     let views = Views::new(region.clone(), local, mesh, age_max);
     let (fills, queue) = Fills::new(settings.fill_queue_bytes);
-    let clock = Arc::clone(&environment.clock);
+    let own = environment.clone();
     let gateway = Arc::new(Gateway::new(
         settings,
         region,
@@ -66,10 +67,10 @@ pub async fn serve(
         tasks.clone(),
         stop.clone(),
     ));
-    tasks.spawn(fill::run(Arc::clone(&gateway), queue, over.clone()));
-    tasks.spawn(warm::run(Arc::clone(&gateway), over.clone()));
+    tasks.spawn(fill::run(Arc::clone(&gateway), queue, over.clone()).instrument(span.clone()));
+    tasks.spawn(warm::run(Arc::clone(&gateway), over.clone()).instrument(span));
     let routes = rpc::routes(&gateway);
-    let served = kvmesh_process::server::serve(routes, clock, incoming, stop, grace).await;
+    let served = kvmesh_process::server::serve(routes, own, incoming, stop, grace).await;
     over.cancel();
     tasks.close();
     if tokio::time::timeout(grace, tasks.wait()).await.is_err() {

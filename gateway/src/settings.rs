@@ -9,6 +9,7 @@ use kvmesh_directory::{
 use kvmesh_process::{
     program::ProgramSettings,
     settings::{Check, Impossible, possible},
+    telemetry::{LOG_FILTER, TRACE_RATIO, TraceSettings},
     tls::{Expected, Role, TlsSettings},
 };
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,10 @@ pub struct Settings {
     pub shutdown_grace_ms: u64,
     /// `EnvFilter` directive for logs.
     pub log: String,
+    /// Collector that traces are sent to by OTLP over gRPC, `http://host:port`; empty: none is.
+    pub otlp_endpoint: String,
+    /// Share of calls that begin a trace, 0 to 1, where the caller has not begun one.
+    pub trace_ratio: f64,
     /// Certificate, key and CA; without them gRPC is plaintext, on loopback only.
     pub tls: TlsSettings,
     /// Policies that a namespace may be opened with, by name.
@@ -88,7 +93,9 @@ impl Default for Settings {
             failure_memory_ms: 1_000,
             calls_max: 4_096,
             shutdown_grace_ms: 30_000,
-            log: kvmesh_process::telemetry::LOG_FILTER.to_owned(),
+            log: LOG_FILTER.to_owned(),
+            otlp_endpoint: String::new(),
+            trace_ratio: TRACE_RATIO,
             tls: TlsSettings::default(),
             templates: templates::built_in(),
         }
@@ -127,6 +134,7 @@ impl Check for Settings {
             tls: &self.tls,
         }
         .check()?;
+        self.traces().check()?;
         if self.nodes.is_empty() {
             let want = "the addresses of the region's nodes, at least one";
             return Err(impossible("nodes", &"empty", want));
@@ -170,6 +178,13 @@ impl ProgramSettings for Settings {
 
     fn log(&self) -> &str {
         &self.log
+    }
+
+    fn traces(&self) -> TraceSettings {
+        TraceSettings {
+            endpoint: self.otlp_endpoint.clone(),
+            ratio: self.trace_ratio,
+        }
     }
 }
 

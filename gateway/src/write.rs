@@ -14,10 +14,12 @@ use kvmesh_client::{BlockMeta, Problem};
 use kvmesh_directory::{
     BlockName, FeedPosition, Namespace, NodeId, Ring, RingEpoch, namespace::AckLevel,
 };
+use kvmesh_process::telemetry::SPANS;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout_at},
 };
+use tracing::{Instrument, info_span};
 
 use crate::{
     context::{Gateway, RETRY_AFTER},
@@ -196,7 +198,14 @@ async fn try_owners(
                 epoch: ring.epoch(),
                 address: &address,
             };
-            match try_owner(&mut attempt, replies, progress).await {
+            let span = info_span!(
+                target: SPANS,
+                "put to owner",
+                otel.kind = "client",
+                kvmesh.node = %node,
+            );
+            let trying = try_owner(&mut attempt, replies, progress);
+            match trying.instrument(span).await {
                 Attempt::Acked(ack) => return Ok(ack),
                 Attempt::Final(refused) => return Err(refused),
                 Attempt::Stale(refused) => {

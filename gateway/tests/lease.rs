@@ -11,11 +11,11 @@ use fakes::{
     Mood,
     start::{World, chain, until},
 };
-use kvmesh_client::{ToWire, status};
+use kvmesh_client::{ToWire, channel::Channel, status};
 use kvmesh_directory::{BlockName, Namespace};
 use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
 use tokio::time::timeout;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const HOLD_MS: u32 = 60_000;

@@ -4,10 +4,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kvmesh_client::{WireError, channel::Channels};
+use kvmesh_client::{
+    WireError,
+    channel::{Channel, Channels},
+};
 use kvmesh_directory::FeedPosition;
 use serde::Serializer;
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
 pub mod cache;
 pub mod health;

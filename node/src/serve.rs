@@ -10,7 +10,7 @@ use kvmesh_process::{
 };
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use crate::{
     Settings, applied,
@@ -76,14 +76,15 @@ pub async fn serve_with(
     // Consensus and workers outlive the streams, so that what is in flight can be committed.
     let work = CancellationToken::new();
     let streams = work.child_token();
-    let clock = Arc::clone(&environment.clock);
+    let own = environment.clone();
     let ended = match start(settings, environment, storage, &tasks, (&streams, &work)).await {
         Ok(node) => {
             let routes = rpc::routes(&node);
             spawn_workers(&node, &work);
             let stop = stop.child_token();
-            tasks.spawn(drain(Arc::clone(&node), stop.clone(), work.clone()));
-            let served = server::serve(routes, clock, incoming, stop, grace).await;
+            let draining = drain(Arc::clone(&node), stop.clone(), work.clone());
+            tasks.spawn(draining.in_current_span());
+            let served = server::serve(routes, own, incoming, stop, grace).await;
             match node.consensus.ended() {
                 None => served.map_err(ServeError::from),
                 Some(left @ Ended::Left(_)) => {
@@ -163,12 +164,18 @@ async fn start(
 
 fn spawn_workers(node: &Arc<Node>, work: &CancellationToken) {
     let stop = || work.clone();
-    node.tasks.spawn(applied::run(Arc::clone(node), stop()));
-    node.tasks.spawn(reports::run(Arc::clone(node), stop()));
-    node.tasks.spawn(repair::run(Arc::clone(node), stop()));
-    node.tasks.spawn(moving::run(Arc::clone(node), stop()));
-    node.tasks.spawn(rpc::join::run(Arc::clone(node), stop()));
-    node.tasks.spawn(upkeep::run(Arc::clone(node), stop()));
+    node.tasks
+        .spawn(applied::run(Arc::clone(node), stop()).in_current_span());
+    node.tasks
+        .spawn(reports::run(Arc::clone(node), stop()).in_current_span());
+    node.tasks
+        .spawn(repair::run(Arc::clone(node), stop()).in_current_span());
+    node.tasks
+        .spawn(moving::run(Arc::clone(node), stop()).in_current_span());
+    node.tasks
+        .spawn(rpc::join::run(Arc::clone(node), stop()).in_current_span());
+    node.tasks
+        .spawn(upkeep::run(Arc::clone(node), stop()).in_current_span());
 }
 
 fn consensus_settings(

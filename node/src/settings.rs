@@ -9,7 +9,7 @@ use kvmesh_directory::{
 use kvmesh_process::{
     program::ProgramSettings,
     settings::{Check, Impossible, possible},
-    telemetry,
+    telemetry::{self, TRACE_RATIO, TraceSettings},
     tls::{Expected, Role, TlsSettings},
 };
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,10 @@ pub struct Settings {
     pub metrics_beyond_loopback: bool,
     /// Log filter, as `tracing`'s `EnvFilter` reads it.
     pub log: String,
+    /// Collector that traces are sent to by OTLP over gRPC, `http://host:port`; empty: none is.
+    pub otlp_endpoint: String,
+    /// Share of calls that begin a trace, 0 to 1, where the caller has not begun one.
+    pub trace_ratio: f64,
     /// Memory for blocks; 0: 60 % of what the process may use.
     pub memory_bytes: u64,
     /// Blocks that are on their way into memory; 0: 10 % of `memory_bytes`.
@@ -126,6 +130,8 @@ impl Default for Settings {
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7411)),
             metrics_beyond_loopback: false,
             log: telemetry::LOG_FILTER.to_owned(),
+            otlp_endpoint: String::new(),
+            trace_ratio: TRACE_RATIO,
             memory_bytes: 0,
             inflight_bytes_max: 0,
             raft_dir: PathBuf::new(),
@@ -256,6 +262,7 @@ impl Check for Settings {
             tls: &self.tls,
         }
         .check()?;
+        self.traces().check()?;
         if self.raft_dir.as_os_str().is_empty() {
             let want = "a directory that survives restarts";
             return Err(impossible("raft_dir", "empty", want));
@@ -293,6 +300,13 @@ impl ProgramSettings for Settings {
 
     fn log(&self) -> &str {
         &self.log
+    }
+
+    fn traces(&self) -> TraceSettings {
+        TraceSettings {
+            endpoint: self.otlp_endpoint.clone(),
+            ratio: self.trace_ratio,
+        }
     }
 
     fn tls(&self) -> &TlsSettings {

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use kvmesh_client::channel::{Channels, Connect, TcpConnect};
+use tracing::Span;
+
+use crate::telemetry;
 
 /// Reads the wall clock. Monotonic time is `tokio::time`.
 pub trait WallClock: Send + Sync + 'static {
@@ -37,6 +40,8 @@ pub struct Environment {
     pub clock: Arc<dyn WallClock>,
     /// The `instance` label of every metric, such as `us-east/node-1`.
     pub instance: Arc<str>,
+    /// Its region and name on every line that it logs: what it does runs in this span.
+    pub span: Span,
 }
 
 impl Environment {
@@ -47,6 +52,7 @@ impl Environment {
             channels: Channels::new(connector),
             clock,
             instance: instance.into(),
+            span: telemetry::place(instance),
         }
     }
 

@@ -15,12 +15,13 @@ use clap::Args;
 use kvmesh_client::channel::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{Instrument, error, info};
 
 use crate::{
     Environment, server,
     settings::{self, Check},
-    shutdown, telemetry,
+    shutdown,
+    telemetry::{self, TelemetryError, TraceSettings, Traces},
     tls::{self, Credentials, Expected, TlsSettings},
 };
 
@@ -61,6 +62,8 @@ pub trait ProgramSettings: Check + Serialize + DeserializeOwned + Default {
     fn log(&self) -> &str {
         telemetry::LOG_FILTER
     }
+    /// Where traces are sent.
+    fn traces(&self) -> TraceSettings;
     /// How gRPC is secured.
     fn tls(&self) -> &TlsSettings;
     /// Whose certificate is its own.
@@ -94,9 +97,6 @@ where
     if args.check_config {
         return show(program, &settings);
     }
-    if let Err(error) = telemetry::logs(settings.log()) {
-        return fail(program, EX_USAGE, &error);
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -104,10 +104,38 @@ where
         Ok(runtime) => runtime,
         Err(error) => return fail(program, EX_SOFTWARE, &error),
     };
-    match runtime.block_on(start(program, settings, credentials, serve)) {
+    // Inside the runtime, which sends traces.
+    let entered = runtime.enter();
+    let traces = match telemetry(program, &settings) {
+        Ok(traces) => traces,
+        Err(error) => return fail(program, EX_USAGE, &error),
+    };
+    drop(entered);
+    let running = async {
+        let ended = start(program, settings, credentials, serve).await;
+        if let Some(traces) = traces {
+            traces.flush().await;
+        }
+        ended
+    };
+    match runtime.block_on(running) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(program, EX_SOFTWARE, error.as_ref()),
     }
+}
+
+fn telemetry<S: ProgramSettings>(
+    program: &str,
+    settings: &S,
+) -> Result<Option<Traces>, TelemetryError> {
+    let traces = settings.traces();
+    if traces.endpoint.is_empty() {
+        telemetry::logs(settings.log())?;
+        return Ok(None);
+    }
+    let traces = Traces::start(&traces, program, &settings.instance())?;
+    telemetry::logs_and_traces(settings.log(), &traces)?;
+    Ok(Some(traces))
 }
 
 async fn start<S, E>(
@@ -134,11 +162,16 @@ where
         say("metrics", metrics)?;
     }
     let instance = settings.instance();
-    info!(program, %instance, listen = %taken, tls = credentials.is_some(), "started");
+    let secured = credentials.is_some();
     let (environment, incoming) = tls::secured(&instance, incoming, credentials);
-    serve(settings, environment, incoming, stop).await?;
-    info!(program, %instance, "ended");
-    Ok(())
+    let span = environment.span.clone();
+    let running = async {
+        info!(program, listen = %taken, tls = secured, "started");
+        serve(settings, environment, incoming, stop).await?;
+        info!(program, "ended");
+        Ok(())
+    };
+    running.instrument(span).await
 }
 
 fn say(what: &str, address: SocketAddr) -> std::io::Result<()> {

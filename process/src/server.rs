@@ -4,6 +4,7 @@
 //! connection that it accepted is closed, also those with streams that never end.
 
 mod cache;
+mod calls;
 mod connection;
 
 use std::{
@@ -28,7 +29,9 @@ use tracing::{debug, warn};
 
 use crate::WallClock;
 use crate::access::AccessLayer;
+use crate::{Environment, WallClock, access::AccessLayer};
 pub use cache::CacheService;
+use calls::CallsLayer;
 use connection::Connection;
 
 /// Connections of one server; one more is closed at once, so that its caller tries elsewhere.
@@ -80,13 +83,13 @@ async fn accept(listener: &TcpListener) -> io::Result<BoxedIo> {
 
 /// Serves `routes`, with health (`grpc.health.v1`) and reflection, until `stop`; then lets
 /// calls in flight end, at most `grace` long, and closes what is left. Answers carry the
-/// date of `clock`.
+/// date of the environment's clock. Calls run in its span, and those that are traced in one of their own.
 ///
 /// # Errors
 /// When the transport fails.
 pub async fn serve(
     routes: Routes,
-    clock: Arc<dyn WallClock>,
+    environment: Environment,
     incoming: Incoming,
     stop: CancellationToken,
     grace: Duration,
@@ -101,6 +104,7 @@ pub async fn serve(
         .add_service(reflection)
         .prepare();
 
+    let clock = Arc::clone(&environment.clock);
     let over = CancellationToken::new();
     let _close_at_return = over.clone().drop_guard();
     let server = Server::builder()
@@ -113,6 +117,7 @@ pub async fn serve(
         .layer(MapResponseLayer::new(move |answer| {
             dated(answer, clock.as_ref())
         }))
+        .layer(CallsLayer::new(&environment))
         .layer(AccessLayer)
         .add_routes(routes)
         .serve_with_incoming_shutdown(

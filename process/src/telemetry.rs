@@ -1,16 +1,19 @@
-//! Logs by `tracing`, metrics by a Prometheus endpoint.
+//! Logs by `tracing`, traces by OTLP, metrics by a Prometheus endpoint.
 
 mod endpoint;
+mod place;
+mod subscriber;
+mod traces;
 
-use std::{
-    io::{self, IsTerminal},
-    net::SocketAddr,
-    sync::OnceLock,
-};
+use std::{io, net::SocketAddr, sync::OnceLock};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{net::TcpListener, sync::Mutex};
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use tracing_subscriber::filter::ParseError;
+
+pub use place::{apart, place};
+pub use subscriber::{logs, logs_and_traces};
+pub use traces::{SPANS, TRACE_RATIO, TraceSettings, Traces};
 
 /// What is logged unless settings say otherwise.
 pub const LOG_FILTER: &str =
@@ -54,6 +57,17 @@ pub enum TelemetryError {
         /// Why.
         source: io::Error,
     },
+    /// Traces cannot be sent.
+    #[error("traces cannot be sent to {endpoint}: {problem}")]
+    Traces {
+        /// As given.
+        endpoint: String,
+        /// Why.
+        problem: String,
+    },
+    /// Spans and events of this process go elsewhere.
+    #[error("logs are set up already in this process, without traces")]
+    Installed,
     /// Another recorder of metrics is installed in this process.
     #[error("metrics cannot be recorded")]
     Recorder(#[from] BuildError),
@@ -61,28 +75,6 @@ pub enum TelemetryError {
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 static SERVED: Mutex<Option<SocketAddr>> = Mutex::const_new(None);
-
-/// Logs to standard error: text on a terminal, JSON otherwise. `filter` is an `EnvFilter` directive.
-/// Once logs are set up in a process, further calls change nothing.
-///
-/// # Errors
-/// When the filter cannot be read.
-pub fn logs(filter: &str) -> Result<(), TelemetryError> {
-    let parsed = EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
-        filter: filter.to_owned(),
-        source,
-    })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_writer(io::stderr);
-    // An error only says that logs are set up already.
-    let _ = if io::stderr().is_terminal() {
-        builder.try_init()
-    } else {
-        builder.json().flatten_event(true).try_init()
-    };
-    Ok(())
-}
 
 /// Installs the process's metrics recorder without an endpoint: [`render`] reads it.
 ///
@@ -165,12 +157,5 @@ mod tests {
         assert!(ask("GET /else HTTP/1.1").await.contains(" 404 "));
         assert!(ask("POST /metrics HTTP/1.1").await.contains(" 405 "));
         assert!(render().unwrap().contains("kvmesh_test_total"));
-    }
-
-    #[test]
-    fn a_filter_that_cannot_be_read_is_refused() {
-        let error = logs("info,=,=").unwrap_err();
-        assert!(error.to_string().contains("info,=,="));
-        EnvFilter::try_new(LOG_FILTER).unwrap();
     }
 }

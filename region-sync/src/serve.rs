@@ -15,7 +15,7 @@ use kvmesh_process::{
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 use crate::{
     Settings,
@@ -67,7 +67,7 @@ pub async fn serve(
     let feed = rpc::service(mesh, instance, tasks.clone(), stop.clone());
     let served = server::serve(
         Routes::new(feed),
-        Arc::clone(&environment.clock),
+        environment.clone(),
         incoming,
         stop.clone(),
         settings.shutdown_grace(),
@@ -124,7 +124,7 @@ fn start(
         instance: Arc::clone(&environment.instance),
     };
     let (follower, view) = RegionFollower::new(source(&settings.nodes, own), own.clone());
-    tasks.spawn(follower.run(stop.child_token()));
+    tasks.spawn(follower.run(stop.child_token()).in_current_span());
     let nodes = Nodes::new(
         to(Role::Node, own),
         &settings.nodes,
@@ -141,7 +141,7 @@ fn start(
             mesh: Arc::clone(mesh),
             meters: meters.clone(),
         };
-        tasks.spawn(following.run(stop.child_token()));
+        tasks.spawn(following.run(stop.child_token()).in_current_span());
         let probing = Probing {
             region: region.clone(),
             gateways: peer.gateways.clone(),
@@ -157,6 +157,6 @@ fn start(
             mesh: Arc::clone(mesh),
             meters,
         };
-        tasks.spawn(probing.run(stop.child_token()));
+        tasks.spawn(probing.run(stop.child_token()).in_current_span());
     }
 }

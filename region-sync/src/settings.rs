@@ -6,7 +6,7 @@ use kvmesh_directory::{RegionId, limits::REGIONS_MAX};
 use kvmesh_process::{
     program::ProgramSettings,
     settings::{Check, Impossible, possible},
-    telemetry::LOG_FILTER,
+    telemetry::{LOG_FILTER, TRACE_RATIO, TraceSettings},
     tls::{Expected, Role, TlsSettings},
 };
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ pub struct Settings {
     pub metrics_beyond_loopback: bool,
     /// Log filter, as `tracing`'s `EnvFilter` reads it.
     pub log: String,
+    /// Collector that traces are sent to by OTLP over gRPC, `http://host:port`; empty: none is.
+    pub otlp_endpoint: String,
+    /// Share of calls that begin a trace, 0 to 1, where the caller has not begun one.
+    pub trace_ratio: f64,
     /// `host:port` of nodes of its own region: what other regions did is committed there.
     pub nodes: Vec<String>,
     /// Every other region of the mesh.
@@ -72,6 +76,8 @@ impl Default for Settings {
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7421)),
             metrics_beyond_loopback: false,
             log: LOG_FILTER.to_owned(),
+            otlp_endpoint: String::new(),
+            trace_ratio: TRACE_RATIO,
             nodes: Vec::new(),
             peers: Vec::new(),
             probe_interval_ms: 1_000,
@@ -148,6 +154,7 @@ impl Check for Settings {
             tls: &self.tls,
         }
         .check()?;
+        self.traces().check()?;
         possible::addresses("nodes", &self.nodes, "nodes of the own region")?;
         self.check_peers(&own)?;
         for (key, got) in [
@@ -190,6 +197,13 @@ impl ProgramSettings for Settings {
 
     fn log(&self) -> &str {
         &self.log
+    }
+
+    fn traces(&self) -> TraceSettings {
+        TraceSettings {
+            endpoint: self.otlp_endpoint.clone(),
+            ratio: self.trace_ratio,
+        }
     }
 }
 

@@ -7,13 +7,16 @@ use kvmesh_directory::{
 use kvmesh_proto::v1::{self as wire, feed_client::FeedClient, feed_frame::Kind};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status, Streaming, transport::Channel};
+use tonic::{Response, Status, Streaming};
 
 use super::{
     FeedError, Source,
     session::{self, Session},
 };
-use crate::convert::{FromWire, ToWire, mesh::MeshPart};
+use crate::{
+    channel::Channel,
+    convert::{FromWire, ToWire, mesh::MeshPart},
+};
 
 /// What another region said.
 #[derive(Debug, Clone, PartialEq)]

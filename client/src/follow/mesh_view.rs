@@ -6,7 +6,9 @@ use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
 use kvmesh_proto::v1::{self as wire, feed_client::FeedClient};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status, Streaming, transport::Channel};
+use tonic::{Response, Status, Streaming};
+
+use crate::channel::Channel;
 
 use super::{
     FeedError, Link, SharedMeshView, Source,

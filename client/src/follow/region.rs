@@ -3,14 +3,14 @@
 use kvmesh_directory::{DirectoryState, RegionId};
 use kvmesh_proto::v1::{self as wire, feed_client::FeedClient};
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status, Streaming, transport::Channel};
+use tonic::{Response, Status, Streaming};
 
 use super::{
     FeedError, SharedRegionView, Source,
     region_tail::{Action, RegionTail},
     session::{self, Session},
 };
-use crate::convert::ToWire;
+use crate::{channel::Channel, convert::ToWire};
 use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
 
 /// Tails the feed of one region and writes its [`SharedRegionView`].

@@ -5,8 +5,10 @@ use std::{future::Future, time::Duration};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status, Streaming, transport::Channel};
+use tonic::{Response, Status, Streaming};
 use tracing::debug;
+
+use crate::channel::Channel;
 
 use super::{FeedError, SILENCE_MAX, Source};
 

@@ -6,10 +6,11 @@ use kvmesh_directory::{
     Description, FeedPosition, NamespaceId, Part, RingEpoch, limits::MESSAGE_BYTES_MAX,
 };
 use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
-use tonic::{Request, transport::Channel};
+use tonic::Request;
 
 use super::{GetFrames, GetRequest, PutCall, RpcError};
 use crate::{
+    channel::Channel,
     client::{Chain, ChainQuery, Deleted, Located, LookupAnswer, OpenAnswer},
     convert::{FromWire, ToWire, each},
 };

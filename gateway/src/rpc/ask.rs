@@ -5,12 +5,13 @@ use std::{error::Error, fmt, time::Duration};
 use bytes::Bytes;
 use kvmesh_client::{
     BlockMeta, FromWire, Problem, ToWire,
+    channel::Channel,
     convert::{self, WireError, parts_of},
 };
 use kvmesh_directory::{NamespaceId, Part, RegionId, limits::MESSAGE_BYTES_MAX};
 use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
 use tokio::time::Instant;
-use tonic::{Code, Request, Status, Streaming, transport::Channel};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::frame::{Frame, Header, Outcome, Summary};
 

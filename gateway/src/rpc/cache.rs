@@ -13,6 +13,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use super::{
     decode, encode, lease,
@@ -147,12 +148,13 @@ impl Rpc {
         let want = decode::want(&gateway, request, deadline)?;
         let (failed, failure) = mpsc::channel(1);
         let tasks = gateway.tasks.clone();
-        tasks.spawn(async move {
+        let getting = async move {
             if let Err(problem) = read::get(gateway, want, Some(position), out).await {
                 let _ = failed.send(Err(Status::from(problem))).await;
             }
             drop(room);
-        });
+        };
+        tasks.spawn(getting.in_current_span());
         let frames = ReceiverStream::new(frames).map(|frame| Ok(encode::frame(frame)));
         Ok(Box::pin(frames.chain(ReceiverStream::new(failure))))
     }
@@ -189,13 +191,14 @@ impl Rpc {
         let (out, replies) = mpsc::channel(BUFFERED);
         let (failed, failure) = mpsc::channel(1);
         let tasks = gateway.tasks.clone();
-        tasks.spawn(async move {
+        let putting = async move {
             let messages = Messages::new(stream, namespace);
             if let Err(problem) = intake::run(gateway, put, messages, out).await {
                 let _ = failed.send(Err(Status::from(problem))).await;
             }
             drop(room);
-        });
+        };
+        tasks.spawn(putting.in_current_span());
         let replies = ReceiverStream::new(replies).map(|(id, it)| Ok(encode::reply(id, it)));
         Ok(Box::pin(replies.chain(ReceiverStream::new(failure))))
     }

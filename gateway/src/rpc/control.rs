@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvmesh_client::{FromWire, Problem, ToWire, convert};
+use kvmesh_client::{FromWire, Problem, ToWire, channel::Channel, convert};
 use kvmesh_directory::{
     Command, FeedPosition, NamespaceId, Outcome, Part, limits::MESSAGE_BYTES_MAX,
 };
@@ -11,7 +11,7 @@ use kvmesh_proto::v1::{
     self as wire, cache_client::CacheClient, consensus_client::ConsensusClient,
 };
 use tokio::time::Instant;
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
 use crate::rpc::ask::unreachable;
 

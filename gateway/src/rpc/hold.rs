@@ -1,11 +1,11 @@
 //! Leases that leave the gateway: to one node.
 
 use bytes::Bytes;
-use kvmesh_client::{Problem, ToWire, convert::each, lease::LeaseId};
+use kvmesh_client::{Problem, ToWire, channel::Channel, convert::each, lease::LeaseId};
 use kvmesh_directory::{BlockKey, NamespaceId, limits::MESSAGE_BYTES_MAX};
 use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
 use tokio::time::Instant;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use super::{ask::unreachable, control::timed};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use kvmesh_client::{FromWire, Problem, ToWire, convert};
+use kvmesh_client::{FromWire, Problem, ToWire, channel::Channel, convert};
 use kvmesh_directory::{FeedPosition, Hlc, Namespace, NamespaceId, Policy};
 use kvmesh_proto::v1::{self as wire, topology_client::TopologyClient};
 use tokio::time::Instant;
-use tonic::{Request, transport::Channel};
+use tonic::Request;
 
 use super::control::{Failure, timed, unreadable};
 use crate::{context::Gateway, deadline::Deadline, policies};

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use kvmesh_client::channel::Channel;
 use kvmesh_proto::v1::{StatsRequest, topology_client::TopologyClient};
-use tonic::{Request, transport::Channel};
+use tonic::Request;
 
 /// As long as the farthest region needs to connect and answer.
 const TOUCH_TIMEOUT: Duration = Duration::from_secs(2);

@@ -3,7 +3,11 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kvmesh_client::{Block, convert};
+use kvmesh_client::{
+    Block,
+    channel::{Channel, Channels, TcpConnect},
+    convert,
+};
 use kvmesh_directory::{
     BlockHash, BlockName, Description, FeedPosition, Hlc, Namespace, Part, Policy,
     namespace::Fallback,
@@ -15,7 +19,7 @@ use kvmesh_proto::v1::{
     consensus_server::ConsensusServer, feed_server::FeedServer,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{service::Routes, transport::Channel};
+use tonic::service::Routes;
 
 use super::{
     Holder,
@@ -52,8 +56,8 @@ async fn host(routes: Routes, stop: CancellationToken) -> String {
     let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     spawn(async move {
         let grace = Duration::ZERO;
-        let clock = Arc::new(kvmesh_process::SystemClock);
-        let serving = server::serve(routes, clock, incoming, stop, grace);
+        let environment = Environment::real("test");
+        let serving = server::serve(routes, environment, incoming, stop, grace);
         serving.await.unwrap();
     });
     address.to_string()
@@ -82,9 +86,8 @@ async fn host_gateway(
             .await
             .unwrap();
     });
-    let channel = Channel::from_shared(format!("http://{address}"))
-        .unwrap()
-        .connect_lazy();
+    let channels = Channels::new(Arc::new(TcpConnect));
+    let channel = channels.to(&address.to_string()).unwrap();
     CacheClient::new(channel)
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE)

@@ -8,7 +8,7 @@ use kvmesh_client::channel::Incoming;
 use kvmesh_directory::RegionId;
 use kvmesh_process::{Environment, SystemClock, server};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{Instrument, error};
 
 use super::{
     link::{Links, mortal},
@@ -159,8 +159,9 @@ impl Starting<'_> {
         let instance = format!("{}/node-{number}", region.id);
         let environment = self.environment(at, &instance);
         let stop = door.life.stop.clone();
+        let span = environment.span.clone();
         let serving = kvmesh_node::serve(settings, environment, door.incoming, stop);
-        self.run(instance, door.life, serving);
+        self.run(instance, door.life, serving.instrument(span));
     }
 
     fn gateway(&self, at: usize, door: Door) {
@@ -182,8 +183,9 @@ impl Starting<'_> {
         let instance = format!("{}/gateway-1", region.id);
         let environment = self.environment(at, &instance);
         let stop = door.life.stop.clone();
+        let span = environment.span.clone();
         let serving = kvmesh_gateway::serve(settings, environment, door.incoming, stop);
-        self.run(instance, door.life, serving);
+        self.run(instance, door.life, serving.instrument(span));
     }
 
     fn region_sync(&self, at: usize, door: Door) {
@@ -206,8 +208,9 @@ impl Starting<'_> {
         let instance = format!("{}/region-sync-1", region.id);
         let environment = self.environment(at, &instance);
         let stop = door.life.stop.clone();
+        let span = environment.span.clone();
         let serving = kvmesh_region_sync::serve(settings, environment, door.incoming, stop);
-        self.run(instance, door.life, serving);
+        self.run(instance, door.life, serving.instrument(span));
     }
 
     fn environment(&self, at: usize, instance: &str) -> Environment {

@@ -133,7 +133,7 @@ pub(super) fn position(
 }
 
 impl Peer {
-    pub(super) fn topology(&self) -> TopologyClient<tonic::transport::Channel> {
+    pub(super) fn topology(&self) -> TopologyClient<kvmesh_client::channel::Channel> {
         TopologyClient::new(self.channel.clone())
             .max_decoding_message_size(kvmesh_directory::limits::MESSAGE_BYTES_MAX)
     }

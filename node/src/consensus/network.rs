@@ -2,7 +2,10 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use kvmesh_client::{WireError, channel::Channels};
+use kvmesh_client::{
+    WireError,
+    channel::{Channel, Channels},
+};
 use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
 use kvmesh_proto::v1::consensus_client::ConsensusClient;
 use openraft::{
@@ -17,7 +20,7 @@ use openraft::{
     },
 };
 use tokio::time;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status};
 
 use super::{
     convert,

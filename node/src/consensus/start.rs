@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kvmesh_process::Environment;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 use super::{
     Inner, Settings, StartError, WAITING_CHANGES_MAX,
@@ -97,7 +97,11 @@ fn spawn(
     let (tasks, stop) = (&inner.tasks, &inner.stop);
     let (raft, applied) = (&inner.group.raft, inner.directory.applied());
     let leadership = Arc::clone(&inner.desk.leadership);
-    tasks.spawn(leadership.run(raft.clone(), applied.clone(), stop.clone()));
+    tasks.spawn(
+        leadership
+            .run(raft.clone(), applied.clone(), stop.clone())
+            .in_current_span(),
+    );
     tasks.spawn(batcher::run(
         raft.clone(),
         environment.clone(),
@@ -118,9 +122,13 @@ fn spawn(
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
-    tasks.spawn(attend.run());
+    tasks.spawn(attend.run().in_current_span());
     let begun = Arc::clone(&inner.begun);
-    tasks.spawn(begun.run(inner.group.clone(), applied, stop.clone()));
+    tasks.spawn(
+        begun
+            .run(inner.group.clone(), applied, stop.clone())
+            .in_current_span(),
+    );
     let liveness = Liveness {
         group: inner.group.clone(),
         desk: Arc::clone(&inner.desk),
@@ -129,22 +137,26 @@ fn spawn(
         suspect_after: inner.settings.suspect_after,
         dead_after: inner.settings.dead_after,
     };
-    tasks.spawn(liveness.run(stop.clone()));
+    tasks.spawn(liveness.run(stop.clone()).in_current_span());
     let reconciler = Reconciler {
         group: inner.group.clone(),
         desk: Arc::clone(&inner.desk),
         interval: inner.settings.report_interval,
     };
-    tasks.spawn(reconciler.run(stop.clone()));
+    tasks.spawn(reconciler.run(stop.clone()).in_current_span());
     let standing = Standing {
         group: inner.group.clone(),
         directory: inner.directory.clone(),
         admission: Arc::clone(&inner.admission),
         ending: Arc::clone(&inner.ending),
     };
-    tasks.spawn(standing.run(inner.directory.applied(), stop.clone()));
+    tasks.spawn(
+        standing
+            .run(inner.directory.applied(), stop.clone())
+            .in_current_span(),
+    );
     let ending = Arc::clone(&inner.ending);
-    tasks.spawn(guard(raft.clone(), ending, stop.clone()));
+    tasks.spawn(guard(raft.clone(), ending, stop.clone()).in_current_span());
 }
 
 /// Ends Raft with the node, and the node with Raft: a member that cannot go on must not serve.

@@ -166,8 +166,7 @@ impl Node {
         let (routes, served) = (consensus.routes(), stop.clone());
         tasks.spawn(async move {
             let grace = Duration::ZERO;
-            let clock = Arc::new(kvmesh_process::SystemClock);
-            let serving = server::serve(routes, clock, incoming, served, grace);
+            let serving = server::serve(routes, environment, incoming, served, grace);
             serving.await.unwrap();
         });
         self.running = Some(Running {

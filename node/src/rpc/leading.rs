@@ -4,12 +4,11 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use kvmesh_client::Problem;
+use kvmesh_client::{Problem, channel::Channel};
 use tokio::time::{Instant, timeout_at};
 use tonic::{
     Request, Status,
     metadata::{MetadataMap, MetadataValue},
-    transport::Channel,
 };
 
 use crate::{consensus::ProposeError, node::Node};

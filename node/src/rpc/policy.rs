@@ -1,11 +1,11 @@
 //! What an operator changes about a namespace: its policy, its generation.
 
 use futures::FutureExt;
-use kvmesh_client::{Problem, ToWire, convert};
+use kvmesh_client::{Problem, ToWire, channel::Channel, convert};
 use kvmesh_directory::{Command, FeedPosition, Hlc, Namespace, Policy};
 use kvmesh_proto::v1::{self as wire, topology_client::TopologyClient};
 use tokio::time::Instant;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use super::leading::{at_leader, to_leader};
 use crate::{Settings, consensus::ProposeError, node::Node};

@@ -15,6 +15,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use crate::{
     Settings,
@@ -49,7 +50,8 @@ impl Replication for ReplicationService {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let node = Arc::clone(&self.0);
         let tracker = node.tasks.clone();
-        tracker.spawn(take_copies(node, request.into_inner(), answers));
+        let taking = take_copies(node, request.into_inner(), answers);
+        tracker.spawn(taking.in_current_span());
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 

@@ -6,7 +6,9 @@ use kvmesh_directory::{
     command::{BlockChange, Claim},
     state::Entry,
 };
+use kvmesh_process::telemetry::SPANS;
 use tokio::time::Instant;
+use tracing::{Instrument, info_span};
 
 use crate::{consensus::ProposeError, node::Node};
 
@@ -49,7 +51,9 @@ pub(crate) async fn claim(
 ) -> Result<Claimed, ProposeError> {
     let kind = ChangeKind::Claim(claim);
     let changes = vec![BlockChange { name, kind }];
-    let (_, outcomes) = node.consensus.submit(changes, deadline).await?;
+    let committing = node.consensus.submit(changes, deadline);
+    let span = info_span!(target: SPANS, "commit");
+    let (_, outcomes) = committing.instrument(span).await?;
     let entry = node.directory.with(|state| state.entry(&name));
     Ok(match outcomes.first() {
         Some(ChangeOutcome::Accepted) => match entry {

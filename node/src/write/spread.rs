@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use kvmesh_client::Block;
 use kvmesh_directory::{BlockName, Copy, NodeId};
+use kvmesh_process::telemetry::SPANS;
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tracing::{Instrument, debug, info_span};
 
 use crate::{
     Settings,
@@ -32,8 +33,14 @@ pub(crate) async fn spread(
     let timeout = owner_timeout(&node.settings, block.meta.bytes);
     let send = |(owner, address): (NodeId, String)| async move {
         let until = deadline.min(Instant::now() + timeout);
-        let sent = copy_client::send(&node.environment, &address, name, block, until).await;
-        (owner, sent)
+        let span = info_span!(
+            target: SPANS,
+            "copy",
+            otel.kind = "client",
+            kvmesh.node = %owner,
+        );
+        let sending = copy_client::send(&node.environment, &address, name, block, until);
+        (owner, sending.instrument(span).await)
     };
     let mut sending: FuturesUnordered<_> = candidates.by_ref().take(count).map(send).collect();
     let mut copies = Vec::with_capacity(count);

@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use kvmesh_client::{ToWire, block::Block, channel::Channels, channel::TcpConnect};
+use kvmesh_client::{
+    ToWire,
+    block::Block,
+    channel::TcpConnect,
+    channel::{Channel, Channels},
+};
 use kvmesh_directory::{Command, Description, limits::MESSAGE_BYTES_MAX};
 use kvmesh_node::{
     MemberSetting, Settings,
@@ -16,7 +21,7 @@ use kvmesh_proto::v1::{
 };
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 pub(crate) const WIDTH: u32 = 16;
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -24,7 +24,7 @@ async fn served(grace: Duration) -> Served {
     let stop = CancellationToken::new();
     let ended = tokio::spawn(serve(
         Routes::default(),
-        Arc::new(crate::SystemClock),
+        Environment::real("test"),
         incoming,
         stop.clone(),
         grace,
@@ -36,7 +36,7 @@ async fn served(grace: Duration) -> Served {
     }
 }
 
-fn health(served: &Served) -> HealthClient<tonic::transport::Channel> {
+fn health(served: &Served) -> HealthClient<kvmesh_client::channel::Channel> {
     let channels = Channels::new(Arc::new(TcpConnect));
     HealthClient::new(channels.to(&served.address.to_string()).unwrap())
 }

@@ -44,7 +44,7 @@ async fn serve(credentials: Option<Credentials>) -> (String, DropGuard) {
     let stop = CancellationToken::new();
     let served = server::serve(
         Routes::default(),
-        Arc::new(SystemClock),
+        Environment::real("test"),
         accepted,
         stop.clone(),
         Duration::ZERO,

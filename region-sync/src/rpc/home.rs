@@ -10,7 +10,7 @@ use std::{
 
 use kvmesh_client::{
     FromWire, ToWire, WireError,
-    channel::{AddressError, Channels},
+    channel::{AddressError, Channel, Channels},
     convert::required,
 };
 use kvmesh_directory::{
@@ -20,7 +20,7 @@ use kvmesh_proto::v1::{
     self as wire, consensus_client::ConsensusClient, replication_client::ReplicationClient,
 };
 use tokio::time::timeout;
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Status};
 
 /// Why effects are not committed yet.
 #[derive(Debug, thiserror::Error)]

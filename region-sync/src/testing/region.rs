@@ -85,8 +85,8 @@ impl FakeRegion {
         let routes = rpc::routes(&region);
         let stop = region.stop.clone();
         region.tasks.spawn(async move {
-            let clock = Arc::new(kvmesh_process::SystemClock);
-            let serving = server::serve(routes, clock, incoming, stop, Duration::ZERO);
+            let environment = kvmesh_process::Environment::real("test");
+            let serving = server::serve(routes, environment, incoming, stop, Duration::ZERO);
             serving.await.unwrap();
         });
         region

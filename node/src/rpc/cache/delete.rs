@@ -3,7 +3,7 @@
 //! The leader does all of the work, see `leading`.
 
 use futures::FutureExt;
-use kvmesh_client::{Problem, ToWire, convert};
+use kvmesh_client::{Problem, ToWire, channel::Channel, convert};
 use kvmesh_directory::{
     BlockKey, Command, FeedPosition, Namespace,
     command::Deletion,
@@ -11,7 +11,7 @@ use kvmesh_directory::{
 };
 use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
 use tokio::time::Instant;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use super::{chain_of, namespace_of, range_of};
 use crate::{

@@ -14,6 +14,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use tracing::Instrument;
 
 use super::{Frames, chain_of, namespace_of, positions_of, range_of};
 use crate::{Settings, node::Node};
@@ -54,7 +55,8 @@ pub(super) async fn get(
         },
     };
     let behind = !node.reached(&at_least).await;
-    node.tasks.spawn(serving.run(wanted, behind));
+    let serving = serving.run(wanted, behind);
+    node.tasks.spawn(serving.in_current_span());
     Ok(ReceiverStream::new(receiver))
 }
 

@@ -12,6 +12,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
+use tracing::Instrument;
 
 use super::{
     Frames, namespace_of,
@@ -42,12 +43,13 @@ pub(super) fn put(
 ) -> Frames<wire::PutResponse> {
     let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
     let node_of_task = Arc::clone(node);
-    node.tasks.spawn(async move {
+    let serving = async move {
         if let Err(status) = serve(&node_of_task, requests, &answers).await {
             // When the caller is gone there is nobody to tell.
             let _ = answers.send(Err(status)).await;
         }
-    });
+    };
+    node.tasks.spawn(serving.in_current_span());
     ReceiverStream::new(receiver)
 }
 
@@ -143,10 +145,11 @@ impl Call {
                 let (sender, receiver) = mpsc::channel(PIECES_MAX);
                 self.pieces.insert(id, Some(sender));
                 let task = put_block::serve(offered, receiver);
-                self.node.tasks.spawn(async move {
+                let settling = async move {
                     task.await;
                     drop(room);
-                });
+                };
+                self.node.tasks.spawn(settling.in_current_span());
             }
             Err(failure) => {
                 self.pieces.insert(id, None);

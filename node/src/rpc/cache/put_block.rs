@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvmesh_client::{BlockMeta, FromWire, ToWire, WireError, convert::required};
 use kvmesh_directory::{BlockHash, BlockName, Namespace, Part};
+use kvmesh_process::telemetry::SPANS;
 use kvmesh_proto::v1::{self as wire, put_decision::Verdict, put_response::Frame};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Duration, Instant, timeout_at},
 };
+use tracing::{Instrument, info_span};
 
 use super::put::{Answers, turn_wait};
 use crate::{
@@ -126,7 +128,9 @@ async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Bytes>) -> Result<
     let block = receiving
         .finish()
         .map_err(|error| Failure::of_block(&error))?;
-    let acked = write::commit(node, offered.name, block, terms, deadline).await;
+    let span = info_span!(target: SPANS, "store", kvmesh.bytes = offered.meta.bytes);
+    let storing = write::commit(node, offered.name, block, terms, deadline);
+    let acked = storing.instrument(span).await;
     drop(flight);
     if acked.as_ref().is_ok_and(|acked| !acked.existed) {
         node.metrics.put_bytes.increment(offered.meta.bytes);
