@@ -287,5 +287,5 @@ fn connect_lazy(
         let connecting = connector.connect_to(&target, &expected);
         async move { connecting.await.map(TokioIo::new) }
     }));
-    Ok(Channel::new(channel))
+    Ok(Channel::from(channel))
 }

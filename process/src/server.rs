@@ -27,8 +27,6 @@ use tonic_health::ServingStatus;
 use tower::util::MapResponseLayer;
 use tracing::{debug, warn};
 
-use crate::WallClock;
-use crate::access::AccessLayer;
 use crate::{Environment, WallClock, access::AccessLayer};
 pub use cache::CacheService;
 use calls::CallsLayer;

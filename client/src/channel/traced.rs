@@ -22,8 +22,8 @@ pub struct Channel {
     inner: transport::Channel,
 }
 
-impl Channel {
-    pub(super) fn new(inner: transport::Channel) -> Self {
+impl From<transport::Channel> for Channel {
+    fn from(inner: transport::Channel) -> Self {
         Self { inner }
     }
 }

@@ -8,10 +8,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use certs::{Ca, Files, GOOD, Pair};
 use futures::StreamExt;
 use kvmesh_client::{
-    channel::{BoxedIo, Channels, Connect, Incoming, TcpConnect},
+    channel::{BoxedIo, Channel, Channels, Connect, Incoming, TcpConnect},
     tls::{self, Credentials, Expected, Role, TlsConnect},
 };
-use kvmesh_process::{SystemClock, server, tls::incoming};
+use kvmesh_process::{Environment, server, tls::incoming};
 use kvmesh_proto::v1::{ShowRequest, topology_client::TopologyClient};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use tokio_util::{
@@ -21,7 +21,7 @@ use tokio_util::{
 use tonic::{
     Code, Status,
     service::Routes,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -111,7 +111,7 @@ async fn stranger(address: SocketAddr, ca: &Ca, pair: Option<&Pair>) -> Result<(
     };
     let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
     let channel = endpoint.tls_config(config).unwrap().connect_lazy();
-    health(channel).await
+    health(channel.into()).await
 }
 
 #[tokio::test]
