@@ -4,7 +4,7 @@ use tracing::{Span, error_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// Target of the spans of servers; every log filter lets them pass.
-pub(super) const PLACES: &str = "kvmesh_place";
+pub(super) const PLACES: &str = "kvmesh::place";
 
 /// The span in which a server does all that it does: it puts `region` and `instance` on each
 /// line that is logged in it. `instance` is such as `us-east/node-1`.

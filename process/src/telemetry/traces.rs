@@ -30,7 +30,7 @@ use super::TelemetryError;
 use crate::settings::Impossible;
 
 /// Target of the spans that are exported; logs do not show them.
-pub const SPANS: &str = "kvmesh_trace";
+pub const SPANS: &str = "kvmesh::trace";
 /// Share of calls that begin a trace unless settings say otherwise.
 pub const TRACE_RATIO: f64 = 0.01;
 /// Spans that have ended and wait to be sent; further ones are not traced.
