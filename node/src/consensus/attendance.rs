@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_directory::NodeId;
+use kvmesh_directory::{Incarnation, NodeId};
 use tokio::{sync::watch, time::Instant};
 
 use super::attend_words::Report;
@@ -14,6 +14,8 @@ use super::attend_words::Report;
 #[derive(Debug)]
 struct Attendee {
     applied: u64,
+    /// The latest that is known of; silence counts from when it was first seen.
+    incarnation: Incarnation,
     heard: Instant,
     /// The leading (named by its start) that is declaring it dead: no lease meanwhile.
     condemned: Option<Instant>,
@@ -36,11 +38,12 @@ impl Attendance {
     /// Notes a member's report; says whether the leader since `since` may grant it a lease.
     pub(super) fn hear(&self, now: Instant, since: Instant, report: &Report) -> bool {
         let mut attendees = self.attendees();
-        let condemned = attendees
-            .get(&report.node)
-            .and_then(|attendee| attendee.condemned);
+        let known = attendees.get(&report.node);
+        let condemned = known.and_then(|attendee| attendee.condemned);
+        let seen = known.map_or(Incarnation(0), |attendee| attendee.incarnation);
         let attendee = Attendee {
             applied: report.applied,
+            incarnation: report.incarnation.max(seen),
             heard: now,
             condemned,
         };
@@ -74,19 +77,24 @@ impl Attendance {
 
     /// Condemns a node that has been silent for so long: it gets no lease from this leading
     /// any more, so that its death can be committed whatever it reports now. Says whether it is.
+    /// A node that has just begun has not been silent yet.
     pub(super) fn condemn(
         &self,
         now: Instant,
-        node: NodeId,
+        (node, incarnation): (NodeId, Incarnation),
         since: Instant,
         dead_after: Duration,
     ) -> bool {
         let mut attendees = self.attendees();
         let attendee = attendees.entry(node).or_insert(Attendee {
             applied: 0,
-            heard: since,
+            incarnation,
+            heard: now,
             condemned: None,
         });
+        if attendee.incarnation < incarnation {
+            (attendee.incarnation, attendee.heard) = (incarnation, now);
+        }
         let silence = now.saturating_duration_since(attendee.heard.max(since));
         if silence > dead_after {
             attendee.condemned = Some(since);
@@ -104,8 +112,6 @@ impl Attendance {
 
 #[cfg(test)]
 mod tests {
-    use kvmesh_directory::Incarnation;
-
     use super::*;
 
     fn report(node: u64, applied: u64) -> Report {
@@ -120,7 +126,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_condemned_node_gets_no_lease_until_its_death_is_committed() {
-        let (table, node) = (Attendance::default(), NodeId(2));
+        let (table, id) = (Attendance::default(), NodeId(2));
+        let node = (id, Incarnation(1));
         let (start, after) = (Instant::now(), Duration::from_secs(10));
         assert!(table.hear(start, start, &report(2, 5)));
         assert!(!table.condemn(start + after, node, start, after));
@@ -139,8 +146,24 @@ mod tests {
             table.hear(late, late, &report(2, 5)),
             "but for another leading"
         );
-        table.pardon(node);
+        table.pardon(id);
         assert!(table.hear(late, start, &report(2, 5)));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_has_just_begun_is_not_given_up() {
+        let (table, node) = (Attendance::default(), NodeId(2));
+        let (start, after) = (Instant::now(), Duration::from_secs(10));
+        let (first, second) = ((node, Incarnation(1)), (node, Incarnation(2)));
+        // It joins long after the leader came to lead, and has not reported yet.
+        let joins = start + after * 3;
+        assert!(!table.condemn(joins, first, start, after));
+        assert!(!table.condemn(joins + after, first, start, after));
+        assert!(table.condemn(joins + after * 2, first, start, after));
+        table.pardon(node);
+        // It comes back long after its last report.
+        assert!(!table.condemn(joins + after * 4, second, start, after));
+        assert!(table.condemn(joins + after * 6, second, start, after));
     }
 
     #[tokio::test]

@@ -69,7 +69,7 @@ impl Liveness {
         let attendance = &self.desk.attendance;
         for (node, incarnation) in self.alive() {
             let now = Instant::now();
-            if !attendance.condemn(now, node, since, self.dead_after) {
+            if !attendance.condemn(now, (node, incarnation), since, self.dead_after) {
                 continue;
             }
             warn!(%node, "giving up a silent node");
