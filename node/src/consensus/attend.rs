@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, future};
-use kvmesh_directory::command::BlockChange;
+use kvmesh_directory::{NodeId, command::BlockChange};
 use tokio::{
     sync::{mpsc, watch},
     time::{self, Instant, MissedTickBehavior},
@@ -29,6 +29,11 @@ use super::{
 
 /// How long a leader may take to accept the stream.
 const OPEN_MAX: Duration = Duration::from_secs(1);
+/// After so long without a notice a node asks the members that it last knew, one after the
+/// other: whoever was forgotten meanwhile hears of no new leader by itself.
+const ALONE_AFTER: Duration = Duration::from_secs(4);
+/// Between two members that are asked.
+const ASK_AFTER: Duration = Duration::from_millis(250);
 /// Before a stream that ended is opened again, at most.
 const REOPEN_AFTER_MAX: Duration = Duration::from_millis(100);
 /// A stream whose leader is silent for so many report intervals is given up.
@@ -45,6 +50,8 @@ pub(super) struct Attend {
     pub(super) applied: watch::Receiver<u64>,
     pub(super) submissions: mpsc::Receiver<Submission>,
     pub(super) report_interval: Duration,
+    /// When the last notice came.
+    pub(super) heard: Instant,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -62,10 +69,15 @@ impl Attend {
     /// Attends whoever leads, until `stop`.
     pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
-        let mut flights = Flights::default();
-        while let Some(leader) = stop.run_until_cancelled(self.next_leader()).await {
+        let (mut flights, mut asked) = (Flights::default(), 0);
+        while let Some(leader) = stop.run_until_cancelled(self.next(&mut asked)).await {
             if let Some(leader) = leader {
-                let session = self.session(leader.clone(), &mut flights);
+                // Whoever is asked in turn may not be the one that was last known to lead.
+                let known = match asked {
+                    0 => Some(leader.clone()),
+                    _ => self.group.leader(),
+                };
+                let session = self.session(&leader, known, &mut flights);
                 let ended = stop.run_until_cancelled(session).await;
                 debug!(leader = %leader.node, ?ended, "the stream to the leader ended");
             }
@@ -74,11 +86,37 @@ impl Attend {
         }
     }
 
-    /// None when Raft has ended, or leads where this node does not know.
-    async fn next_leader(&self) -> Option<Leader> {
-        let mut metrics = self.group.raft.metrics();
-        let known = metrics.wait_for(|metrics| metrics.current_leader.is_some());
-        leader_of(&*known.await.ok()?)
+    /// Who leads, or after a time without a notice a member that may. None when Raft has
+    /// ended, or leads where this node does not know.
+    async fn next(&self, asked: &mut usize) -> Option<Leader> {
+        let alone = self.heard + ALONE_AFTER;
+        if Instant::now() < alone {
+            *asked = 0;
+            let mut metrics = self.group.raft.metrics();
+            let known = metrics.wait_for(|metrics| metrics.current_leader.is_some());
+            if let Ok(known) = time::timeout_at(alone, known).await {
+                return leader_of(&*known.ok()?);
+            }
+        }
+        time::sleep(ASK_AFTER).await;
+        *asked += 1;
+        // Whoever leads, as far as this node knows, has every other turn.
+        let leader = self.group.leader().filter(|_| *asked % 2 == 1);
+        leader.or_else(|| self.member(*asked / 2))
+    }
+
+    /// One of the other members of the group as this node last knew it, in turn. What the
+    /// directory says is known later, once a leader has said how much is committed.
+    fn member(&self, turn: usize) -> Option<Leader> {
+        let metrics = self.group.raft.metrics();
+        let metrics = metrics.borrow();
+        let nodes = metrics.membership_config.nodes();
+        let others: Vec<_> = nodes.filter(|(id, _)| **id != self.group.node.0).collect();
+        let (node, peer) = others.get(turn.checked_rem(others.len())?)?;
+        Some(Leader {
+            node: NodeId(**node),
+            address: peer.address.clone(),
+        })
     }
 
     async fn open(&self, leader: &Leader) -> Option<Line> {
@@ -109,9 +147,14 @@ impl Attend {
         })
     }
 
-    /// Returns when the leader changes, is silent, or ends the stream.
-    async fn session(&mut self, leader: Leader, flights: &mut Flights) -> Option<()> {
-        let mut line = self.open(&leader).await?;
+    /// Returns when another one leads than is known, the leader is silent, or ends the stream.
+    async fn session(
+        &mut self,
+        leader: &Leader,
+        known: Option<Leader>,
+        flights: &mut Flights,
+    ) -> Option<()> {
+        let mut line = self.open(leader).await?;
         for (sequence, changes) in flights.again(Instant::now()) {
             line.reports.try_send(self.report(sequence, changes)).ok()?;
         }
@@ -126,7 +169,7 @@ impl Attend {
                 notice = line.notices.next() => self.notice(notice?, &mut line, flights)?,
                 changed = metrics.changed() => {
                     changed.ok()?;
-                    if leader_of(&metrics.borrow_and_update()).as_ref() != Some(&leader) {
+                    if leader_of(&metrics.borrow_and_update()) != known {
                         return Some(());
                     }
                 }
@@ -178,8 +221,9 @@ impl Attend {
         line.reports.try_send(report).ok()
     }
 
-    fn notice(&self, notice: Notice, line: &mut Line, flights: &mut Flights) -> Option<()> {
+    fn notice(&mut self, notice: Notice, line: &mut Line, flights: &mut Flights) -> Option<()> {
         line.heard = Instant::now();
+        self.heard = line.heard;
         if notice.not_member {
             // One that never was a member may become one yet.
             if self.admission.is_admitted() {

@@ -122,6 +122,27 @@ async fn a_node_that_was_forgotten_while_it_was_cut_off_ends_and_disturbs_nobody
     assert_eq!(term(&region), before, "no election took place");
 }
 
+/// Whoever does not vote stands for no election, and so asks nobody for a vote; the leader that
+/// it last knew is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_forgotten_while_it_was_cut_off_asks_and_ends() {
+    let mut region = Region::new(3, 3, brisk).await;
+    region.form().await;
+    region.join(4, false).await;
+    let forgotten = region.nodes[3].id;
+    let admission = &region.nodes[3].up().consensus.inner.admission;
+    until("it has begun", || admission.is_admitted()).await;
+    region.nodes[3].stop().await;
+    region.change(leave(forgotten.0, true)).await;
+    let before = region.leader().await;
+    region.nodes[before].stop().await;
+    region.leader().await;
+    region.nodes[3].start().await;
+    let back = &region.nodes[3].up().consensus;
+    until("it has ended", || back.ended().is_some()).await;
+    assert_eq!(back.ended(), Some(Ended::Removed(forgotten)));
+}
+
 /// The dangerous case: what is committed is on the leader and on a voter that then loses its
 /// store; the third voter lags, and asks the second one for its vote.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

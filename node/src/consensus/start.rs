@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use kvmesh_process::Environment;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, warn};
 
@@ -119,6 +122,7 @@ fn spawn(
         applied: applied.clone(),
         submissions,
         report_interval: inner.settings.report_interval,
+        heard: Instant::now(),
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
