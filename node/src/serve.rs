@@ -184,10 +184,11 @@ fn consensus_settings(
     storage: Storage,
 ) -> consensus::Settings {
     let node = NodeId(settings.node);
-    let members = match settings.join.is_empty() {
-        true => settings.members(),
-        // The others are learnt from the log.
-        false => vec![settings.own_member()],
+    let members = match settings.members.is_empty() {
+        false => settings.members(),
+        // It joins, or waits until an operator makes it a member; the others are learnt from
+        // the log.
+        true => vec![settings.own_member()],
     };
     consensus::Settings {
         heartbeat: Settings::millis(settings.raft_heartbeat_ms),

@@ -17,6 +17,14 @@ pub enum Ended {
         "node {0} is no member of the region any more: let it join with a new number and an empty raft_dir"
     )]
     Removed(NodeId),
+    /// It asked to join, and never will as it is.
+    #[error("node {node} cannot join: {why}: mend its settings and start it again")]
+    Refused {
+        /// Who asked.
+        node: NodeId,
+        /// Whom it asked, and what was said.
+        why: String,
+    },
     /// A voter came back without what it had promised.
     #[error(
         "the Raft store of node {0} is not the one it had, and it would vote twice: run `meshctl node leave {0} --forget`, empty its raft_dir and let it join with a new number"

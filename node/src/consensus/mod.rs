@@ -167,6 +167,11 @@ impl Consensus {
         self.inner.ending.why()
     }
 
+    /// This node's part is over before it has begun.
+    pub(crate) fn give_up(&self, why: Ended) {
+        self.inner.ending.end(why);
+    }
+
     /// Commits a command on whichever node leads, and waits until this node has applied it.
     /// A command may be committed twice when its leader is lost on the way.
     ///

@@ -1,5 +1,5 @@
 //! Asks to become a member, on a node whose settings say where: through any member that they
-//! list, until it is one or is refused for good.
+//! list, until it is one. One that is refused for good ends.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use kvmesh_proto::v1::{self as wire, topology_client::TopologyClient};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::{Settings, node::Node};
+use crate::{Settings, consensus::Ended, node::Node};
 
 /// Pauses between two rounds over the members, the first and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -33,11 +33,8 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
                     return;
                 }
                 Asked::Refused(why) => {
-                    error!(
-                        why,
-                        "this node cannot join: mend its settings and start it again"
-                    );
-                    return;
+                    let me = node.me;
+                    return node.consensus.give_up(Ended::Refused { node: me, why });
                 }
                 Asked::Later(why) => warn!(why, "this node has not joined yet"),
             }
