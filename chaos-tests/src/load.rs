@@ -1,4 +1,4 @@
-//! Reads and puts as engines make them, each with a deadline inside of which whatever goes
+//! Reads, puts and lookups as engines make them, each with a deadline inside of which whatever goes
 //! wrong must be hidden.
 
 use std::{
@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, anyhow, bail};
-use kvmesh_client::client::{GetOptions, GetOutcome, Opened, PutOptions, PutResult};
+use anyhow::{Result, anyhow, bail, ensure};
+use kvmesh_client::client::{ChainQuery, GetOptions, GetOutcome, Opened, PutOptions, PutResult};
 use kvmesh_directory::{FeedPosition, namespace::AckLevel};
 use tokio::{
     task::JoinSet,
@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blocks::{Blocks, CHAIN_BLOCKS, Ledger};
 
-/// Of every call.
-const DEADLINE: Duration = Duration::from_secs(30);
-/// Before a read is made again inside of its deadline.
+/// Of every call, when nobody says otherwise.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// Before a read or a lookup is made again inside of its deadline.
 const RETRY_PERIOD: Duration = Duration::from_millis(50);
 const PUT_PERIOD: Duration = Duration::from_millis(400);
 const READ_PERIOD: Duration = Duration::from_millis(50);
+const LOOKUP_PERIOD: Duration = Duration::from_millis(20);
 /// Of failures, and of reasons why reads were made again.
 const TEXTS_KEPT: usize = 20;
 /// Chains that the background puts, at most.
@@ -36,8 +37,11 @@ const BACKGROUND_CHAINS_MAX: u64 = 2_000;
 pub(crate) struct Progress {
     pub(crate) puts: AtomicU64,
     pub(crate) reads: AtomicU64,
-    /// Reads that were made again inside of their deadline.
+    pub(crate) lookups: AtomicU64,
+    /// Reads and lookups that were made again inside of their deadline.
     pub(crate) retries: AtomicU64,
+    /// The longest call since it was last asked for, retries included.
+    slowest_us: AtomicU64,
     /// Why, the first ones.
     reasons: Mutex<Vec<String>>,
     failures: Mutex<Vec<String>>,
@@ -55,13 +59,20 @@ impl Progress {
         bail!("{failed} calls failed, such as:\n{}", failures.join("\n"))
     }
 
+    /// Milliseconds of the longest call since this was last asked.
+    pub(crate) fn take_slowest_ms(&self) -> u64 {
+        self.slowest_us.swap(0, Ordering::Relaxed) / 1_000
+    }
+
     /// Why reads were made again, the first ones.
     pub(crate) fn reasons(&self) -> Vec<String> {
         let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         reasons.clone()
     }
 
-    fn note<T>(&self, result: Result<T>, done: &AtomicU64) -> Option<T> {
+    fn note<T>(&self, begun: Instant, result: Result<T>, done: &AtomicU64) -> Option<T> {
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.slowest_us.fetch_max(took, Ordering::Relaxed);
         match result {
             Ok(value) => {
                 done.fetch_add(1, Ordering::Relaxed);
@@ -83,6 +94,13 @@ fn keep(texts: &Mutex<Vec<String>>, text: String) {
     }
 }
 
+/// What is asked again until it goes well.
+#[derive(Debug, Clone, Copy)]
+enum Ask {
+    Read,
+    LookUp,
+}
+
 /// The namespace in every region, and what was done with it.
 pub(crate) struct Load {
     pub(crate) blocks: Blocks,
@@ -92,14 +110,18 @@ pub(crate) struct Load {
     pub(crate) progress: Progress,
     /// Number of the next chain.
     pub(crate) next: AtomicU64,
+    /// Of every call.
+    pub(crate) deadline: Duration,
 }
 
 impl Load {
     /// Puts a chain and notes it once every block is acknowledged on two nodes.
     pub(crate) async fn put(&self) {
         let chain = self.next.fetch_add(1, Ordering::Relaxed);
+        let begun = Instant::now();
         let put = self.put_chain(chain).await;
-        if self.progress.note(put, &self.progress.puts).is_some() {
+        let noted = self.progress.note(begun, put, &self.progress.puts);
+        if noted.is_some() {
             self.ledger.note(chain);
         }
     }
@@ -107,7 +129,7 @@ impl Load {
     async fn put_chain(&self, chain: u64) -> Result<()> {
         let options = PutOptions {
             ack: Some(AckLevel::Replicated),
-            deadline: Some(DEADLINE),
+            deadline: Some(self.deadline),
         };
         let blocks = self.blocks.to_put(chain);
         let results = self.opened[0].put(&blocks, options).await;
@@ -132,25 +154,37 @@ impl Load {
 
     /// Reads a chain in a region, again until it is whole or the deadline passes.
     pub(crate) async fn read(&self, region: usize, chain: u64) {
-        let read = self.read_chain(region, chain).await;
-        self.progress.note(read, &self.progress.reads);
+        let begun = Instant::now();
+        let read = self.again(Ask::Read, region, chain).await;
+        self.progress.note(begun, read, &self.progress.reads);
     }
 
-    async fn read_chain(&self, region: usize, chain: u64) -> Result<()> {
-        let end = Instant::now() + DEADLINE;
+    /// Looks a chain up in a region, again until it is whole or the deadline passes.
+    pub(crate) async fn look_up(&self, region: usize, chain: u64) {
+        let begun = Instant::now();
+        let found = self.again(Ask::LookUp, region, chain).await;
+        self.progress.note(begun, found, &self.progress.lookups);
+    }
+
+    async fn again(&self, ask: Ask, region: usize, chain: u64) -> Result<()> {
+        let what = format!("{ask:?} of chain {chain} in region {region}");
+        let end = Instant::now() + self.deadline;
         let mut retries = interval(RETRY_PERIOD);
         retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             retries.tick().await;
-            match self.read_once(region, chain, end).await {
+            let answer = match ask {
+                Ask::Read => self.read_once(region, chain, end).await,
+                Ask::LookUp => self.look_up_once(region, chain, end).await,
+            };
+            match answer {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= end => {
-                    bail!("chain {chain} in region {region}: {error:#}")
+                    bail!("{what}: {error:#}")
                 }
                 Err(error) => {
                     self.progress.retries.fetch_add(1, Ordering::Relaxed);
-                    let reason = format!("chain {chain} in region {region}: {error:#}");
-                    keep(&self.progress.reasons, reason);
+                    keep(&self.progress.reasons, format!("{what}: {error:#}"));
                 }
             }
         }
@@ -168,6 +202,18 @@ impl Load {
             bail!("ended with {:?}", fetched.summary);
         }
         self.blocks.check(chain, &fetched.blocks)
+    }
+
+    async fn look_up_once(&self, region: usize, chain: u64, end: Instant) -> Result<()> {
+        let query = ChainQuery::from(self.blocks.chain(chain)?);
+        let left = end.saturating_duration_since(Instant::now());
+        let answer = self.opened[region].lookup(&[query], left).await?;
+        let found = answer.matches.first().map_or(0, |it| it.local_blocks);
+        ensure!(
+            found == CHAIN_BLOCKS,
+            "{found} of {CHAIN_BLOCKS} blocks are known"
+        );
+        Ok(())
     }
 }
 
@@ -189,6 +235,15 @@ impl Background {
             tasks.spawn(read(Arc::clone(load), region, stop.clone()));
         }
         Self { stop, tasks }
+    }
+
+    /// Looks up through every door, besides.
+    pub(crate) fn looking_up(mut self, load: &Arc<Load>) -> Self {
+        for region in 0..load.opened.len() {
+            let stop = self.stop.clone();
+            self.tasks.spawn(look_up(Arc::clone(load), region, stop));
+        }
+        self
     }
 
     /// Ends after the calls that are under way.
@@ -218,6 +273,17 @@ async fn read(load: Arc<Load>, region: usize, stop: CancellationToken) {
         ticks.tick().await;
         if let Some(chain) = load.ledger.any() {
             load.read(region, chain).await;
+        }
+    }
+}
+
+async fn look_up(load: Arc<Load>, region: usize, stop: CancellationToken) {
+    let mut ticks = interval(LOOKUP_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !stop.is_cancelled() {
+        ticks.tick().await;
+        if let Some(chain) = load.ledger.any() {
+            load.look_up(region, chain).await;
         }
     }
 }

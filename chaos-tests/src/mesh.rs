@@ -1,7 +1,7 @@
 //! A mesh of real processes on loopback: a region of three nodes and two of one, each
 //! with a gateway and a region-sync.
 
-mod ports;
+pub(crate) mod ports;
 mod settings;
 
 use std::{path::Path, sync::Arc, time::Duration};

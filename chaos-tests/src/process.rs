@@ -1,4 +1,4 @@
-//! One real process: started, killed with SIGKILL, started again.
+//! One real process: started, ended with SIGTERM or SIGKILL, started again.
 
 use std::{
     fs::{self, File},
@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::poll;
 
 const START_BOUND: Duration = Duration::from_secs(30);
+/// Of what a process logged, the end that is shown.
+const WORDS_BYTES: usize = 600;
 
 /// A program with its settings. Ends with SIGKILL when it is dropped.
 pub struct Process {
@@ -50,6 +52,22 @@ impl Process {
     /// # Errors
     /// When it cannot be started, ends at once, or does not listen in time.
     pub async fn start(&mut self) -> Result<()> {
+        let said = self.spawn()?;
+        let what = format!("starting {}", self.name);
+        poll::until(&what, START_BOUND, async || {
+            let said = fs::read_to_string(&said)?;
+            ensure!(said.contains("listening "), "it does not listen yet");
+            Ok(())
+        })
+        .await?;
+        self.check()
+    }
+
+    /// Starts it, and does not wait. Returns the file that gets its standard output.
+    ///
+    /// # Errors
+    /// When it runs, or cannot be started.
+    pub(crate) fn spawn(&mut self) -> Result<PathBuf> {
         ensure!(self.child.is_none(), "{} runs already", self.name);
         let said = self.config.with_extension("out");
         let log = self.config.with_extension("log");
@@ -63,14 +81,45 @@ impl Process {
             .spawn();
         let child = child.with_context(|| format!("{} cannot be started", self.name))?;
         self.child = Some(child);
-        let what = format!("starting {}", self.name);
-        poll::until(&what, START_BOUND, async || {
-            let said = fs::read_to_string(&said)?;
-            ensure!(said.contains("listening "), "it does not listen yet");
-            Ok(())
-        })
-        .await?;
-        self.check()
+        Ok(said)
+    }
+
+    /// Waits until it has ended by itself. Returns its exit code and the end of its log.
+    ///
+    /// # Errors
+    /// When it does not end in time, or by a signal.
+    pub(crate) async fn ended(&mut self, bound: Duration) -> Result<(i32, String)> {
+        let what = format!("the end of {}", self.name);
+        let child = self.child.as_mut().context("it does not run")?;
+        let status = poll::until(&what, bound, async || {
+            child.try_wait()?.context("it still runs")
+        });
+        let status = status.await?;
+        self.child = None;
+        let code = status.code();
+        let code = code.with_context(|| format!("{} ended with {status}", self.name))?;
+        Ok((code, self.last_words()?))
+    }
+
+    /// Ends it with SIGTERM and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not run, does not end in time, or not with exit code 0.
+    pub(crate) async fn terminate(&mut self, bound: Duration) -> Result<()> {
+        self.check()?;
+        let id = self.child.as_ref().context("it runs")?.id();
+        let kill = format!("kill -TERM {id}");
+        let told = Command::new("sh").args(["-c", &kill]).status()?;
+        ensure!(told.success(), "{} cannot be told to end", self.name);
+        let (code, words) = self.ended(bound).await?;
+        ensure!(code == 0, "{} ended with {code}: {words}", self.name);
+        Ok(())
+    }
+
+    fn last_words(&self) -> Result<String> {
+        let log = fs::read(self.config.with_extension("log"))?;
+        let from = log.len().saturating_sub(WORDS_BYTES);
+        Ok(String::from_utf8_lossy(&log[from..]).into_owned())
     }
 
     /// Whether it still runs.

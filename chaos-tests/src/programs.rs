@@ -8,9 +8,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-const PACKAGES: [&str; 3] = ["kvmesh-node", "kvmesh-gateway", "kvmesh-region-sync"];
+const PACKAGES: [&str; 4] = [
+    "kvmesh-node",
+    "kvmesh-gateway",
+    "kvmesh-region-sync",
+    "meshctl",
+];
 
-/// The folder that has all three programs.
+/// The folder that has all programs.
 pub(crate) fn folder() -> Result<PathBuf> {
     let own = env::current_exe().context("the path of this program is not known")?;
     // Tests are in `deps`, one folder down.

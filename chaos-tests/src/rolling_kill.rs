@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub use self::report::{Kill, Report};
 use crate::{
     blocks::{self, Blocks, CHAIN_BLOCKS, Ledger},
-    load::{Background, Load, Progress},
+    load::{Background, DEADLINE, Load, Progress},
     mesh::{Mesh, REGIONS},
     poll,
 };
@@ -103,6 +103,7 @@ async fn open(mesh: &Mesh, plan: Plan) -> Result<Load> {
         ledger: Ledger::default(),
         progress: Progress::default(),
         next: 0.into(),
+        deadline: DEADLINE,
     })
 }
 

@@ -24,6 +24,10 @@ pub(crate) struct Seen {
     pub(crate) under_replicated: u64,
     /// Blocks in the region's directory.
     pub(crate) blocks: u64,
+    /// Members that are to vote.
+    pub(crate) voters: Vec<u64>,
+    /// Blocks are not all where the ring has them.
+    pub(crate) moving: bool,
 }
 
 fn request<T>(message: T, bound: Duration) -> Request<T> {
@@ -56,7 +60,11 @@ pub(crate) async fn see(channels: &Channels, node: &str) -> Result<Seen> {
         let node = status.member.as_ref().map_or(0, |member| member.node);
         (node, status.incarnation, status.state() == NodeState::Alive)
     });
+    let members = shown.nodes.iter().filter_map(|it| it.member.as_ref());
+    let voters = members.filter(|member| member.voter);
     Ok(Seen {
+        voters: voters.map(|member| member.node).collect(),
+        moving: shown.moving,
         applied: shown.position.map_or(0, |position| position.index),
         nodes: nodes.collect(),
         under_replicated: stats.under_replicated,

@@ -10,7 +10,7 @@ const LAST: u16 = 31_999;
 const TRIES: usize = 10_000;
 
 /// So many addresses, all different, on which nobody listens now.
-pub(super) fn free(count: usize) -> Result<Vec<String>> {
+pub(crate) fn free(count: usize) -> Result<Vec<String>> {
     let mut held = Vec::new();
     for _ in 0..TRIES {
         if held.len() == count {
