@@ -178,6 +178,7 @@ impl Call {
     }
 
     async fn piece(&mut self, id: u64, data: Bytes) -> Result<(), Problem> {
+        self.gateway.meters.put_received(data.len() as u64);
         if self.refused.contains(&id) {
             return Ok(());
         }

@@ -23,22 +23,9 @@ pub(crate) async fn locate(
     query: &Query,
     epoch: u64,
 ) -> Result<Located, Problem> {
-    if epoch > gateway.views.ring().epoch().0 {
-        let wait = Duration::from_millis(gateway.settings.epoch_wait_ms);
-        let until = Instant::now() + wait;
-        if !gateway.views.epoch(|current| current >= epoch, until).await {
-            let what = format!("this gateway has not heard of ring epoch {epoch} yet: ask again");
-            return Err(Problem::unavailable(what));
-        }
-    }
+    current_epoch(gateway, epoch).await?;
     let ring = gateway.views.ring();
     let current = ring.epoch();
-    if epoch != 0 && epoch != current.0 {
-        return Err(Problem::StaleEpoch {
-            current: current.0,
-            named: epoch,
-        });
-    }
     let replicas = namespace.policy.replicas as usize;
     Ok(gateway.views.local.with(|state| {
         let nodes = state.topology().members.clone();
@@ -65,4 +52,24 @@ pub(crate) async fn locate(
             blocks,
         }
     }))
+}
+
+/// Refuses a call that goes by another ring than that of the current epoch; one that is ahead
+/// is waited for. 0: whatever is current.
+pub(crate) async fn current_epoch(gateway: &Gateway, epoch: u64) -> Result<(), Problem> {
+    if epoch > gateway.views.ring().epoch().0 {
+        let wait = Duration::from_millis(gateway.settings.epoch_wait_ms);
+        let until = Instant::now() + wait;
+        if !gateway.views.epoch(|current| current >= epoch, until).await {
+            let what = format!("this gateway has not heard of ring epoch {epoch} yet: ask again");
+            return Err(Problem::unavailable(what));
+        }
+    }
+    match gateway.views.ring().epoch().0 {
+        current if epoch != 0 && epoch != current => Err(Problem::StaleEpoch {
+            current,
+            named: epoch,
+        }),
+        _ => Ok(()),
+    }
 }

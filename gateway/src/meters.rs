@@ -117,6 +117,12 @@ impl Meters {
             .increment(bytes);
     }
 
+    /// A piece of a put came from a client, wanted or not.
+    pub(crate) fn put_received(&self, bytes: u64) {
+        counter!("kvmesh_gateway_put_received_bytes_total", "instance" => self.instance())
+            .increment(bytes);
+    }
+
     /// Hashes were looked up.
     pub(crate) fn looked_up(&self, hashes: u64) {
         counter!("kvmesh_gateway_lookup_hashes_total", "instance" => self.instance())

@@ -320,6 +320,8 @@ async fn try_owner(
                     progress.perhaps |= given || existed;
                     return failed(attempt, failure);
                 }
+                // The owner lives, and its patience begins anew.
+                Ok(Ok(Answer::Wait)) => {}
                 Ok(Ok(Answer::Send)) => {
                     if let (false, Some((replies, id))) = (progress.wanted, replies) {
                         let _ = timeout_at(until, replies.send((id, Reply::Send))).await;

@@ -88,7 +88,7 @@ const TABLE: &[Row] = &[
     row(
         Role::Node,
         "Replication",
-        &["Copy", "Offer", "Push"],
+        &["Copy", "Confirm", "Offer", "Push"],
         &[NODE],
     ),
     row(Role::Node, "Replication", &["ApplyRemote"], &[REGION_SYNC]),

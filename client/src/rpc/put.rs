@@ -63,6 +63,7 @@ impl PutCall {
             ring_epoch: 0,
             deadline_ms: if self.open.overrides { millis(left) } else { 0 },
             fill: false,
+            waits: false,
         };
         let first = wire::PutRequest {
             frame: Some(put_request::Frame::Open(open)),
@@ -142,7 +143,8 @@ fn read_decision(raw: wire::PutDecision) -> Result<PutAnswer, WireError> {
             retry_after: Some(Duration::from_millis(raw.retry_after_ms.into()))
                 .filter(|after| !after.is_zero()),
         })),
-        Ok(Verdict::Unspecified) => Err(WireError::Missing("verdict")),
+        // Only those who say that they wait are told to.
+        Ok(Verdict::Unspecified | Verdict::Wait) => Err(WireError::Missing("verdict")),
         Err(why) => Err(WireError::field("verdict", why)),
     }
 }

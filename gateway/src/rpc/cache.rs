@@ -181,6 +181,7 @@ impl Rpc {
             return Err(Problem::invalid("open.fill", why));
         }
         gateway.views.fresh()?;
+        locate::current_epoch(&gateway, open.ring_epoch).await?;
         let namespace = Arc::new(decode::namespace_of(&gateway, open.namespace_id)?);
         let put = intake::Open {
             level: decode::level(open.ack, &namespace)?,

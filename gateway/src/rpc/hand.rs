@@ -49,6 +49,8 @@ pub(crate) enum Failure {
 /// What an owner says.
 #[derive(Debug)]
 pub(crate) enum Answer {
+    /// Another put of the block is under way there.
+    Wait,
     Send,
     Have,
     Refused(Refused),
@@ -86,6 +88,7 @@ impl Hand<'_> {
             ring_epoch: self.epoch.0,
             deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
             fill: self.order.fill,
+            waits: true,
         };
         let offer = wire::PutOffer {
             id: ID,
@@ -151,6 +154,7 @@ fn ended_early() -> Failure {
 
 fn read_decision(decision: wire::PutDecision) -> Result<Answer, WireError> {
     match Verdict::try_from(decision.verdict) {
+        Ok(Verdict::Wait) => Ok(Answer::Wait),
         Ok(Verdict::Send) => Ok(Answer::Send),
         Ok(Verdict::Have) => Ok(Answer::Have),
         Ok(Verdict::Refused) => Ok(Answer::Refused(Refused {

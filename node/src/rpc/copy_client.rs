@@ -67,6 +67,30 @@ pub(crate) async fn send(
     }
 }
 
+/// Asks the node at an address whether it has a copy; what it has it keeps for longer.
+pub(crate) async fn confirm(
+    environment: &Environment,
+    address: &str,
+    name: BlockName,
+    copy: Copy,
+    until: Instant,
+) -> Result<bool, CopyError> {
+    let channel = environment.channels.to(address)?;
+    let mut client = ReplicationClient::new(channel);
+    let listed = wire::ListedCopy {
+        name: Some(name.to_wire()),
+        copy: Some(copy.to_wire()),
+    };
+    let request = wire::ConfirmRequest {
+        copies: vec![listed],
+    };
+    match timeout_at(until, client.confirm(request)).await {
+        Err(_) => Err(CopyError::OutOfTime),
+        Ok(Err(status)) => Err(CopyError::Call(Box::new(status))),
+        Ok(Ok(answer)) => Ok(answer.into_inner().missing.is_empty()),
+    }
+}
+
 fn frames(name: BlockName, block: Arc<Block>) -> impl Iterator<Item = wire::CopyRequest> {
     (0..block.pieces.len()).map(move |index| wire::CopyRequest {
         id: 1,

@@ -22,6 +22,7 @@ use crate::{
     consensus::ProposeError,
     node::Node,
     receive::Receiving,
+    store::CopyKey,
     write::{Failure, Reason},
 };
 
@@ -29,6 +30,8 @@ use crate::{
 const OPEN_MAX: usize = 64;
 /// Answers that wait to be sent.
 const ANSWERS_MAX: usize = 64;
+/// Copies that one call asks about.
+const CONFIRM_MAX: usize = 4_096;
 /// How long a copy waits for room.
 const ROOM_WAIT: Duration = Duration::from_millis(250);
 /// A call that is silent for so long is ended.
@@ -53,6 +56,13 @@ impl Replication for ReplicationService {
         let taking = take_copies(node, request.into_inner(), answers);
         tracker.spawn(taking.in_current_span());
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<wire::ConfirmRequest>,
+    ) -> Result<Response<wire::ConfirmResponse>, Status> {
+        Ok(Response::new(confirm(&self.0, request.into_inner())?))
     }
 
     async fn apply_remote(
@@ -86,6 +96,38 @@ impl Replication for ReplicationService {
     ) -> Result<Response<Self::PushStream>, Status> {
         super::not_built("Push")
     }
+}
+
+/// Says which of the copies are not here, and renews the others.
+fn confirm(node: &Node, request: wire::ConfirmRequest) -> Result<wire::ConfirmResponse, Problem> {
+    if request.copies.len() > CONFIRM_MAX {
+        let got = request.copies.len();
+        let why = format!("{got} copies, the limit is {CONFIRM_MAX}");
+        return Err(Problem::invalid("copies", why));
+    }
+    // Who was cut off does not know what was deleted meanwhile.
+    if !node.consensus.lease_valid() {
+        let why = "this node has not heard from its leader for a while: ask again";
+        return Err(Problem::unavailable(why));
+    }
+    let mut missing = Vec::new();
+    for (place, listed) in request.copies.into_iter().enumerate() {
+        let key = CopyKey {
+            name: required("copies.name", listed.name)?,
+            copy: required("copies.copy", listed.copy)?,
+        };
+        if node.store.holds(key) {
+            node.store.put_again(key);
+            node.store.touch(&[key]);
+        } else {
+            // A copy that the directory does not list here (any more) heals by itself.
+            if node.listed(&key.name).is_some_and(|(_, own)| own == key) {
+                node.stale_claim(key);
+            }
+            missing.push(u32::try_from(place).unwrap_or(u32::MAX));
+        }
+    }
+    Ok(wire::ConfirmResponse { missing })
 }
 
 /// A block of which not all pieces have come.

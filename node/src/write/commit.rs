@@ -7,7 +7,8 @@ use kvmesh_directory::{BlockName, Copy};
 use tokio::time::Instant;
 
 use super::{
-    Acked, Claimed, Failure, Reason, Terms, claim, claim_of, decide::complete_or_take_back, spread,
+    Acked, Claimed, Failure, Reason, Terms, claim, claim_of, confirm,
+    decide::complete_or_take_back, spread,
 };
 use crate::{node::Node, store::CopyKey};
 
@@ -75,7 +76,12 @@ async fn committed(
             let entry = complete_or_take_back(node, name, entry, terms, &copies, deadline).await?;
             Ok(terms.acked(&entry, position()?, false))
         }
-        Claimed::Conflict(Some(first)) if first.holders.len() >= needed => {
+        Claimed::Conflict(Some(first))
+            if confirm::holders(node, name, &first, needed, deadline)
+                .await
+                .len()
+                >= needed =>
+        {
             node.store.remove(CopyKey { name, copy: own }).await;
             Ok(terms.acked(&first, position()?, true))
         }

@@ -1,19 +1,22 @@
 //! Whether an offered block is wanted.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kvmesh_client::BlockMeta;
 use kvmesh_directory::{BlockName, Copy, NodeId, state::Entry};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Acked, Claimed, Failure, Flight, Reason, Terms, claim, claim::take_back, spread};
+use super::{
+    Acked, Claimed, Failure, Flight, Reason, Terms, claim, claim::take_back, confirm, spread,
+};
 use crate::{
     node::Node,
     store::{CopyKey, Lookup},
 };
 
-/// A second writer waits at most so long for the first one, and then goes on by itself.
-const JOIN_WAIT: Duration = Duration::from_secs(2);
+/// A second writer waits for the first one until that has not got on for so long, and then
+/// goes on by itself. The first one's client may be sending other blocks meanwhile.
+const JOIN_WAIT: Duration = Duration::from_secs(10);
 
 /// What is to be done about an offer.
 pub(crate) enum Decision {
@@ -33,11 +36,11 @@ pub(crate) async fn decide(
     terms: &Terms,
     deadline: Instant,
 ) -> Result<Decision, Failure> {
-    let patience = deadline.min(Instant::now() + JOIN_WAIT);
     let flight = loop {
         match node.flights.begin(name) {
             Ok(flight) => break Some(flight),
             Err(mut busy) => {
+                let patience = deadline.min(Instant::now() + JOIN_WAIT);
                 if timeout_at(patience, busy.changed()).await.is_err() {
                     break None;
                 }
@@ -65,16 +68,20 @@ async fn standing(
         return Ok(None);
     }
     node.store.put_again(key);
-    let entry = complete(node, name, entry, terms, deadline).await?;
+    node.store.touch(&[key]);
+    let holders = confirm::holders(node, name, &entry, terms.needed(), deadline).await;
+    let entry = complete(node, name, entry, &holders, terms, deadline).await?;
     let position = node.position().map_err(Failure::Unknown)?;
     Ok(Some(terms.acked(&entry, position, true)))
 }
 
-/// Makes the copies that a present block lacks for the level asked for.
+/// Makes the copies that a present block lacks for the level asked for; `sure` are the
+/// holders that surely have it.
 pub(super) async fn complete(
     node: &Node,
     name: BlockName,
     mut entry: Entry,
+    sure: &BTreeSet<NodeId>,
     terms: &Terms,
     deadline: Instant,
 ) -> Result<Entry, Failure> {
@@ -83,8 +90,9 @@ pub(super) async fn complete(
         let message = format!("{have} of {needed} owners have the block: the others do not answer");
         Failure::later(Reason::Unavailable, message)
     };
-    while entry.holders.len() < terms.needed() {
-        let have = entry.holders.len();
+    let mut sure = sure.clone();
+    while sure.len() < terms.needed() {
+        let have = sure.len();
         let block = match own_copy(node, name, &entry) {
             Some(key) => node.store.read(key).await,
             None => Lookup::Miss,
@@ -92,7 +100,6 @@ pub(super) async fn complete(
         let Lookup::Hit(block) = block else {
             return Err(too_few(have));
         };
-        let holders: Vec<NodeId> = entry.holders.iter().map(|copy| copy.node).collect();
         let block = Arc::new(kvmesh_client::Block {
             meta: BlockMeta {
                 put_hlc: entry.put_hlc,
@@ -100,17 +107,28 @@ pub(super) async fn complete(
             },
             pieces: block.pieces.clone(),
         });
+        // One that is listed and did not confirm has it, or its copy is not to be had now.
+        let mut except: Vec<NodeId> = entry.holders.iter().map(|copy| copy.node).collect();
+        except.extend(&sure);
         let missing = terms.needed() - have;
-        let copies = spread(node, name, &block, missing, &holders, deadline).await;
+        let copies = spread(node, name, &block, missing, &except, deadline).await;
         if copies.is_empty() {
             return Err(too_few(have));
         }
+        let took: Vec<NodeId> = copies.iter().map(|copy| copy.node).collect();
         let claim = super::claim_of(&block.meta, terms.replicas, copies);
         match claim::claim(node, name, claim, deadline)
             .await
             .map_err(Failure::of_claim)?
         {
-            Claimed::Present(now) if now.holders.len() > have => entry = now,
+            Claimed::Present(now) => {
+                let listed = |node: &NodeId| now.holders.iter().any(|copy| copy.node == *node);
+                sure.extend(took.iter().filter(|node| listed(node)));
+                if sure.len() == have {
+                    return Err(too_few(have));
+                }
+                entry = now;
+            }
             Claimed::Overtaken => {
                 return Err(Failure::later(
                     Reason::Overtaken,
@@ -138,7 +156,9 @@ pub(super) async fn complete_or_take_back(
     copies: &[Copy],
     deadline: Instant,
 ) -> Result<Entry, Failure> {
-    match complete(node, name, entry, terms, deadline).await {
+    // They were committed a moment ago, these among them.
+    let sure = entry.holders.iter().map(|copy| copy.node).collect();
+    match complete(node, name, entry, &sure, terms, deadline).await {
         Err(refused @ Failure::Refused { .. }) => {
             // The deadline may be over; without an answer the outcome would be unknown.
             let until = deadline.max(Instant::now() + Duration::from_secs(1));

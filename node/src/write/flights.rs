@@ -1,4 +1,5 @@
-//! Which names are being put on this node right now: one writer at a time, others join.
+//! Which names are being put on this node right now: one writer at a time, others join and
+//! see whether it gets on.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,8 @@ impl Flights {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The right to put a name, or what to wait on: it closes when the other writer is done.
+    /// The right to put a name, or what to wait on: it changes when the other writer gets on,
+    /// and closes when that is done.
     pub(crate) fn begin(self: &Arc<Self>, name: BlockName) -> Result<Flight, watch::Receiver<()>> {
         let mut open = self.open();
         if let Some(busy) = open.get(&name) {
@@ -42,6 +44,15 @@ impl Flights {
     /// Whether a name is being put.
     pub(crate) fn contains(&self, name: &BlockName) -> bool {
         self.open().contains_key(name)
+    }
+}
+
+impl Flight {
+    /// Tells those who joined that it gets on.
+    pub(crate) fn gets_on(&self) {
+        if let Some(flight) = self.flights.open().get(&self.name) {
+            flight.send_replace(());
+        }
     }
 }
 
@@ -68,6 +79,8 @@ mod tests {
         let first = flights.begin(name).unwrap();
         let mut busy = flights.begin(name).unwrap_err();
         assert!(flights.contains(&name));
+        first.gets_on();
+        assert!(busy.changed().await.is_ok());
         drop(first);
         assert!(busy.changed().await.is_err());
         assert!(flights.begin(name).is_ok());

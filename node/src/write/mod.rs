@@ -8,6 +8,7 @@
 
 mod claim;
 mod commit;
+mod confirm;
 mod decide;
 mod flights;
 mod spread;
@@ -47,6 +48,8 @@ pub(crate) struct Terms {
     pub(crate) deadline: Duration,
     /// The block keeps its `put_hlc`.
     pub(crate) fill: bool,
+    /// The caller understands that it is to wait.
+    pub(crate) waits: bool,
 }
 
 impl Terms {
@@ -65,6 +68,7 @@ impl Terms {
             epoch,
             deadline,
             fill,
+            waits: false,
         }
     }
 

@@ -13,3 +13,4 @@ mod put_test;
 mod region_test;
 mod repair_test;
 mod ttl_test;
+mod writers_test;

@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 pub(crate) const WIDTH: u32 = 16;
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Region {
     pub(crate) settings: Vec<Settings>,
@@ -307,6 +307,7 @@ impl Region {
             ring_epoch: self.epoch,
             deadline_ms: 5_000,
             fill: false,
+            waits: false,
         }
     }
 

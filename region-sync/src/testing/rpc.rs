@@ -182,6 +182,10 @@ impl Replication for Service {
         Err(Status::unimplemented("fake"))
     }
 
+    async fn confirm(&self, _: Request<wire::ConfirmRequest>) -> Answer<wire::ConfirmResponse> {
+        Err(Status::unimplemented("fake"))
+    }
+
     async fn offer(&self, _: Request<wire::OfferRequest>) -> Answer<wire::OfferResponse> {
         Err(Status::unimplemented("fake"))
     }

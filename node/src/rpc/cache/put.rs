@@ -111,7 +111,10 @@ async fn terms(node: &Node, open: &wire::PutOpen) -> Result<Terms, Problem> {
         named => u64::from(named),
     });
     let epoch = RingEpoch(open.ring_epoch);
-    let terms = Terms::new(&namespace, ack, epoch, deadline, open.fill);
+    let terms = Terms {
+        waits: open.waits,
+        ..Terms::new(&namespace, ack, epoch, deadline, open.fill)
+    };
     if terms.ack == AckLevel::Durable {
         return Err(Problem::Unimplemented("ack DURABLE".to_owned()));
     }

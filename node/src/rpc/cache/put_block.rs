@@ -9,7 +9,7 @@ use kvmesh_process::telemetry::SPANS;
 use kvmesh_proto::v1::{self as wire, put_decision::Verdict, put_response::Frame};
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::{Duration, Instant, timeout_at},
+    time::{Duration, Instant, sleep, timeout_at},
 };
 use tracing::{Instrument, info_span};
 
@@ -22,6 +22,9 @@ use crate::{
 
 /// A caller that does not read its answers for so long gets none.
 const READ_WAIT: Duration = Duration::from_secs(30);
+
+/// A caller whose block waits for another put is told so this often.
+const WAIT_EVERY: Duration = Duration::from_millis(500);
 
 /// A block that was offered and can be.
 pub(super) struct Offered {
@@ -86,7 +89,7 @@ pub(super) async fn serve(offered: Offered, pieces: mpsc::Receiver<Bytes>) {
 async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Bytes>) -> Result<Acked, Failure> {
     let Offered { node, terms, .. } = offered;
     let deadline = write::due(terms);
-    let flight = match write::decide(node, offered.name, terms, deadline).await? {
+    let flight = match decided(offered, deadline).await? {
         Decision::Have(acked) => {
             decision(&offered.answers, offered.id, Verdict::Have).await;
             return Ok(acked);
@@ -115,6 +118,9 @@ async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Bytes>) -> Result<
             Ok(Some(piece)) => {
                 let pushed = receiving.push(&piece);
                 pushed.map_err(|error| Failure::of_block(&error))?;
+                if let Some(flight) = &flight {
+                    flight.gets_on();
+                }
             }
             // The stream ended: `finish` says what is missing.
             Ok(None) => break,
@@ -136,6 +142,25 @@ async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Bytes>) -> Result<
         node.metrics.put_bytes.increment(offered.meta.bytes);
     }
     acked
+}
+
+/// Decides; a caller that understands it is told again and again that this takes time.
+async fn decided(offered: &Offered, deadline: Instant) -> Result<Decision, Failure> {
+    let Offered { node, terms, .. } = offered;
+    let deciding = write::decide(node, offered.name, terms, deadline);
+    tokio::pin!(deciding);
+    loop {
+        tokio::select! {
+            decided = &mut deciding => return decided,
+            () = offered.answers.closed() => {
+                let message = "the caller has gone";
+                return Err(Failure::later(Reason::Truncated, message));
+            }
+            () = sleep(WAIT_EVERY), if terms.waits => {
+                decision(&offered.answers, offered.id, Verdict::Wait).await;
+            }
+        }
+    }
 }
 
 async fn decision(answers: &Answers, id: u64, verdict: Verdict) {
