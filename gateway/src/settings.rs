@@ -22,6 +22,9 @@ use crate::templates::{self, Template};
 pub struct Settings {
     /// Name of the region that this gateway is the front door of.
     pub region: String,
+    /// Name among those of its role in the region, in logs, metrics and traces; empty: the
+    /// host's and the port that it listens on.
+    pub name: String,
     /// `host:port` for gRPC; port 0 takes a free one.
     pub listen: SocketAddr,
     /// `host:port` for Prometheus.
@@ -75,6 +78,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             region: String::new(),
+            name: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
             metrics_beyond_loopback: false,
@@ -127,6 +131,7 @@ impl Settings {
 impl Check for Settings {
     fn check(&self) -> Result<(), Impossible> {
         self.region_id()?;
+        possible::name("name", &self.name)?;
         possible::Listeners {
             listen: self.listen,
             metrics_listen: self.metrics_listen,
@@ -160,8 +165,12 @@ impl ProgramSettings for Settings {
         Some(self.metrics_listen)
     }
 
+    fn listening(&mut self, taken: SocketAddr) {
+        self.listen = taken;
+    }
+
     fn instance(&self) -> String {
-        format!("{}/gateway", self.region)
+        possible::instance(&self.region, "gateway", &self.name, self.listen)
     }
 
     fn tls(&self) -> &TlsSettings {

@@ -182,6 +182,14 @@ const fn variant(
     }
 }
 
+/// Every service and method that somebody may call somewhere; some come twice.
+pub(crate) fn methods() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TABLE.iter().flat_map(|row| {
+        let methods = row.methods.iter();
+        methods.map(|method| (row.service, *method))
+    })
+}
+
 /// Both ends of the connection that a call came by, where they are known.
 pub fn link_of<T>(request: &Request<T>) -> Option<&Link> {
     request.extensions().get::<Option<Link>>()?.as_ref()

@@ -128,6 +128,7 @@ fn telemetry<S: ProgramSettings>(
     program: &str,
     settings: &S,
 ) -> Result<Option<Traces>, TelemetryError> {
+    telemetry::own_place(&settings.instance());
     let traces = settings.traces();
     if traces.endpoint.is_empty() {
         telemetry::logs(settings.log())?;

@@ -6,6 +6,8 @@
 mod cache;
 mod calls;
 mod connection;
+mod meters;
+mod started;
 
 use std::{
     io,
@@ -31,6 +33,7 @@ use crate::{Environment, WallClock, access::AccessLayer};
 pub use cache::CacheService;
 use calls::CallsLayer;
 use connection::Connection;
+use meters::Connections;
 
 /// Connections of one server; one more is closed at once, so that its caller tries elsewhere.
 pub const CONNECTIONS_MAX: usize = 4_096;
@@ -102,6 +105,8 @@ pub async fn serve(
         .add_service(reflection)
         .prepare();
 
+    started::started(&environment);
+    let connections = Connections::new(&environment.instance);
     let clock = Arc::clone(&environment.clock);
     let over = CancellationToken::new();
     let _close_at_return = over.clone().drop_guard();
@@ -119,7 +124,7 @@ pub async fn serve(
         .layer(AccessLayer)
         .add_routes(routes)
         .serve_with_incoming_shutdown(
-            bounded(incoming, CONNECTIONS_MAX, over),
+            bounded(incoming, CONNECTIONS_MAX, connections, over),
             stop.clone().cancelled_owned(),
         );
     let grace_over = async {
@@ -148,7 +153,12 @@ fn dated(mut answer: http::Response<Body>, clock: &dyn WallClock) -> http::Respo
 }
 
 /// Drops connections over the bound; ends those under it once `over` is cancelled.
-fn bounded(incoming: Incoming, connections_max: usize, over: CancellationToken) -> Incoming {
+fn bounded(
+    incoming: Incoming,
+    connections_max: usize,
+    meters: Connections,
+    over: CancellationToken,
+) -> Incoming {
     let room = Arc::new(Semaphore::new(connections_max));
     Box::pin(incoming.filter_map(move |accepted| {
         let admitted = match accepted {
@@ -156,12 +166,14 @@ fn bounded(incoming: Incoming, connections_max: usize, over: CancellationToken) 
             Ok(io) => match Arc::clone(&room).try_acquire_owned() {
                 Ok(permit) => {
                     let (link, remote) = (io.link().cloned(), io.remote());
-                    let connection = Connection::new(io, permit, over.clone());
+                    let counted = (permit, meters.open());
+                    let connection = Connection::new(io, counted, over.clone());
                     Some(Ok(BoxedIo::new(connection)
                         .with_link(link)
                         .with_remote(remote)))
                 }
                 Err(_) => {
+                    meters.refused();
                     warn!(connections_max, "too many connections: closed one");
                     None
                 }

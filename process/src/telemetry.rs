@@ -1,6 +1,8 @@
 //! Logs by `tracing`, traces by OTLP, metrics by a Prometheus endpoint.
 
 mod endpoint;
+mod limit;
+mod lines;
 mod place;
 mod subscriber;
 mod traces;
@@ -11,8 +13,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tokio::{net::TcpListener, sync::Mutex};
 use tracing_subscriber::filter::ParseError;
 
-pub use place::{apart, place};
-pub use subscriber::{logs, logs_and_traces};
+pub use place::{apart, own_place, place};
+pub use subscriber::{logs, logs_and_traces, set_log_filter};
 pub use traces::{SPANS, TRACE_RATIO, TraceSettings, Traces};
 
 /// What is logged unless settings say otherwise.
@@ -66,7 +68,7 @@ pub enum TelemetryError {
         problem: String,
     },
     /// Spans and events of this process go elsewhere.
-    #[error("logs are set up already in this process, without traces")]
+    #[error("logs are set up otherwise in this process")]
     Installed,
     /// Another recorder of metrics is installed in this process.
     #[error("metrics cannot be recorded")]

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// Region that it works for.
     pub region: String,
+    /// Name among those of its role in the region, in logs, metrics and traces; empty: the
+    /// host's and the port that it listens on.
+    pub name: String,
     /// Where gRPC is served.
     pub listen: SocketAddr,
     /// Where Prometheus metrics are served.
@@ -72,6 +75,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             region: String::new(),
+            name: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7421)),
             metrics_beyond_loopback: false,
@@ -147,6 +151,7 @@ impl Settings {
 impl Check for Settings {
     fn check(&self) -> Result<(), Impossible> {
         let own = possible::region("region", &self.region)?;
+        possible::name("name", &self.name)?;
         possible::Listeners {
             listen: self.listen,
             metrics_listen: self.metrics_listen,
@@ -179,8 +184,12 @@ impl ProgramSettings for Settings {
         Some(self.metrics_listen)
     }
 
+    fn listening(&mut self, taken: SocketAddr) {
+        self.listen = taken;
+    }
+
     fn instance(&self) -> String {
-        format!("{}/region-sync", self.region)
+        possible::instance(&self.region, "region-sync", &self.name, self.listen)
     }
 
     fn tls(&self) -> &TlsSettings {

@@ -1,4 +1,5 @@
-//! Each call that a server answers, from its metadata to its trailers: the span that it runs in.
+//! Each call that a server answers, from its metadata to its trailers: it is counted and
+//! timed, and runs in a span.
 //!
 //! A call that comes with a trace goes on with it. One without begins a trace only where
 //! clients and operators call; what processes say to one another all the time begins none.
@@ -15,11 +16,13 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use kvmesh_client::channel::Link;
 use opentelemetry::{global, propagation::Extractor};
+use tokio::time::Instant;
 use tonic::{Code, Status, body::Body, codegen::Bytes};
 use tower::{Layer, Service};
 use tracing::{Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use super::meters::{Meters, Method};
 use crate::{Environment, telemetry::SPANS};
 
 /// W3C's header: who calls with it has a trace.
@@ -32,6 +35,7 @@ const BEGINNERS: [&str; 2] = ["kvmesh.v1.Cache", "kvmesh.v1.Topology"];
 pub(super) struct CallsLayer {
     own: Span,
     instance: Arc<str>,
+    meters: Arc<Meters>,
 }
 
 impl CallsLayer {
@@ -39,6 +43,7 @@ impl CallsLayer {
         Self {
             own: environment.span.clone(),
             instance: Arc::clone(&environment.instance),
+            meters: Arc::new(Meters::new(&environment.instance)),
         }
     }
 
@@ -46,7 +51,13 @@ impl CallsLayer {
         let span = self.span(request).filter(|span| !span.is_disabled());
         let traced = span.is_some();
         let span = span.unwrap_or_else(|| self.own.clone());
-        Call { span, traced }
+        Call {
+            span,
+            traced,
+            method: Arc::clone(self.meters.of(request.uri().path())),
+            began: Instant::now(),
+            over: false,
+        }
     }
 
     /// A span for the call, unless it is not to be traced.
@@ -137,8 +148,11 @@ where
 #[derive(Debug)]
 struct Call {
     span: Span,
-    /// Whether the span is the call's own, and its end not known yet.
+    /// Whether the span is the call's own.
     traced: bool,
+    method: Arc<Method>,
+    began: Instant,
+    over: bool,
 }
 
 impl Call {
@@ -150,7 +164,11 @@ impl Call {
     }
 
     fn end(&mut self, code: Code) {
-        if !std::mem::take(&mut self.traced) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        self.method.ended(code, self.began.elapsed());
+        if !self.traced {
             return;
         }
         self.span.record("rpc.grpc.status_code", code as i64);

@@ -14,21 +14,27 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::meters::Open;
+
 /// A stream that fails once its server is over.
 pub(super) struct Connection {
     io: BoxedIo,
     over: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
-    _room: OwnedSemaphorePermit,
+    _counted: (OwnedSemaphorePermit, Open),
 }
 
 impl Connection {
-    pub(super) fn new(io: BoxedIo, room: OwnedSemaphorePermit, over: CancellationToken) -> Self {
+    pub(super) fn new(
+        io: BoxedIo,
+        counted: (OwnedSemaphorePermit, Open),
+        over: CancellationToken,
+    ) -> Self {
         Self {
             io,
             over: Box::pin(over.cancelled_owned()),
             ended: false,
-            _room: room,
+            _counted: counted,
         }
     }
 

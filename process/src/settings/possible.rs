@@ -49,6 +49,54 @@ pub fn region(key: &str, name: &str) -> Result<RegionId, Impossible> {
     })
 }
 
+/// Characters of a process's name.
+const NAME_CHARS_MAX: usize = 63;
+
+fn may_be_in_a_name(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.'
+}
+
+/// A process's name, or none.
+///
+/// # Errors
+/// When it is too long, or has other characters than `a-z`, `0-9`, `-` and `.`.
+pub fn name(key: &str, name: &str) -> Result<(), Impossible> {
+    if name.len() <= NAME_CHARS_MAX && name.chars().all(may_be_in_a_name) {
+        return Ok(());
+    }
+    let want = "name the process with at most 63 characters of a-z, 0-9, '-' and '.'";
+    Err(Impossible::new(key, format!("{name:?}"), want))
+}
+
+/// What a process is called in logs, metrics and traces, such as `us-east/gateway-1`. Without
+/// a name it is told from others by its host and port, such as `us-east/gateway-door-7400`.
+#[must_use]
+pub fn instance(region: &str, role: &str, name: &str, listen: SocketAddr) -> String {
+    let own;
+    let name = match name {
+        "" => {
+            own = format!("{}-{}", host(), listen.port());
+            &own
+        }
+        name => name,
+    };
+    format!("{region}/{role}-{name}")
+}
+
+/// This machine's name, as far as it may be in a process's.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim().to_lowercase();
+    let plain = name
+        .chars()
+        .map(|c| if may_be_in_a_name(c) { c } else { '-' });
+    let plain: String = plain.take(NAME_CHARS_MAX).collect();
+    match plain.is_empty() {
+        true => "host".to_owned(),
+        false => plain,
+    }
+}
+
 /// An address that can be called, `host:port`.
 ///
 /// # Errors

@@ -1,18 +1,28 @@
 //! What becomes of spans and events: logs on standard error, and traces where they are on.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    sync::OnceLock,
+};
 
-use tracing::Subscriber;
+use opentelemetry_sdk::trace::SdkTracer;
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    EnvFilter, Layer, Registry,
     filter::{FilterExt, filter_fn},
-    fmt,
-    layer::SubscriberExt,
-    registry::LookupSpan,
+    fmt::{self, MakeWriter},
+    layer::{Filter, SubscriberExt},
+    reload,
     util::SubscriberInitExt,
 };
 
-use super::{SPANS, TelemetryError, Traces, place::PLACES};
+use super::{
+    SPANS, TelemetryError, Traces,
+    lines::Lines,
+    place::{PlaceLayer, places},
+};
+
+/// The filter of this process's logs, to be changed.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Logs to standard error: text on a terminal, JSON otherwise. `filter` is an `EnvFilter` directive.
 /// Once logs are set up in a process, further calls change nothing.
@@ -20,9 +30,8 @@ use super::{SPANS, TelemetryError, Traces, place::PLACES};
 /// # Errors
 /// When the filter cannot be read.
 pub fn logs(filter: &str) -> Result<(), TelemetryError> {
-    let logs = log_layer(parsed(filter)?);
     // An error only says that logs are set up already.
-    let _ = tracing_subscriber::registry().with(logs).try_init();
+    let _ = install(parsed(filter)?, None);
     Ok(())
 }
 
@@ -31,38 +40,68 @@ pub fn logs(filter: &str) -> Result<(), TelemetryError> {
 /// # Errors
 /// When the filter cannot be read, or logs are set up already.
 pub fn logs_and_traces(filter: &str, traces: &Traces) -> Result<(), TelemetryError> {
-    let spans = tracing_opentelemetry::layer()
-        .with_tracer(traces.tracer())
-        .with_location(false)
-        .with_threads(false)
-        .with_tracked_inactivity(false)
-        .with_filter(filter_fn(|meta| meta.is_span() && meta.target() == SPANS));
-    tracing_subscriber::registry()
-        .with(spans)
-        .with(log_layer(parsed(filter)?))
-        .try_init()
-        .map_err(|_| TelemetryError::Installed)
+    install(parsed(filter)?, Some(traces.tracer()))
 }
 
-fn parsed(filter: &str) -> Result<EnvFilter, TelemetryError> {
+/// Changes what is logged from now on.
+///
+/// # Errors
+/// When the filter cannot be read, or logs are not set up by this module; nothing changes then.
+pub fn set_log_filter(filter: &str) -> Result<(), TelemetryError> {
+    let parsed = parsed(filter)?;
+    let handle = FILTER.get().ok_or(TelemetryError::Installed)?;
+    handle.reload(parsed).map_err(|_| TelemetryError::Installed)
+}
+
+fn install(filter: EnvFilter, tracer: Option<SdkTracer>) -> Result<(), TelemetryError> {
+    let (filter, handle) = reload::Layer::new(filter);
+    let json = !io::stderr().is_terminal();
+    let mut layers = log_layers(filter, json, io::stderr);
+    layers.extend(tracer.map(span_layer));
+    tracing_subscriber::registry()
+        .with(layers)
+        .try_init()
+        .map_err(|_| TelemetryError::Installed)?;
+    // Nobody else has set it: the subscriber is installed once.
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+pub(super) fn parsed(filter: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
         filter: filter.to_owned(),
         source,
     })
 }
 
-fn log_layer<S>(filter: EnvFilter) -> impl Layer<S>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
-    let layer = fmt::layer().with_writer(io::stderr);
-    let layer = match io::stderr().is_terminal() {
-        true => layer.boxed(),
-        false => layer.json().flatten_event(true).boxed(),
-    };
-    let places = filter_fn(|meta| meta.is_span() && meta.target() == PLACES);
+pub(super) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Exports spans of traces, and sees nothing else.
+pub(super) fn span_layer(tracer: SdkTracer) -> BoxedLayer {
+    tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_filter(filter_fn(|meta| meta.is_span() && meta.target() == SPANS))
+        .boxed()
+}
+
+/// Writes lines, and knows of which server they are.
+pub(super) fn log_layers(
+    filter: impl Filter<Registry> + Send + Sync + 'static,
+    json: bool,
+    out: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+) -> Vec<BoxedLayer> {
+    let lines = fmt::layer()
+        .with_ansi(!json)
+        .with_writer(out)
+        .event_format(Lines::new(json));
     let logged = filter_fn(|meta| meta.target() != SPANS);
-    layer.with_filter(filter.and(logged).or(places))
+    vec![
+        PlaceLayer.with_filter(places()).boxed(),
+        lines.with_filter(filter.and(logged).or(places())).boxed(),
+    ]
 }
 
 #[cfg(test)]
