@@ -139,33 +139,6 @@ async fn offers_go_to_the_primary_and_answers_come_back() {
 }
 
 #[tokio::test]
-async fn a_put_that_names_an_old_ring_is_told_the_current_one() {
-    let world = World::start(2, |settings| settings.epoch_wait_ms = 50).await;
-    let current = world.region.state().topology().epoch.0;
-    let begin = |epoch| Put::begin(&world, move |open| open.ring_epoch = epoch);
-    assert!(begin(0).await.is_ok());
-    assert!(begin(current).await.is_ok());
-    let ahead = begin(current + 1).await.err().unwrap();
-    assert_eq!(ahead.code(), Code::Unavailable, "{ahead}");
-    world.region.apply(kvmesh_directory::Command::LeaveNode {
-        node: kvmesh_directory::NodeId(2),
-        forget: true,
-    });
-    world.catch_up().await;
-    let now = world.region.state().topology().epoch.0;
-    assert!(now > current);
-    let stale = begin(current).await.err().unwrap();
-    assert_eq!(stale.code(), Code::FailedPrecondition, "{stale}");
-    let problem = kvmesh_client::Problem::from_status(&stale);
-    let named = current;
-    let want = kvmesh_client::Problem::StaleEpoch {
-        current: now,
-        named,
-    };
-    assert_eq!(problem, Some(want));
-}
-
-#[tokio::test]
 async fn a_client_may_send_without_waiting() {
     let world = World::start(3, |_| {}).await;
     let put = Put::begin(&world, |_| {}).await.unwrap();
