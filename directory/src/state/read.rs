@@ -1,6 +1,7 @@
 //! What can be asked of the directory. Nothing here changes it.
 
 use crate::{
+    mutation::{self, Mutation},
     namespace::Namespace,
     state::{
         DirectoryState,
@@ -188,7 +189,9 @@ impl DirectoryState {
     pub(super) fn current(&self, copy: &Copy) -> Option<Slot> {
         let slot = self.slot(copy.node)?;
         let record = self.nodes.at(slot)?;
-        (record.alive && record.incarnation == copy.incarnation).then_some(slot)
+        let current = record.incarnation == copy.incarnation
+            || mutation::on(Mutation::ClaimWithoutIncarnation);
+        (record.alive && current).then_some(slot)
     }
 
     /// None: the slot is free, and then no row names it.

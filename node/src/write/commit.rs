@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use kvmesh_client::{Block, BlockMeta};
-use kvmesh_directory::{BlockName, Copy};
+use kvmesh_directory::{
+    BlockName, ChangeKind, Copy,
+    command::{BlockChange, Claim},
+    mutation::{self, Mutation},
+    namespace::AckLevel,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -69,12 +74,17 @@ async fn committed(
         ));
     }
     let claim = claim_of(&block.meta, terms.replicas, copies.clone());
+    if mutation::on(Mutation::AckBeforeApply) {
+        return ack_early(node, name, claim, terms, deadline);
+    }
     let claimed = claim::claim(node, name, claim, deadline).await;
     let position = || node.position().map_err(Failure::Unknown);
     match claimed.map_err(Failure::of_claim)? {
         Claimed::Present(entry) => {
             let entry = complete_or_take_back(node, name, entry, terms, &copies, deadline).await?;
-            Ok(terms.acked(&entry, position()?, false))
+            // Another put of the same content was first: the block has that one's clock.
+            let existed = entry.put_hlc != block.meta.put_hlc;
+            Ok(terms.acked(&entry, position()?, existed))
         }
         Claimed::Conflict(Some(first))
             if confirm::holders(node, name, &first, needed, deadline)
@@ -102,4 +112,31 @@ async fn committed(
             "the namespace is not known here: open it first",
         )),
     }
+}
+
+/// The bug of [`Mutation::AckBeforeApply`].
+fn ack_early(
+    node: &Node,
+    name: BlockName,
+    claim: Claim,
+    terms: &Terms,
+    deadline: Instant,
+) -> Result<Acked, Failure> {
+    let acked = Acked {
+        level: match claim.copies.len() >= terms.replicas as usize {
+            true => AckLevel::Replicated,
+            false => AckLevel::Memory,
+        },
+        position: node.position().map_err(Failure::Unknown)?,
+        copies: u32::try_from(claim.copies.len()).unwrap_or(u32::MAX),
+        existed: false,
+        put_hlc: claim.put_hlc,
+    };
+    let consensus = node.consensus.clone();
+    node.tasks.spawn(async move {
+        let kind = ChangeKind::Claim(claim);
+        let claimed = consensus.submit(vec![BlockChange { name, kind }], deadline);
+        drop(claimed.await);
+    });
+    Ok(acked)
 }

@@ -3,6 +3,7 @@
 use crate::{
     command::{BlockChange, ChangeKind, ChangeOutcome, Claim, Event, Outcome},
     limits::REPLICAS_MAX,
+    mutation::{self, Mutation},
     state::{
         DirectoryState,
         row::{HOLDERS_MAX, Holders, Row},
@@ -42,7 +43,9 @@ impl DirectoryState {
         let known = self.blocks.get(&name);
         let refused = if self.namespace(name.namespace).is_none() {
             Some(ChangeOutcome::UnknownNamespace)
-        } else if !self.visible(&name, claim.put_hlc) {
+        } else if !self.visible(&name, claim.put_hlc)
+            && !mutation::on(Mutation::FillForgetsTombstone)
+        {
             Some(ChangeOutcome::Deleted)
         } else if !claim.copies.iter().any(|c| self.current(c).is_some()) {
             Some(ChangeOutcome::Stale)
