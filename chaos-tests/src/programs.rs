@@ -1,9 +1,10 @@
-//! Where the programs are: beside the one that runs, built when they are missing.
+//! Where the programs are: beside the one that runs, built as the sources are now.
 
 use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +16,9 @@ const PACKAGES: [&str; 4] = [
     "meshctl",
 ];
 
+/// Once in a process.
+static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+
 /// The folder that has all programs.
 pub(crate) fn folder() -> Result<PathBuf> {
     let own = env::current_exe().context("the path of this program is not known")?;
@@ -24,9 +28,11 @@ pub(crate) fn folder() -> Result<PathBuf> {
         name != "deps" && name != "examples"
     });
     let folder = folder.context("this program is in no folder")?.to_owned();
-    if !has_all(&folder) {
-        build(&folder)?;
-    }
+    // Programs that are there may be of other sources; cargo knows.
+    BUILT
+        .get_or_init(|| build(&folder).map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(anyhow::Error::msg)?;
     ensure!(has_all(&folder), "no programs in {}", folder.display());
     Ok(folder)
 }
