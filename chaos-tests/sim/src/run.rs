@@ -70,7 +70,7 @@ pub struct Order {
 pub struct Outcome {
     /// Of which seed.
     pub seed: u64,
-    /// Two runs of one order agree in it.
+    /// Two runs of one order without faults agree in it.
     pub fingerprint: Fingerprint,
     /// Everything that was told.
     pub history: History,
