@@ -11,12 +11,12 @@
 //! The node counts from when it sent the report that is answered, for 3/4 S less a margin for
 //! clocks that run at different speeds. Together that stays below S.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 /// How old the leader's knowledge may be when it grants a lease.
 pub(super) fn slack(serve_lease: Duration) -> Duration {
@@ -26,7 +26,7 @@ pub(super) fn slack(serve_lease: Duration) -> Duration {
 /// A node's lease.
 #[derive(Debug)]
 pub(super) struct Lease {
-    until: Mutex<Option<Instant>>,
+    until: watch::Sender<Option<Instant>>,
     length: Duration,
 }
 
@@ -34,21 +34,28 @@ impl Lease {
     /// None yet.
     pub(super) fn new(serve_lease: Duration) -> Self {
         Self {
-            until: Mutex::new(None),
+            until: watch::Sender::new(None),
             length: serve_lease - slack(serve_lease) - serve_lease / 20,
         }
     }
 
     /// The leader granted it in answer to a report.
     pub(super) fn granted(&self, sent: Instant) {
-        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = (*until).max(Some(sent + self.length));
+        let granted = Some(sent + self.length);
+        self.until
+            .send_modify(|until| *until = (*until).max(granted));
     }
 
     /// Whether the node may serve.
     pub(super) fn valid(&self, now: Instant) -> bool {
-        let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| now < until)
+        self.until.borrow().is_some_and(|until| now < until)
+    }
+
+    /// As [`Lease::valid`], waiting for the leader's next grant until `by`.
+    pub(super) async fn valid_by(&self, by: Instant) -> bool {
+        let mut grants = self.until.subscribe();
+        let holds = |until: &Option<Instant>| until.is_some_and(|until| Instant::now() < until);
+        timeout_at(by, grants.wait_for(holds)).await.is_ok()
     }
 }
 
@@ -65,5 +72,19 @@ mod tests {
         lease.granted(sent);
         assert!(lease.valid(sent + Duration::from_secs(3)));
         assert!(!lease.valid(sent + serve_lease - slack(serve_lease)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_lease_gets_the_next_grant_or_its_time_is_up() {
+        let lease = Lease::new(Duration::from_secs(5));
+        let by = Instant::now() + Duration::from_secs(1);
+        let grant = async {
+            tokio::task::yield_now().await;
+            lease.granted(Instant::now());
+        };
+        assert!(futures::join!(lease.valid_by(by), grant).0);
+        let silent = Lease::new(Duration::from_secs(5));
+        assert!(!silent.valid_by(by).await);
+        assert!(Instant::now() >= by);
     }
 }

@@ -248,6 +248,11 @@ impl Consensus {
         self.inner.lease.valid(Instant::now())
     }
 
+    /// As [`Self::lease_valid`], waiting for the leader until `by`.
+    pub async fn lease_valid_by(&self, by: Instant) -> bool {
+        self.inner.lease.valid_by(by).await
+    }
+
     /// The node that leads, as far as this one knows.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {

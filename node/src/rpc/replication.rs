@@ -62,7 +62,8 @@ impl Replication for ReplicationService {
         &self,
         request: Request<wire::ConfirmRequest>,
     ) -> Result<Response<wire::ConfirmResponse>, Status> {
-        Ok(Response::new(confirm(&self.0, request.into_inner())?))
+        let answer = confirm(&self.0, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn apply_remote(
@@ -99,14 +100,19 @@ impl Replication for ReplicationService {
 }
 
 /// Says which of the copies are not here, and renews the others.
-fn confirm(node: &Node, request: wire::ConfirmRequest) -> Result<wire::ConfirmResponse, Problem> {
+async fn confirm(
+    node: &Node,
+    request: wire::ConfirmRequest,
+) -> Result<wire::ConfirmResponse, Problem> {
     if request.copies.len() > CONFIRM_MAX {
         let got = request.copies.len();
         let why = format!("{got} copies, the limit is {CONFIRM_MAX}");
         return Err(Problem::invalid("copies", why));
     }
-    // Who was cut off does not know what was deleted meanwhile.
-    if !node.consensus.lease_valid() {
+    // Who was cut off does not know what was deleted meanwhile. Whoever asks waits for the
+    // owner's timeout: half of it may go for a leader that is a little late.
+    let by = Instant::now() + Settings::millis(node.settings.owner_timeout_ms / 2);
+    if !node.consensus.lease_valid_by(by).await {
         let why = "this node has not heard from its leader for a while: ask again";
         return Err(Problem::unavailable(why));
     }

@@ -17,9 +17,8 @@ async fn a_node_that_was_given_up_offers_what_it_still_has() {
     let bytes = payload(1, 3_000);
     for number in 0..20 {
         region
-            .put(0, number, &bytes, AckLevel::Memory)
-            .await
-            .acked();
+            .put_until_acked(0, number, &bytes, AckLevel::Memory)
+            .await;
     }
     let before = region.incarnation(0).await;
     let (node, incarnation) = (NodeId(1), Incarnation(before));
@@ -68,9 +67,8 @@ async fn a_node_without_a_quorum_answers_misses_and_acknowledges_nothing() {
     let bytes = payload(1, 3_000);
     let primary = region.locate(0, 1).await.0[0];
     region
-        .put(primary, 1, &bytes, AckLevel::Replicated)
-        .await
-        .acked();
+        .put_until_acked(primary, 1, &bytes, AckLevel::Replicated)
+        .await;
     assert!(region.get(primary, 1).await.is_some());
     for node in (0..3).filter(|node| *node != primary) {
         region.stop(node);

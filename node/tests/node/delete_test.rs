@@ -11,9 +11,8 @@ async fn no_read_after_a_delete_returns_the_block() {
     for number in 0..6 {
         let primary = region.locate(0, number).await.0[0];
         region
-            .put(primary, number, &bytes, AckLevel::Replicated)
-            .await
-            .acked();
+            .put_until_acked(primary, number, &bytes, AckLevel::Replicated)
+            .await;
     }
     for node in 0..3 {
         let numbers = [node as u64 * 2, node as u64 * 2 + 1];
@@ -42,8 +41,7 @@ async fn no_read_after_a_delete_returns_the_block() {
     until(async || region.stats(0).await.memory_used == 0).await;
     let primary = region.locate(0, 1).await.0[0];
     let again = region
-        .put(primary, 1, &bytes, AckLevel::Replicated)
-        .await
-        .acked();
+        .put_until_acked(primary, 1, &bytes, AckLevel::Replicated)
+        .await;
     assert!(!again.existed, "a later put is a new block");
 }

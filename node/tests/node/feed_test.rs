@@ -118,9 +118,8 @@ async fn a_follower_of_the_region_equals_it() {
 async fn another_region_hears_of_first_copies_and_positions() {
     let region = Region::start(1).await;
     region
-        .put(0, 1, &payload(1, 900), AckLevel::Memory)
-        .await
-        .acked();
+        .put_until_acked(0, 1, &payload(1, 900), AckLevel::Memory)
+        .await;
     let mut frames = follow(&region, 0, wire::FeedScope::Mesh, None).await;
     let (mut blocks, mut namespaces) = (0, 0);
     loop {
@@ -136,9 +135,8 @@ async fn another_region_hears_of_first_copies_and_positions() {
     }
     assert_eq!((blocks, namespaces), (1, 1));
     let ack = region
-        .put(0, 2, &payload(2, 900), AckLevel::Memory)
-        .await
-        .acked();
+        .put_until_acked(0, 2, &payload(2, 900), AckLevel::Memory)
+        .await;
     loop {
         match next(&mut frames).await {
             Kind::Heartbeat(_) => {}

@@ -44,7 +44,8 @@ impl Region {
     async fn store(&self, numbers: impl Iterator<Item = u64>) {
         for number in numbers {
             let bytes = payload(number, BYTES);
-            self.put(0, number, &bytes, AckLevel::Memory).await.acked();
+            self.put_until_acked(0, number, &bytes, AckLevel::Memory)
+                .await;
         }
     }
 }
@@ -177,7 +178,7 @@ async fn a_block_that_is_being_read_is_read_to_its_end() {
     let region = Region::start(1).await;
     // More than the windows and buffers between a node and a reader that does not read.
     let bytes = payload(1, 28 << 20);
-    region.put(0, 1, &bytes, AckLevel::Memory).await.acked();
+    region.put_until_acked(0, 1, &bytes, AckLevel::Memory).await;
     let request = wire::GetRequest {
         namespace_id: region.namespace.clone(),
         chain: region.chain([1]),
@@ -188,7 +189,9 @@ async fn a_block_that_is_being_read_is_read_to_its_end() {
     let mut read = first.piece.to_vec();
     for number in 2..9 {
         let more = payload(number, 12 << 20);
-        region.put(0, number, &more, AckLevel::Memory).await.acked();
+        region
+            .put_until_acked(0, number, &more, AckLevel::Memory)
+            .await;
     }
     until(async || region.locate(0, 1).await.1.is_empty()).await;
     loop {

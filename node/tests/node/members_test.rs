@@ -17,9 +17,8 @@ async fn put_all(region: &Region, ack: AckLevel) {
     for number in 0..BLOCKS {
         let primary = region.locate(0, number).await.0[0];
         region
-            .put(primary, number, &bytes_of(number), ack)
-            .await
-            .acked();
+            .put_until_acked(primary, number, &bytes_of(number), ack)
+            .await;
     }
 }
 
@@ -138,6 +137,7 @@ async fn one_change_at_a_time_and_a_restart_goes_on_with_it() {
     ));
 
     // Whoever leads is started anew.
+    until(async || region.shown(0).await.leader > 0).await;
     let leader = region.shown(0).await.leader as usize - 1;
     region.stop(leader);
     region.restart(leader).await;
@@ -176,7 +176,7 @@ async fn a_node_that_is_lost_for_good_is_forgotten() {
             && (stats.copies, stats.under_replicated) == (2 * BLOCKS, 0)
     })
     .await;
-    assert!(holders(&region).await.iter().all(|(_, owned)| *owned));
+    until(async || holders(&region).await.iter().all(|(_, owned)| *owned)).await;
     let refused = region.topology(0).leave(leave(4, true)).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
 }

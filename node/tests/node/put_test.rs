@@ -8,7 +8,7 @@ use crate::region_test::{Region, payload, until};
 async fn one_node_is_a_region() {
     let region = Region::start(1).await;
     let bytes = payload(1, 5_000);
-    let ack = region.put(0, 1, &bytes, AckLevel::Memory).await.acked();
+    let ack = region.put_until_acked(0, 1, &bytes, AckLevel::Memory).await;
     assert_eq!(
         (ack.level(), ack.copies, ack.existed),
         (AckLevel::Memory, 1, false)
@@ -33,9 +33,8 @@ async fn a_replicated_put_is_on_two_nodes_and_a_second_one_is_had() {
     assert_eq!((owners.len(), none.len()), (2, 0));
     let primary = owners[0];
     let ack = region
-        .put(primary, 7, &bytes, AckLevel::Unspecified)
-        .await
-        .acked();
+        .put_until_acked(primary, 7, &bytes, AckLevel::Unspecified)
+        .await;
     assert_eq!(
         (ack.level(), ack.copies, ack.existed),
         (AckLevel::Replicated, 2, false)
@@ -48,14 +47,12 @@ async fn a_replicated_put_is_on_two_nodes_and_a_second_one_is_had() {
     assert_eq!(region.get(third, 7).await, None, "only holders serve");
 
     let again = region
-        .put(primary, 7, &bytes, AckLevel::Unspecified)
-        .await
-        .acked();
+        .put_until_acked(primary, 7, &bytes, AckLevel::Unspecified)
+        .await;
     assert!(again.existed && again.put_hlc == ack.put_hlc);
     let other = region
-        .put(primary, 7, &payload(8, 100), AckLevel::Unspecified)
-        .await
-        .acked();
+        .put_until_acked(primary, 7, &payload(8, 100), AckLevel::Unspecified)
+        .await;
     assert!(other.existed, "the first content stays");
     assert_eq!(region.get(primary, 7).await.as_deref(), Some(&bytes[..]));
     let stats = region.stats(primary).await;
@@ -69,10 +66,10 @@ async fn a_replicated_put_is_on_two_nodes_and_a_second_one_is_had() {
 async fn writers_of_one_block_agree() {
     let region = Region::start(3).await;
     let bytes = payload(3, 300_000);
-    let puts = (0..12).map(|writer| region.put(writer % 3, 3, &bytes, AckLevel::Replicated));
+    let puts =
+        (0..12).map(|writer| region.put_until_acked(writer % 3, 3, &bytes, AckLevel::Replicated));
     let acks = futures::future::join_all(puts).await;
-    let stamps: std::collections::BTreeSet<u64> =
-        acks.into_iter().map(|put| put.acked().put_hlc).collect();
+    let stamps: std::collections::BTreeSet<u64> = acks.into_iter().map(|ack| ack.put_hlc).collect();
     assert_eq!(stamps.len(), 1, "one put was first");
 }
 
@@ -82,9 +79,8 @@ async fn a_memory_put_gets_its_second_copy_from_repair() {
     let bytes = payload(5, 50_000);
     let primary = region.locate(0, 5).await.0[0];
     region
-        .put(primary, 5, &bytes, AckLevel::Memory)
-        .await
-        .acked();
+        .put_until_acked(primary, 5, &bytes, AckLevel::Memory)
+        .await;
     until(async || region.stats(0).await.copies == 2).await;
     until(async || region.stats(0).await.under_replicated == 0).await;
 }
@@ -94,9 +90,8 @@ async fn a_chain_comes_in_order_and_says_what_is_missing() {
     let region = Region::start(1).await;
     for number in [1, 2, 4] {
         region
-            .put(0, number, &payload(number, 4_096), AckLevel::Memory)
-            .await
-            .acked();
+            .put_until_acked(0, number, &payload(number, 4_096), AckLevel::Memory)
+            .await;
     }
     let (blocks, summary) = region.get_many(0, &[1, 2, 3, 4]).await;
     assert_eq!(blocks.keys().copied().collect::<Vec<_>>(), [0, 1, 3]);

@@ -21,10 +21,10 @@ use kvmesh_proto::v1::{
 };
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::Status;
+use tonic::{Code, Status};
 
 pub(crate) const WIDTH: u32 = 16;
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Region {
     pub(crate) settings: Vec<Settings>,
@@ -79,17 +79,22 @@ pub(crate) fn payload(number: u64, len: usize) -> Bytes {
     (0..len).map(byte).collect::<Vec<u8>>().into()
 }
 
+/// A put without an answer is safe to repeat.
+fn client_retries(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::DeadlineExceeded)
+}
+
 fn fast(settings: &mut Settings) {
     settings.raft_heartbeat_ms = 100;
     settings.election_min_ms = 500;
     settings.election_max_ms = 1_000;
     settings.report_ms = 50;
-    settings.suspect_after_ms = 1_000;
-    settings.serve_lease_ms = 1_500;
-    settings.dead_after_ms = 2_500;
+    settings.suspect_after_ms = 2_000;
+    settings.serve_lease_ms = 3_000;
+    settings.dead_after_ms = 5_000;
     settings.memory_bytes = 64 << 20;
     settings.shutdown_grace_ms = 1_000;
-    settings.put_deadline_ms = 10_000;
+    settings.put_deadline_ms = 20_000;
 }
 
 impl Region {
@@ -147,7 +152,7 @@ impl Region {
         });
     }
 
-    /// An initialised region with an open namespace, all nodes alive.
+    /// An initialised region with an open namespace, all nodes alive and serving.
     pub(crate) async fn start(nodes: usize) -> Self {
         Self::start_with(nodes, |_| {}).await
     }
@@ -161,8 +166,19 @@ impl Region {
         for node in 0..nodes {
             let region = &region;
             until(async || region.namespaces(node).await == 1).await;
+            until(async || region.serves(node).await).await;
         }
         region
+    }
+
+    /// Whether a node has a serve lease: without it, everything is a miss.
+    async fn serves(&self, node: usize) -> bool {
+        let request = wire::LookupRequest {
+            namespace_id: self.namespace.clone(),
+            ..Default::default()
+        };
+        let found = self.cache(node).lookup(request).await;
+        found.is_ok_and(|found| found.into_inner().age_ms == 0)
     }
 
     async fn namespaces(&self, node: usize) -> u64 {
@@ -305,7 +321,7 @@ impl Region {
             namespace_id: self.namespace.clone(),
             ack: ack.into(),
             ring_epoch: self.epoch,
-            deadline_ms: 5_000,
+            deadline_ms: 20_000,
             fill: false,
             waits: false,
         }
@@ -321,6 +337,25 @@ impl Region {
     ) -> Put {
         let (offer, pieces) = offered(number, bytes);
         self.put_raw(node, self.opening(ack), offer, pieces).await
+    }
+
+    /// Puts one block as clients do: again, while the region says that it is to be tried again.
+    pub(crate) async fn put_until_acked(
+        &self,
+        node: usize,
+        number: u64,
+        bytes: &Bytes,
+        ack: wire::AckLevel,
+    ) -> wire::PutAck {
+        let began = Instant::now();
+        loop {
+            match self.put(node, number, bytes, ack).await {
+                Put::Refused(later) if later.retry_after_ms > 0 && began.elapsed() < PATIENCE => {}
+                Put::Failed(status)
+                    if client_retries(status.code()) && began.elapsed() < PATIENCE => {}
+                other => return other.acked(),
+            }
+        }
     }
 
     /// Sends an offer and its pieces without waiting, and reads how it ended.

@@ -13,9 +13,8 @@ async fn a_dead_nodes_blocks_are_repaired_and_a_restart_loses_nothing() {
         let primary = region.locate(0, number).await.0[0];
         let bytes = payload(number, 10_000 + number as usize);
         region
-            .put(primary, number, &bytes, AckLevel::Replicated)
-            .await
-            .acked();
+            .put_until_acked(primary, number, &bytes, AckLevel::Replicated)
+            .await;
     }
     for victim in 0..3 {
         region.stop(victim);
@@ -54,8 +53,7 @@ async fn a_put_skips_an_owner_that_is_gone() {
     region.stop(owners[1]);
     let bytes = payload(1, 1_000);
     let ack = region
-        .put(owners[0], 1, &bytes, AckLevel::Replicated)
-        .await
-        .acked();
+        .put_until_acked(owners[0], 1, &bytes, AckLevel::Replicated)
+        .await;
     assert_eq!((ack.level(), ack.copies), (AckLevel::Replicated, 2));
 }
