@@ -23,7 +23,7 @@ use super::{
 };
 
 /// What the books of one copy take besides its bytes, so that small blocks are bounded, too.
-pub(crate) const COPY_OVERHEAD_BYTES: u64 = 512;
+pub const COPY_OVERHEAD_BYTES: u64 = 512;
 /// Unclaimed copies take at most this part of the budget.
 const PROVISIONAL_SHARE: u64 = 2;
 const _: () = assert!(

@@ -22,7 +22,7 @@ use tokio::time::{Duration, Instant};
 pub use aging::Sweep;
 pub use budget::memory_for_blocks;
 pub use leases::{Granted, Leases};
-pub use ledger::{Admission, CopyState, Full, Held, Ledger, Pin};
+pub use ledger::{Admission, COPY_OVERHEAD_BYTES, CopyState, Full, Held, Ledger, Pin};
 pub use memory::MemoryTier;
 pub use tier::{BlockTier, CopyKey, Lookup, NoopTier, TierError, TierKind};
 
