@@ -27,11 +27,21 @@ impl ByteGate {
         }
     }
 
+    /// Room for a block that does not wait. None: there is none now.
+    pub(crate) fn try_enter(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let permits = Arc::clone(&self.permits);
+        permits.try_acquire_many_owned(self.units(bytes)).ok()
+    }
+
+    fn units(&self, bytes: u64) -> u32 {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        units.min(self.total)
+    }
+
     /// Room for a block; one that is larger than the gate takes all of it. None: not in time.
     pub(crate) async fn enter(&self, bytes: u64, until: Instant) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         let permits = Arc::clone(&self.permits);
-        let entering = permits.acquire_many_owned(units.min(self.total));
+        let entering = permits.acquire_many_owned(self.units(bytes));
         timeout_at(until, entering).await.ok()?.ok()
     }
 }
@@ -48,6 +58,8 @@ mod tests {
         let soon = || Instant::now() + Duration::from_millis(10);
         let first = gate.enter(3 * UNIT_BYTES, soon()).await.unwrap();
         assert!(gate.enter(2 * UNIT_BYTES, soon()).await.is_none());
+        assert!(gate.try_enter(2 * UNIT_BYTES).is_none());
+        assert!(gate.try_enter(UNIT_BYTES).is_some());
         drop(first);
         assert!(gate.enter(u64::MAX, soon()).await.is_some());
     }

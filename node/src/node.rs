@@ -203,6 +203,7 @@ impl Node {
                 self.stale_claim(key);
                 None
             }
+            Lookup::Busy => None,
         }
     }
 

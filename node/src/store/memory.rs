@@ -11,7 +11,7 @@ use std::{
 use futures::future::BoxFuture;
 use kvmesh_client::Block;
 
-use super::tier::{BlockTier, CopyKey, Lookup, TierError, TierKind};
+use super::tier::{BlockTier, Brief, CopyKey, Lookup, TierError, TierKind};
 
 /// Blocks in host memory. Bounded by the ledger over it.
 #[derive(Debug, Default)]
@@ -50,6 +50,16 @@ impl BlockTier for MemoryTier {
         Box::pin(async move {
             let gone = self.blocks().remove(&key);
             drop(gone); // freed without the lock
+        })
+    }
+
+    fn rename(&self, old: CopyKey, new: CopyKey) -> BoxFuture<'_, Option<Brief>> {
+        Box::pin(async move {
+            let mut blocks = self.blocks();
+            let block = blocks.remove(&old)?;
+            let brief = Brief::of(&block.meta);
+            blocks.insert(new, block);
+            Some(brief)
         })
     }
 }

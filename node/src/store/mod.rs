@@ -7,6 +7,7 @@
 
 mod aging;
 mod budget;
+pub mod disk;
 mod leases;
 mod ledger;
 mod memory;
@@ -24,7 +25,7 @@ pub use budget::memory_for_blocks;
 pub use leases::{Granted, Leases};
 pub use ledger::{Admission, COPY_OVERHEAD_BYTES, CopyState, Full, Held, Ledger, Pin};
 pub use memory::MemoryTier;
-pub use tier::{BlockTier, CopyKey, Lookup, NoopTier, TierError, TierKind};
+pub use tier::{BlockTier, Brief, CopyKey, Lookup, NoopTier, TierError, TierKind};
 
 /// Why a copy could not be kept.
 #[derive(Debug, thiserror::Error)]

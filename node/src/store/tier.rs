@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use kvmesh_client::Block;
-use kvmesh_directory::{BlockName, Copy};
+use kvmesh_client::{Block, BlockMeta};
+use kvmesh_directory::{BlockName, Checksum, Copy, Hlc};
 
 /// One copy of one block: two contents of one name never mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,11 +15,39 @@ pub struct CopyKey {
     pub copy: Copy,
 }
 
+/// What is known of a copy without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Brief {
+    /// Size of the block.
+    pub bytes: u64,
+    /// Position in its chain.
+    pub depth: u32,
+    /// Its content.
+    pub checksum: Checksum,
+    /// Stamped at the first put.
+    pub put_hlc: Hlc,
+}
+
+impl Brief {
+    /// Of a block.
+    #[must_use]
+    pub fn of(meta: &BlockMeta) -> Self {
+        Self {
+            bytes: meta.bytes,
+            depth: meta.depth,
+            checksum: meta.checksum,
+            put_hlc: meta.put_hlc,
+        }
+    }
+}
+
 /// Kinds of storage floors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TierKind {
     /// Host memory.
     Memory,
+    /// A disk of the node's own.
+    Disk,
 }
 
 /// What a floor has of a copy.
@@ -29,6 +57,8 @@ pub enum Lookup {
     Hit(Arc<Block>),
     /// Not here.
     Miss,
+    /// Perhaps here, but this floor has no turn for a read now.
+    Busy,
 }
 
 /// Why a floor could not keep a copy.
@@ -37,6 +67,9 @@ pub enum TierError {
     /// This floor keeps nothing.
     #[error("there is no {0:?} tier on this node")]
     Absent(TierKind),
+    /// This floor takes nothing now.
+    #[error("the {0:?} tier takes no blocks now")]
+    Busy(TierKind),
 }
 
 /// One storage floor of a node. A tier never calls another tier, and decides nothing:
@@ -50,6 +83,8 @@ pub trait BlockTier: Send + Sync {
     fn put(&self, key: CopyKey, block: Arc<Block>) -> BoxFuture<'_, Result<(), TierError>>;
     /// Lets a copy go; nothing when it is not here.
     fn remove(&self, key: CopyKey) -> BoxFuture<'_, ()>;
+    /// Gives a copy another number, without touching its bytes. None: it is not here.
+    fn rename(&self, old: CopyKey, new: CopyKey) -> BoxFuture<'_, Option<Brief>>;
 }
 
 /// Always misses: for tests, and for nodes without the hardware.
@@ -71,5 +106,9 @@ impl BlockTier for NoopTier {
 
     fn remove(&self, _key: CopyKey) -> BoxFuture<'_, ()> {
         Box::pin(async {})
+    }
+
+    fn rename(&self, _old: CopyKey, _new: CopyKey) -> BoxFuture<'_, Option<Brief>> {
+        Box::pin(async { None })
     }
 }

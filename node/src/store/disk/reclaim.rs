@@ -1,0 +1,189 @@
+//! Makes room on disk, a whole segment at a time.
+//!
+//! The segment with most dead bytes is next when half of it or more is dead; else the oldest.
+//! What is pinned in it, and what was read since it was written (in a mostly dead one, all),
+//! is carried on to another segment, but no more than the half of what was written for
+//! others: so at most one and a half times what blocks take is ever written. The rest is
+//! evicted.
+//!
+//! Invariants: what is carried is durable before its old segment goes; where a pinned copy
+//! cannot be carried, its segment stays. Who reads a segment that goes reads it to the end.
+//!
+//! Not here: letting go what was not carried; the store does, so that the ledger agrees.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::time::{Duration, timeout};
+use tracing::warn;
+
+use super::{
+    append::{Appender, Record, WRITE_BYTES_MAX},
+    index::{Books, Place, Written},
+    pool::PoolError,
+    segment::Segment,
+    shared::{Shared, count},
+};
+use crate::store::CopyKey;
+
+/// Segments that should be to spare.
+const SPARE: u64 = 3;
+/// Without news it is looked so often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub struct Reclaimer {
+    shared: Arc<Shared>,
+    appender: Appender,
+}
+
+impl Reclaimer {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let appender = Appender::new(Arc::clone(&shared), 0);
+        Self { shared, appender }
+    }
+
+    /// Waits until there may be something to do.
+    pub async fn crowded(&self) {
+        let more = self.shared.crowded.notified();
+        // Also without news: what failed is tried again.
+        let _ = timeout(LOOK_EVERY, more).await;
+    }
+
+    /// A segment that can go now: what should stay of it is elsewhere. None: there is nothing
+    /// to do, or nothing that can be done.
+    pub async fn emptied(&mut self, pinned: &(dyn Fn(&CopyKey) -> bool + Sync)) -> Option<u64> {
+        let (number, mostly_dead) = victim(&self.shared)?;
+        let copies = self.shared.state().index.copies_of(number);
+        let wanted: Vec<_> = copies
+            .into_iter()
+            .map(|(key, written)| (pinned(&key), written))
+            .filter(|(pinned, written)| *pinned || mostly_dead || written.read)
+            .collect();
+        self.carry(number, wanted).await.then_some(number)
+    }
+
+    /// Removes the file of a segment whose copies were forgotten.
+    pub async fn discard(&self, number: u64) {
+        let shared = Arc::clone(&self.shared);
+        let files = Arc::clone(&shared.files);
+        let removed = shared.writes.run(move || files.remove(number)).await;
+        let mut state = shared.state();
+        match removed {
+            Ok(()) => {
+                state.index.gone(number);
+                state.open.remove(&number);
+            }
+            // It is empty, and so the next one to go again.
+            Err(error) => warn!(%error, number, "a segment cannot be removed"),
+        }
+        drop(state);
+        shared.room.notify_one();
+    }
+
+    /// What is sealed needs no verifying at the next start.
+    pub async fn close(&mut self) {
+        let _ = self.appender.close().await;
+    }
+
+    /// Writes records again elsewhere, as far as they are allowed. False: it cannot be now.
+    async fn carry(&mut self, number: u64, wanted: Vec<(bool, Written)>) -> bool {
+        let Some(segment) = self.shared.state().open.get(&number).cloned() else {
+            return false;
+        };
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for (pinned, written) in wanted {
+            let place = written.place;
+            if !pinned && !self.allowed(bytes + place.bytes) {
+                continue;
+            }
+            match self.read(&segment, place).await {
+                Ok(record) => batch.extend(record.map(|record| (place, record))),
+                Err(Busy) => return false,
+            }
+            bytes += place.bytes;
+            if bytes >= WRITE_BYTES_MAX {
+                if !self.write(std::mem::take(&mut batch)).await {
+                    return false;
+                }
+                bytes = 0;
+            }
+        }
+        self.write(batch).await
+    }
+
+    /// Whether so much may be written for copies that nobody waits for.
+    fn allowed(&self, bytes: u64) -> bool {
+        let counts = &self.shared.counts;
+        let carried = counts.carried.load(Ordering::Relaxed) + bytes;
+        carried <= counts.written.load(Ordering::Relaxed) / 2
+    }
+
+    /// None: it is not what it should be, and not listed any more.
+    async fn read(&self, segment: &Segment, place: Place) -> Result<Option<Record>, Busy> {
+        let segment = segment.clone();
+        let reading = self
+            .shared
+            .reads
+            .run(move || segment.record(place.offset, place.bytes));
+        match reading.await {
+            Ok((header, block)) => Ok(Some(Record {
+                header,
+                block: Arc::new(block),
+            })),
+            Err(PoolError::Busy | PoolError::Stuck) => Err(Busy),
+            Err(PoolError::Failed(error)) => {
+                warn!(error = %error, "a record cannot be carried on");
+                self.shared.corrupt(place);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Writes a batch, durable, and notes where it is now.
+    async fn write(&mut self, batch: Vec<(Place, Record)>) -> bool {
+        if batch.is_empty() {
+            return true;
+        }
+        let (old, records): (Vec<Place>, Vec<Record>) = batch.into_iter().unzip();
+        let (places, stopped) = self.appender.append(&records).await;
+        if stopped.is_some() || self.appender.sync().await.is_err() {
+            return false;
+        }
+        let mut state = self.shared.state();
+        for (from, to) in old.into_iter().zip(places) {
+            count(&self.shared.counts.carried, to.bytes);
+            state.index.moved(from, to);
+        }
+        true
+    }
+}
+
+/// The disk has no turn for a read.
+struct Busy;
+
+/// The segment that goes next, and whether it is mostly dead. None: all may stay.
+fn victim(shared: &Shared) -> Option<(u64, bool)> {
+    let crowded = !shared.fits(0, SPARE);
+    let state = shared.state();
+    let mut closed = state
+        .index
+        .segments()
+        .iter()
+        .filter(|(_, books)| books.closed);
+    if let Some((number, _)) = closed.clone().find(|(_, books)| books.live == 0) {
+        return Some((*number, true));
+    }
+    if !crowded {
+        return None;
+    }
+    let dead = |books: &Books| books.bytes - books.live;
+    let (number, books) = closed.clone().max_by_key(|(_, books)| dead(books))?;
+    match dead(books) >= books.bytes / 2 {
+        true => Some((*number, true)),
+        false => closed.next().map(|(number, _)| (*number, false)),
+    }
+}
+
+#[cfg(test)]
+#[path = "reclaim_test.rs"]
+mod reclaim_test;

@@ -1,0 +1,112 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::store::{
+    BlockTier, Lookup,
+    disk::{
+        DiskTier,
+        disk_test::{Running, SEGMENT, block, key},
+        faulty_io::FaultyFiles,
+        io::Files,
+    },
+};
+
+const SEGMENTS: u64 = 12;
+
+/// What the store does with a segment that can go.
+async fn reclaim(disk: &mut Running, pinned: &BTreeSet<u64>) -> Vec<u64> {
+    let mut gone = Vec::new();
+    let is_pinned = |key: &CopyKey| pinned.contains(&key.copy.copy.0);
+    while let Some(number) = disk.reclaimer.emptied(&is_pinned).await {
+        let copies = disk.tier.copies_of(number);
+        copies.iter().for_each(|key| disk.tier.forget(key));
+        gone.extend(copies.iter().map(|key| key.copy.copy.0));
+        disk.reclaimer.discard(number).await;
+    }
+    gone
+}
+
+fn held(tier: &DiskTier, numbers: std::ops::Range<u64>) -> Vec<u64> {
+    numbers.filter(|number| tier.has(&key(*number))).collect()
+}
+
+#[tokio::test]
+async fn the_oldest_go_what_is_pinned_or_read_stays_and_the_budget_holds() {
+    let files = FaultyFiles::default();
+    let mut disk = Running::over(&files, SEGMENTS).await;
+    let pinned: BTreeSet<u64> = [3, 50].into();
+    let mut evicted = BTreeSet::new();
+    for number in 0..600 {
+        assert_eq!(disk.durable(number).await, Ok(()), "{number}");
+        assert!(number < 3 || disk.tier.has(&key(3)), "it is pinned");
+        if number >= 7 {
+            assert!(disk.hit(key(7)).await, "it is read again and again");
+        }
+        evicted.extend(reclaim(&mut disk, &pinned).await);
+        assert!(disk.tier.usage().used <= SEGMENTS * SEGMENT);
+    }
+    let left = held(&disk.tier, 0..600);
+    for number in [3, 7, 50, 599] {
+        assert!(left.contains(&number), "{number} stays");
+    }
+    assert!(evicted.contains(&0) && !left.contains(&0));
+    let all: BTreeSet<u64> = left.iter().chain(&evicted).copied().collect();
+    assert_eq!(all.len(), 600, "what went was told");
+    for number in left {
+        assert!(disk.hit(key(number)).await);
+    }
+    disk.end().await;
+}
+
+#[tokio::test]
+async fn what_is_written_again_is_bounded() {
+    let files = FaultyFiles::default();
+    let mut disk = Running::over(&files, SEGMENTS).await;
+    let none = BTreeSet::new();
+    for number in 0..1_500 {
+        assert_eq!(disk.durable(number).await, Ok(()));
+        // Everything is read: all of it would be carried on.
+        for number in held(&disk.tier, number.saturating_sub(150)..number) {
+            if number % 2 == 0 {
+                disk.tier.forget(&key(number));
+            } else {
+                disk.tier.shared.state().index.read(&key(number));
+            }
+        }
+        reclaim(&mut disk, &none).await;
+    }
+    let usage = disk.tier.usage();
+    assert!(usage.carried > 0, "something was carried on");
+    assert!(usage.carried * 2 <= usage.written, "{usage:?}");
+    disk.end().await;
+}
+
+#[tokio::test]
+async fn who_reads_a_segment_that_goes_reads_it_to_the_end() {
+    let files = FaultyFiles::default();
+    let mut disk = Running::over(&files, SEGMENTS).await;
+    assert_eq!(disk.durable(0).await, Ok(()));
+    let segment = disk
+        .tier
+        .shared
+        .state()
+        .open
+        .values()
+        .next()
+        .cloned()
+        .unwrap();
+    let Lookup::Hit(held) = disk.tier.get(key(0)).await else {
+        panic!("it is there");
+    };
+    for number in 1..300 {
+        assert_eq!(disk.durable(number).await, Ok(()));
+        reclaim(&mut disk, &BTreeSet::new()).await;
+        disk.tier.forget(&key(0));
+    }
+    assert!(!files.list().unwrap().contains(&segment.number), "it went");
+    let (_, read) = segment
+        .record(0, super::super::record::record_bytes(&held.meta))
+        .unwrap();
+    assert_eq!((&read, &*held), (&*block(0), &*block(0)));
+    disk.end().await;
+}

@@ -1,0 +1,182 @@
+//! What the parts of the disk tier share.
+//!
+//! Lock order: `state` is the innermost lock of a node, and held for no call of the disk.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use kvmesh_directory::LogIncarnation;
+use tokio::{
+    sync::Notify,
+    time::{Duration, Instant},
+};
+
+use super::{
+    index::{Index, Place},
+    io::Files,
+    pool::Pool,
+    record::{ALIGN, Header, aligned},
+    segment::Segment,
+};
+use crate::{gate::ByteGate, store::CopyKey};
+
+/// Reads of the disk at a time.
+const READS: usize = 16;
+/// Writes of the disk at a time: the writer's and the reclaimer's.
+const WRITES: usize = 4;
+/// A disk that takes longer for one call has failed.
+const CALL_MAX: Duration = Duration::from_secs(10);
+/// For so long nothing is written after the disk failed or was full.
+const REST: Duration = Duration::from_secs(5);
+/// Bytes of a segment, at least and at most.
+const SEGMENT_BYTES: (u64, u64) = (1 << 20, 128 << 20);
+/// Segments that a disk has, at least.
+const SEGMENTS_MIN: u64 = 32;
+
+/// How large things are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) disk_bytes: u64,
+    pub(super) segment_bytes: u64,
+    /// Over so much of the file system nothing is written.
+    pub(super) stop_percent: u64,
+    /// Copies on disk: their books are in memory.
+    pub(super) copies_max: usize,
+    /// Of blocks that wait to be written.
+    pub(super) queue_bytes: u64,
+}
+
+impl Shape {
+    /// Of a budget.
+    pub(super) fn segment_of(disk_bytes: u64) -> u64 {
+        let (min, max) = SEGMENT_BYTES;
+        (disk_bytes / SEGMENTS_MIN / ALIGN * ALIGN).clamp(min, max)
+    }
+}
+
+/// Why a copy is not on disk any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departed {
+    /// It made room.
+    Evicted,
+    /// The disk failed, or gave back other bytes.
+    Lost,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) index: Index,
+    pub(super) open: BTreeMap<u64, Segment>,
+    /// Number of the next segment.
+    pub(super) next: u64,
+    /// Copies that went by themselves; bounded by those that were listed.
+    pub(super) departed: Vec<(CopyKey, Departed)>,
+    rests_until: Option<Instant>,
+}
+
+/// What is counted; see the runbook.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) written: AtomicU64,
+    pub(super) carried: AtomicU64,
+    pub(super) read: AtomicU64,
+    pub(super) corrupt: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) skipped: AtomicU64,
+    pub(super) torn: AtomicU64,
+    pub(super) syncs: AtomicU64,
+}
+
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+pub(super) struct Shared {
+    pub(super) files: Arc<dyn Files>,
+    pub(super) shape: Shape,
+    /// Random number of the store.
+    pub(super) store: [u8; 16],
+    pub(super) reads: Pool,
+    pub(super) writes: Pool,
+    pub(super) queue_gate: ByteGate,
+    /// There may be room for a segment now.
+    pub(super) room: Notify,
+    /// Room may be short, or a segment empty.
+    pub(super) crowded: Notify,
+    pub(super) counts: Counts,
+    state: Mutex<State>,
+    log: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(files: Arc<dyn Files>, shape: Shape, store: [u8; 16]) -> Self {
+        Self {
+            files,
+            shape,
+            store,
+            reads: Pool::new(READS, CALL_MAX),
+            writes: Pool::new(WRITES, CALL_MAX),
+            queue_gate: ByteGate::new(shape.queue_bytes),
+            room: Notify::new(),
+            crowded: Notify::new(),
+            counts: Counts::default(),
+            state: Mutex::default(),
+            log: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Log of the region's directory, which records name.
+    pub(super) fn log(&self) -> LogIncarnation {
+        LogIncarnation(self.log.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_log(&self, log: LogIncarnation) {
+        self.log.store(log.0, Ordering::Relaxed);
+    }
+
+    /// The disk failed: nothing is written for a while.
+    pub(super) fn broke(&self) {
+        count(&self.counts.failures, 1);
+        self.rests();
+    }
+
+    /// Nothing is written for a while.
+    pub(super) fn rests(&self) {
+        self.state().rests_until = Some(Instant::now() + REST);
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        let until = self.state().rests_until;
+        until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// The record at a place was not what it should be.
+    pub(super) fn corrupt(&self, place: Place) {
+        count(&self.counts.corrupt, 1);
+        let mut state = self.state();
+        if let Some(key) = state.index.remove_at(place) {
+            state.departed.push((key, Departed::Lost));
+        }
+    }
+
+    /// Bytes of a segment that has room for a record.
+    pub(super) fn segment_for(&self, header: &Header) -> u64 {
+        let own = aligned(header.record_bytes()) + ALIGN;
+        self.shape.segment_bytes.max(own)
+    }
+
+    /// Whether the budget has room for so many bytes and `spare` segments more.
+    pub(super) fn fits(&self, bytes: u64, spare: u64) -> bool {
+        let held = self.state().index.file_bytes();
+        held + bytes + spare * self.shape.segment_bytes <= self.shape.disk_bytes
+    }
+}
