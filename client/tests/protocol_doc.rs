@@ -91,6 +91,10 @@ fn the_listed_values_are_the_limits() {
         ("LEASED_MEMORY_PART", limits::LEASED_MEMORY_PART),
         ("LEASED_NAMESPACE_PART", limits::LEASED_NAMESPACE_PART),
         ("FEATURE_LEVEL", limits::FEATURE_LEVEL.into()),
+        (
+            "FEATURE_BEGIN_FILLS_VOTERS",
+            limits::FEATURE_BEGIN_FILLS_VOTERS.into(),
+        ),
         ("PROTOCOL_VERSION", limits::PROTOCOL_VERSION.into()),
     ];
     for (name, value) in values {

@@ -62,10 +62,13 @@ pub const LEASED_MEMORY_PART: u64 = 4;
 /// cover and of the memory for these.
 pub const LEASED_NAMESPACE_PART: u64 = 2;
 /// Format of the log's commands that this build writes.
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 2;
+/// From this feature level on a start fills the place of a voter that went while nobody lived.
+pub const FEATURE_BEGIN_FILLS_VOTERS: u32 = 2;
 /// Version of the wire protocol.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+const _: () = assert!(FEATURE_BEGIN_FILLS_VOTERS <= FEATURE_LEVEL);
 const _: () = assert!(
     PIECE_BYTES * 2 <= MESSAGE_BYTES_MAX,
     "a piece and its header fit a message"

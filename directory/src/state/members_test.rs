@@ -1,9 +1,9 @@
 //! Nodes that join, leave and are lost: who is a member, who votes, and what becomes of copies.
 
-use super::testing::{Told, init, member, name};
+use super::testing::{Told, command, init, member, name};
 use crate::{
     command::{Command, Refusal},
-    limits::{NODES_MAX, WEIGHT_MAX},
+    limits::{FEATURE_BEGIN_FILLS_VOTERS, NODES_MAX, WEIGHT_MAX},
     ring::Ring,
     state::DirectoryState,
     topology::Member,
@@ -159,6 +159,36 @@ fn as_many_vote_as_are_wanted() {
         "lose 2; moved 2; join 5",
         "1v 3v 4 5v @3 from 1 3 4",
         "epoch 3",
+    );
+}
+
+#[test]
+fn a_start_fills_the_place_of_a_voter_only_from_its_feature_level_on() {
+    let members = |level: u32| {
+        let mut formed = init();
+        if let Command::InitRegion { feature_level, .. } = &mut formed {
+            *feature_level = level;
+        }
+        let mut told = Told {
+            state: DirectoryState::empty(),
+            ..Told::begin()
+        };
+        told.apply(&formed);
+        let story = [
+            "start 1 1",
+            "start 2 1",
+            "start 3 1",
+            "leave 2",
+            "start 4 1",
+        ];
+        story.iter().for_each(|step| told.apply(&command(step)));
+        told.members()
+    };
+    let before = FEATURE_BEGIN_FILLS_VOTERS - 1;
+    assert_eq!(members(before), "1v 2- 3v 4 @2 from 1 2 3 4");
+    assert_eq!(
+        members(FEATURE_BEGIN_FILLS_VOTERS),
+        "1v 2- 3v 4v @2 from 1 2 3 4"
     );
 }
 

@@ -12,6 +12,7 @@
 
 use crate::{
     command::{BlockChange, ChangeKind, Claim, Command, Deletion, Event, Outcome},
+    limits::FEATURE_LEVEL,
     namespace::{Description, Namespace, Policy},
     state::DirectoryState,
     topology::Member,
@@ -70,7 +71,7 @@ pub(super) fn init() -> Command {
         region: region("here"),
         log_incarnation: LogIncarnation(7),
         members: [3, 1, 2, 4].map(member).to_vec(),
-        feature_level: 1,
+        feature_level: FEATURE_LEVEL,
     }
 }
 
@@ -205,7 +206,7 @@ impl Told {
     }
 }
 
-fn command(step: &str) -> Command {
+pub(super) fn command(step: &str) -> Command {
     let words: Vec<_> = step.split_whitespace().collect();
     let number = |at: usize| words[at].parse::<u64>().unwrap();
     let block = |at: usize| name(words[at].as_bytes()[0]);

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     command::{Event, Outcome, Refusal},
-    limits::{NODES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX},
+    limits::{FEATURE_BEGIN_FILLS_VOTERS, NODES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX},
     state::{DirectoryState, model::NodeRecord, nodes::Nodes, row::Slot},
     topology::{Member, Topology},
     words::{Incarnation, LogIncarnation, NodeId, RegionId, RingEpoch},
@@ -74,8 +74,11 @@ impl DirectoryState {
         if !repeated {
             events.push(Event::IncarnationBegan { node, incarnation });
             self.lose_copies(slot, events);
-            // A voter may have left while nobody lived who could take its place.
-            self.fill_voters();
+            // A voter may have left while nobody lived who could take its place. Members of
+            // an earlier build would not do it, and their directory would be another one.
+            if self.feature_level >= FEATURE_BEGIN_FILLS_VOTERS {
+                self.fill_voters();
+            }
         }
         Ok(Outcome {
             incarnation: Some(incarnation),
