@@ -11,12 +11,12 @@
 mod place;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use kvmesh_directory::{
-    BlockName, ChangeKind, Command, Copy, NamespaceId, NodeId, Ring, RingEpoch,
+    BlockName, ChangeKind, ChangeOutcome, Command, Copy, NamespaceId, NodeId, Ring, RingEpoch,
     command::BlockChange, limits::ENTRY_CHANGES_MAX, ring::MovedArcs, state::Entry,
 };
 use tokio::{
@@ -40,9 +40,12 @@ const RELEASES_MAX: usize = 16_384;
 /// A copy is let go so long after all owners have the block, so that readers whose view lags
 /// still find it.
 const RELEASE_AFTER: Duration = Duration::from_millis(500);
-/// Between two walks, at least, and at least so many times as long as the last one took.
+/// Between two walks, at least, and at least so many times as long as the last one was busy
+/// with looking: copying is held back by its own rate.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_FACTOR: u32 = 4;
+/// Copies that are let go in one go: several entries of the log, committed together.
+const RELEASES_AT_ONCE: usize = 16 * ENTRY_CHANGES_MAX;
 /// Without changes blocks are looked at so often.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long a batch, or the end, may take to be committed.
@@ -77,24 +80,27 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     let mut rings: Option<Rings> = None;
     while !stop.is_cancelled() {
         applied.mark_unchanged();
-        let began = Instant::now();
         rings = Rings::current(&node, rings);
         let Some(current) = &rings else {
             node.metrics.move_blocks_left.set(0.0);
+            node.store.set_going(BTreeSet::new());
             tokio::select! {
                 changed = applied.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
             }
             continue;
         };
-        tokio::select! {
-            () = walk(&node, current) => {}
+        let walked = tokio::select! {
+            walked = walk(&node, current) => walked,
             () = stop.cancelled() => return,
-        }
-        let pause = PAUSE_MIN.max(began.elapsed() * PAUSE_FACTOR);
+        };
+        let pause = PAUSE_MIN.max(walked.looked * PAUSE_FACTOR);
         let rest = async {
             sleep_until(Instant::now() + pause).await;
-            let _ = timeout(PERIOD, applied.changed()).await;
+            // What was done may be what another step waited for.
+            if !walked.did {
+                let _ = timeout(PERIOD, applied.changed()).await;
+            }
         };
         tokio::select! {
             () = rest => {}
@@ -158,11 +164,22 @@ struct Found {
     releases: Vec<BlockChange>,
 }
 
+/// What a walk came to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Walked {
+    /// The time spent without waiting for others.
+    looked: Duration,
+    /// A copy was made or let go.
+    did: bool,
+}
+
 /// Looks at every block once, and does this node's part.
-async fn walk(node: &Arc<Node>, rings: &Rings) {
+async fn walk(node: &Arc<Node>, rings: &Rings) -> Walked {
     let mut found = Found::default();
+    let mut walked = Walked::default();
     let mut after = None;
     loop {
+        let began = Instant::now();
         let (entries, members) = node.directory.with(|state| {
             let entries = state.entries_after(after).take(BATCH);
             (entries.collect::<Vec<_>>(), members(state))
@@ -171,24 +188,27 @@ async fn walk(node: &Arc<Node>, rings: &Rings) {
             break;
         };
         after = Some(*last);
-        for (name, entry) in entries {
-            if let Some(full) = look(node, rings, &members, (name, entry), &mut found) {
-                copying::make(node, full).await;
-            }
+        let entries = entries.into_iter();
+        let full = entries.filter_map(|entry| look(node, rings, &members, entry, &mut found));
+        let full: Vec<Group> = full.collect();
+        walked.looked += began.elapsed();
+        for group in full {
+            walked.did |= copying::make(node, group).await.made > 0;
         }
         yield_now().await;
         if node.placement.epoch() != rings.epoch {
-            return;
+            return walked;
         }
     }
-    copying::make(node, found.group).await;
+    walked.did |= copying::make(node, found.group).await.made > 0;
     node.progress.set(rings.epoch, found.left);
     #[allow(clippy::cast_precision_loss, reason = "gauges are floats")]
     node.metrics.move_blocks_left.set(found.left.blocks as f64);
-    release(node, found.releases).await;
+    walked.did |= release(node, found.releases).await;
     if found.left == Left::default() && node.consensus.leads() {
         finish(node, rings.epoch).await;
     }
+    walked
 }
 
 fn members(state: &kvmesh_directory::DirectoryState) -> Members {
@@ -260,32 +280,42 @@ fn plan(
     }
 }
 
-/// Lets copies go that their owners have. `apply` has the last word, and tells `applied` to
-/// drop them.
-async fn release(node: &Node, releases: Vec<BlockChange>) {
+/// Lets copies go that their owners have; says whether any went. `apply` has the last word,
+/// and tells `applied` to drop them.
+async fn release(node: &Node, releases: Vec<BlockChange>) -> bool {
+    // What somebody has leased stays until the lease ends, which is not renewed any more.
+    node.store
+        .set_going(releases.iter().filter_map(going).collect());
     if releases.is_empty() {
-        return;
+        return false;
     }
     sleep_until(Instant::now() + RELEASE_AFTER).await;
-    for batch in releases.chunks(ENTRY_CHANGES_MAX) {
-        // What somebody has leased stays until the lease ends.
+    let mut did = false;
+    for batch in releases.chunks(RELEASES_AT_ONCE) {
         let mut batch = batch.to_vec();
-        batch.retain(|change| match change.kind {
-            ChangeKind::Release(copy) => !node.store.is_leased(CopyKey {
-                name: change.name,
-                copy,
-            }),
-            _ => true,
-        });
+        batch.retain(|change| going(change).is_none_or(|key| !node.store.is_leased(key)));
         if batch.is_empty() {
             continue;
         }
         let deadline = Instant::now() + SUBMIT_TIMEOUT;
-        if let Err(error) = node.consensus.submit(batch, deadline).await {
-            debug!(%error, "copies that moved are not let go yet");
-            return;
+        match node.consensus.submit(batch, deadline).await {
+            Ok((_, outcomes)) => did |= outcomes.contains(&ChangeOutcome::Accepted),
+            Err(error) => {
+                debug!(%error, "copies that moved are not let go yet");
+                return did;
+            }
         }
     }
+    did
+}
+
+/// The copy that a release lets go.
+fn going(change: &BlockChange) -> Option<CopyKey> {
+    let ChangeKind::Release(copy) = change.kind else {
+        return None;
+    };
+    let name = change.name;
+    Some(CopyKey { name, copy })
 }
 
 async fn finish(node: &Node, epoch: RingEpoch) {

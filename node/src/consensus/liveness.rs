@@ -1,6 +1,7 @@
-//! The leader gives up nodes that are silent.
+//! The leader gives up nodes that are silent, and forgets members for whose begin blocks have
+//! waited too long.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kvmesh_directory::{Command, Incarnation, NodeId};
 use kvmesh_process::Environment;
@@ -22,7 +23,11 @@ pub(super) struct Liveness {
     pub(super) interval: Duration,
     pub(super) suspect_after: Duration,
     pub(super) dead_after: Duration,
+    pub(super) begin_within: Duration,
 }
+
+/// Members that have never begun, and since when this leading has blocks wait for them.
+type Unborn = BTreeMap<NodeId, Instant>;
 
 impl Liveness {
     /// Looks after the members while this node leads, until `stop`.
@@ -30,12 +35,17 @@ impl Liveness {
         let look = async {
             let mut tick = time::interval(self.interval);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut unborn = Unborn::new();
             loop {
                 tick.tick().await;
                 let since = self.desk.leadership.since();
                 self.report(since);
-                if let Some(since) = since {
-                    self.declare_dead(since).await;
+                match since {
+                    Some(since) => {
+                        self.declare_dead(since).await;
+                        self.forget_unborn(&mut unborn).await;
+                    }
+                    None => unborn.clear(),
                 }
             }
         };
@@ -84,6 +94,29 @@ impl Liveness {
                     counter!("kvmesh_node_members_died_total", "instance" => instance).increment(1);
                 }
                 Err(error) => warn!(%node, %error, "could not give up a silent node"),
+            }
+        }
+    }
+
+    /// A move does not end before every member has begun, and no other change of the ring
+    /// begins meanwhile: whoever does not come is taken back.
+    async fn forget_unborn(&self, unborn: &mut Unborn) {
+        let now = Instant::now();
+        let waited_for: Vec<NodeId> = self.desk.directory.with(|state| {
+            let new = state.nodes().filter(|record| record.incarnation.0 == 0);
+            let moving = state.topology().is_moving();
+            new.filter(|_| moving).map(|record| record.node).collect()
+        });
+        unborn.retain(|node, _| waited_for.contains(node));
+        for node in waited_for {
+            let since = *unborn.entry(node).or_insert(now);
+            if now.saturating_duration_since(since) < self.begin_within {
+                continue;
+            }
+            warn!(%node, "forgetting a member that has never begun: let it join again");
+            let command = Command::LeaveNode { node, forget: true };
+            if let Err(error) = self.group.propose_here(command, now + DECLARE_MAX).await {
+                warn!(%node, %error, "could not forget a member that has never begun");
             }
         }
     }

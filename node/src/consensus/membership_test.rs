@@ -143,6 +143,40 @@ async fn a_follower_that_was_forgotten_while_it_was_cut_off_asks_and_ends() {
     assert_eq!(back.ended(), Some(Ended::Removed(forgotten)));
 }
 
+/// Blocks would wait for it, and the ring could not change again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_never_begins_is_forgotten() {
+    let adjust = |id: u64, settings: &mut super::Settings| {
+        brisk(id, settings);
+        settings.begin_within = Duration::from_millis(700);
+    };
+    let region = Region::new(3, 3, adjust).await;
+    region.form().await;
+    let member = kvmesh_directory::Member {
+        node: NodeId(4),
+        address: "127.0.0.1:9".to_owned(),
+        zone: "z".to_owned(),
+        weight: 1,
+        voter: false,
+    };
+    let began = Instant::now();
+    let first = region.nodes[0].up();
+    let join = Command::JoinNode { member };
+    first.consensus.propose(join, soon()).await.unwrap();
+    assert!(is_member(first, 4));
+    until("it is forgotten", || !is_member(first, 4)).await;
+    assert!(began.elapsed() >= Duration::from_millis(700));
+    assert!(
+        (1..=3).all(|node| is_member(first, node)),
+        "and nobody else"
+    );
+}
+
+fn is_member(node: &Running, id: u64) -> bool {
+    let directory = &node.directory;
+    directory.with(|state| state.topology().member(NodeId(id)).is_some())
+}
+
 /// The dangerous case: what is committed is on the leader and on a voter that then loses its
 /// store; the third voter lags, and asks the second one for its vote.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,8 @@
 //! Invariants: every copy of a lease carries one pin of it, or is gone; a lease belongs to
 //! one namespace, and under another one it is as if it never was; at most [`LEASES_MAX`]
 //! leases and [`LEASED_COPIES_MAX`] copies of leases are listed, and of each at most half
-//! ([`LEASED_NAMESPACE_PART`]) is one namespace's.
+//! ([`LEASED_NAMESPACE_PART`]) is one namespace's; no lease that covers a copy which is to go
+//! gets a later end.
 //!
 //! Not here: which copies may be leased (the directory says so), nor how much (`ledger`).
 
@@ -58,6 +59,7 @@ pub struct Leases {
     due: BTreeSet<(Instant, Key)>,
     copies: usize,
     by_namespace: BTreeMap<NamespaceId, Own>,
+    going: BTreeSet<CopyKey>,
 }
 
 /// One namespace's part of a limit.
@@ -66,6 +68,12 @@ const fn part_of(limit: usize) -> usize {
 }
 
 impl Leases {
+    /// Copies that are to go, instead of those named before: they are not leased any more, and
+    /// what covers one of them is not renewed.
+    pub fn set_going(&mut self, going: BTreeSet<CopyKey>) {
+        self.going = going;
+    }
+
     /// Adds copies to a lease, which may be new, and renews it. No copy: it is not here.
     pub fn take(
         &mut self,
@@ -82,6 +90,8 @@ impl Leases {
         }
         let before = self.leases.remove(&key);
         let granted_before = before.is_some();
+        let ends = before.as_ref().filter(|lease| self.must_end(lease));
+        let until = ends.map_or(until, |lease| lease.until);
         let mut copies = match before {
             Some(lease) => {
                 self.due.remove(&(lease.until, key));
@@ -92,6 +102,7 @@ impl Leases {
         for (place, wish) in wished.iter().enumerate() {
             let pinned = match wish {
                 Some(copy) if copies.contains(copy) => ledger.is_pinned(*copy),
+                Some(copy) if self.going.contains(copy) => false,
                 Some(copy) => self.pin(ledger, key.0, *copy, &mut copies, &mut granted.limit),
                 None => false,
             };
@@ -110,6 +121,10 @@ impl Leases {
             self.leases.insert(key, Lease { until, copies });
         }
         granted
+    }
+
+    fn must_end(&self, lease: &Lease) -> bool {
+        !self.going.is_empty() && lease.copies.iter().any(|copy| self.going.contains(copy))
     }
 
     /// The limit that keeps a lease from being listed.
@@ -167,8 +182,8 @@ impl Leases {
         }
     }
 
-    /// Renews a lease; says how many of its copies are still here. None: it has ended or
-    /// never was.
+    /// Renews a lease; says how many of its copies are still here. None: it has ended, never
+    /// was, or covers a copy that is to go.
     pub fn renew(
         &mut self,
         ledger: &Ledger,
@@ -176,6 +191,9 @@ impl Leases {
         now: Instant,
         hold: Duration,
     ) -> Option<usize> {
+        if self.must_end(self.leases.get(&key)?) {
+            return None;
+        }
         let lease = self.leases.get_mut(&key).filter(|it| it.until > now)?;
         self.due.remove(&(lease.until, key));
         lease.until = now + hold;

@@ -206,3 +206,25 @@ async fn leases_are_bounded_in_number_for_all_and_for_each_namespace() {
     assert_eq!((granted.copies, granted.missing), (0, vec![0]));
     assert_eq!(granted.limit, Some("the number of leases of a node"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_lease_keeps_a_copy_that_is_to_go_for_longer() {
+    let mut desk = Desk::new(32, 8);
+    desk.take(ONE, &[1, 2], 100);
+    desk.leases.set_going([copy(2), copy(3)].into());
+    let (now, hold) = (desk.at(50), Duration::from_secs(1));
+    let refused = desk.leases.renew(&desk.ledger, (ONE, LEASE), now, hold);
+    assert_eq!(refused, None, "it covers copy 2");
+    // Named again with further copies it gets those that stay, and no later end.
+    assert_eq!(desk.take(ONE, &[1, 3, 4], 10_000).missing, [1]);
+    let (before, end) = (desk.at(99), desk.at(100));
+    desk.leases.expire(&mut desk.ledger, before);
+    assert_eq!(desk.pinned(), (3, 3 * COST), "its time is not up yet");
+    desk.leases.expire(&mut desk.ledger, end);
+    assert_eq!((desk.pinned(), desk.leases.count()), ((0, 0), 0));
+    // Nothing is to go any more.
+    desk.leases.set_going(BTreeSet::new());
+    assert_eq!(desk.take(ONE, &[2, 3], 200).missing, [0; 0]);
+    let renewed = desk.leases.renew(&desk.ledger, (ONE, LEASE), end, hold);
+    assert_eq!(renewed, Some(2));
+}

@@ -14,7 +14,10 @@ mod memory;
 mod order;
 mod tier;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use kvmesh_client::{Block, lease::LeaseId};
 use kvmesh_directory::{BlockName, Checksum, Copy, NamespaceId};
@@ -208,8 +211,14 @@ impl Store {
         leases.take(&mut ledger, lease, wished, now + hold)
     }
 
-    /// Renews a lease; says how many of its copies are still here. None: it has ended or
-    /// never was.
+    /// Names the copies that are to go, instead of those named before: no lease keeps them
+    /// for longer than it does now.
+    pub fn set_going(&self, going: BTreeSet<CopyKey>) {
+        self.leases().set_going(going);
+    }
+
+    /// Renews a lease; says how many of its copies are still here. None: it has ended, never
+    /// was, or covers a copy that is to go.
     pub fn renew_lease(&self, lease: (NamespaceId, LeaseId), hold: Duration) -> Option<usize> {
         let mut leases = self.leases();
         leases.renew(&self.ledger(), lease, Instant::now(), hold)

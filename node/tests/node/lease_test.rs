@@ -10,11 +10,11 @@ use crate::region_test::{Region, hash, payload, until};
 /// Four of these, and not five, fit half of a quarter of 2 MiB: one namespace's part.
 const BYTES: usize = 60_000;
 
-fn id(byte: u8) -> Bytes {
+pub(crate) fn id(byte: u8) -> Bytes {
     vec![byte; 16].into()
 }
 
-fn keys(numbers: &[u64]) -> Vec<wire::BlockKey> {
+pub(crate) fn keys(numbers: &[u64]) -> Vec<wire::BlockKey> {
     let key = |number: &u64| wire::BlockKey {
         // The canonical form of a hash of 16 bytes.
         hash: [&hash(*number)[..], &[0; 16]].concat().into(),

@@ -1,11 +1,14 @@
 //! Nodes join and leave; blocks move, and are read meanwhile.
 
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet};
 
-use kvmesh_proto::v1::{AckLevel, JoinRequest, LeaveRequest, Member, NodeState};
+use kvmesh_proto::v1::{AckLevel, JoinRequest, LeaseRequest, LeaveRequest, Member, NodeState};
 use tonic::Code;
 
-use crate::region_test::{Region, payload, until};
+use crate::{
+    lease_test::{id, keys},
+    region_test::{Region, payload, until},
+};
 
 const BLOCKS: u64 = 32;
 
@@ -189,6 +192,49 @@ async fn blocks_get_the_copies_for_which_there_were_too_few_nodes() {
     region.join(0, patiently).await;
     region.all_alive().await;
     moved(&region, 2).await;
+    let stats = region.stats(0).await;
+    assert_eq!((stats.copies, stats.under_replicated), (2 * BLOCKS, 0));
+}
+
+/// Somebody holds every copy by leases, which are renewed and taken again for ever.
+#[tokio::test]
+async fn a_move_ends_though_its_blocks_are_leased_again_and_again() {
+    let region = Region::start_with(3, patiently).await;
+    put_all(&region, AckLevel::Replicated).await;
+    let all: Vec<u64> = (0..BLOCKS).collect();
+    let lease = async |node: usize, change: fn(&mut LeaseRequest)| {
+        let mut request = LeaseRequest {
+            namespace_id: region.namespace.clone(),
+            hold_ms: 1_500,
+            ..Default::default()
+        };
+        change(&mut request);
+        if !request.id.is_empty() {
+            request.keys = keys(&all);
+        }
+        region.cache(node).lease(request).await
+    };
+    for node in 0..3 {
+        let taken = lease(node, |it| it.id = id(1)).await.unwrap().into_inner();
+        assert!(taken.blocks > 0, "node {node} holds none");
+    }
+    region.topology(0).leave(leave(3, false)).await.unwrap();
+    let refused = Cell::new(0);
+    until(async || {
+        for node in 0..3 {
+            let renewed = lease(node, |it| it.renew = id(1)).await;
+            let said_no = renewed.is_err_and(|error| error.code() == Code::NotFound);
+            refused.set(refused.get() + u32::from(said_no));
+            // Under its old name, and under another one.
+            let _ = lease(node, |it| it.id = id(1)).await;
+            let _ = lease(node, |it| it.id = id(2)).await;
+        }
+        !region.shown(0).await.moving
+    })
+    .await;
+    assert!(refused.get() > 0, "a lease was in the way");
+    let left = region.shown(0).await;
+    assert_eq!((left.nodes.len(), left.ring_epoch), (2, 2));
     let stats = region.stats(0).await;
     assert_eq!((stats.copies, stats.under_replicated), (2 * BLOCKS, 0));
 }
