@@ -14,7 +14,7 @@ use tracing::{Instrument, info, warn};
 
 use crate::{
     Settings, applied,
-    consensus::{self, Consensus, Ended, MemoryStorage, StartError, Storage},
+    consensus::{self, Consensus, Ended, MemoryStorage, SnapshotSettings, StartError, Storage},
     directory::SharedDirectory,
     moving,
     node::{Node, Parts},
@@ -191,12 +191,18 @@ fn consensus_settings(
         true => vec![settings.own_member()],
     };
     consensus::Settings {
+        snapshots: SnapshotSettings {
+            log_bytes_max: settings.raft_log_bytes_max,
+            entries_max: settings.raft_log_entries_max,
+            ..SnapshotSettings::default()
+        },
         heartbeat: Settings::millis(settings.raft_heartbeat_ms),
         election_min: Settings::millis(settings.election_min_ms),
         election_max: Settings::millis(settings.election_max_ms),
         report_interval: Settings::millis(settings.report_ms),
         suspect_after: Settings::millis(settings.suspect_after_ms),
         dead_after: Settings::millis(settings.dead_after_ms),
+        begin_within: Settings::millis(settings.begin_within_ms),
         serve_lease: Settings::millis(settings.serve_lease_ms),
         ..consensus::Settings::new(region, node, members, storage)
     }

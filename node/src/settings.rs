@@ -46,6 +46,11 @@ pub struct Settings {
     pub inflight_bytes_max: u64,
     /// Where the Raft log and snapshots are kept. Empty: in memory, for trials and tests only.
     pub raft_dir: PathBuf,
+    /// A snapshot is made when the log since the last one is as large as that one is, but at
+    /// the latest when it has so many bytes,
+    pub raft_log_bytes_max: u64,
+    /// or so many entries: a restart has to apply them.
+    pub raft_log_entries_max: u64,
     /// Which nodes form the region at first; committed once by `meshctl region init`.
     pub members: Vec<MemberSetting>,
     /// Members (`host:port`) of a region that exists, through any of which this node becomes
@@ -65,6 +70,8 @@ pub struct Settings {
     pub suspect_after_ms: u64,
     /// Silence after which the leader gives a node up.
     pub dead_after_ms: u64,
+    /// Blocks wait for a member that has never begun for so long; then the leader forgets it.
+    pub begin_within_ms: u64,
     /// A node that has not heard from a quorum's leader for so long answers misses.
     pub serve_lease_ms: u64,
     /// How long another owner may take for a copy, besides the time for its bytes.
@@ -135,6 +142,8 @@ impl Default for Settings {
             memory_bytes: 0,
             inflight_bytes_max: 0,
             raft_dir: PathBuf::new(),
+            raft_log_bytes_max: 512 << 20,
+            raft_log_entries_max: 500_000,
             members: Vec::new(),
             join: Vec::new(),
             voter: false,
@@ -144,6 +153,7 @@ impl Default for Settings {
             report_ms: 200,
             suspect_after_ms: 2_000,
             dead_after_ms: 10_000,
+            begin_within_ms: 600_000,
             serve_lease_ms: 5_000,
             owner_timeout_ms: 1_000,
             owner_rate: 100_000_000,
@@ -198,9 +208,12 @@ impl Settings {
 
     fn check_numbers(&self) -> Result<(), Impossible> {
         let positive = [
+            ("raft_log_bytes_max", self.raft_log_bytes_max),
+            ("raft_log_entries_max", self.raft_log_entries_max),
             ("raft_heartbeat_ms", self.raft_heartbeat_ms),
             ("report_ms", self.report_ms),
             ("suspect_after_ms", self.suspect_after_ms),
+            ("begin_within_ms", self.begin_within_ms),
             ("owner_timeout_ms", self.owner_timeout_ms),
             ("owner_rate", self.owner_rate),
             ("get_deadline_ms", self.get_deadline_ms),

@@ -19,8 +19,9 @@ use openraft::{
 };
 use wire::append_entries_response::Result as Appended;
 
-use super::raft::{
-    Entry, LogId, Membership, Peer, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+use super::{
+    raft::{Entry, LogId, Membership, Peer, SnapshotMeta, StoredMembership, TypeConfig, Vote},
+    snapshot_intake::Taken,
 };
 
 /// Format of [`wire::RaftEntry`] that this build writes, and the newest that it reads.
@@ -291,31 +292,39 @@ pub(super) fn segment(request: &InstallSnapshotRequest<TypeConfig>) -> SnapshotS
     }
 }
 
-pub(super) fn installed_to_wire(
-    response: &Result<InstallSnapshotResponse<u64>, InstallSnapshotError>,
-) -> wire::InstallSnapshotResponse {
-    match response {
-        Ok(installed) => wire::InstallSnapshotResponse {
-            vote: Some(vote_to_wire(&installed.vote)),
-            ..Default::default()
-        },
-        Err(InstallSnapshotError::SnapshotMismatch(mismatch)) => wire::InstallSnapshotResponse {
-            vote: None,
-            expected_offset: Some(mismatch.expect.offset),
-            expected_snapshot_id: mismatch.expect.id.clone(),
-        },
+pub(super) fn taken_to_wire(taken: &Taken) -> wire::InstallSnapshotResponse {
+    let (mismatch, damaged) = match taken {
+        Taken::Here(installed) => {
+            return wire::InstallSnapshotResponse {
+                vote: Some(vote_to_wire(&installed.vote)),
+                ..Default::default()
+            };
+        }
+        Taken::Unexpected(mismatch) => (mismatch, false),
+        Taken::Damaged(mismatch) => (mismatch, true),
+    };
+    let InstallSnapshotError::SnapshotMismatch(mismatch) = mismatch;
+    wire::InstallSnapshotResponse {
+        vote: None,
+        expected_offset: Some(mismatch.expect.offset),
+        expected_snapshot_id: mismatch.expect.id.clone(),
+        damaged,
     }
 }
 
-pub(super) fn installed_from_wire(
+pub(super) fn taken_from_wire(
     response: wire::InstallSnapshotResponse,
     got: SnapshotSegmentId,
-) -> Result<Result<InstallSnapshotResponse<u64>, InstallSnapshotError>, WireError> {
+) -> Result<Taken, WireError> {
     if let Some(offset) = response.expected_offset {
         let id = response.expected_snapshot_id;
         let expect = SnapshotSegmentId { id, offset };
-        return Ok(Err(SnapshotMismatch { expect, got }.into()));
+        let mismatch = SnapshotMismatch { expect, got }.into();
+        return Ok(match response.damaged {
+            true => Taken::Damaged(mismatch),
+            false => Taken::Unexpected(mismatch),
+        });
     }
     let vote = vote_from_wire(response.vote)?;
-    Ok(Ok(InstallSnapshotResponse { vote }))
+    Ok(Taken::Here(InstallSnapshotResponse { vote }))
 }

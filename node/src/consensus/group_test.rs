@@ -213,7 +213,7 @@ async fn a_restart_keeps_the_directory_and_begins_an_incarnation() {
 async fn a_follower_that_lags_far_gets_a_snapshot() {
     let mut region = Region::new(3, 3, |id, settings| {
         brisk(id, settings);
-        settings.snapshot_entries = 20;
+        settings.snapshots.entries_max = 20;
         settings.kept_entries = 5;
     })
     .await;
@@ -383,7 +383,7 @@ async fn a_node_that_lost_the_snapshot_below_its_log_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let mut region = Region::new(1, 1, |id, settings| {
         brisk(id, settings);
-        settings.snapshot_entries = 20;
+        settings.snapshots.entries_max = 20;
         settings.kept_entries = 5;
         settings.storage = Storage::Directory(dir.path().to_owned());
     })

@@ -47,12 +47,15 @@ pub(super) trait LogDisk: Send + Sync + 'static {
     async fn append(&self, entries: Vec<(u64, Bytes)>) -> io::Result<()>;
     /// Removes entries from an index on. Durable on return.
     async fn truncate(&self, from: u64) -> io::Result<()>;
-    /// Removes entries up to an index, and keeps the id of the last one.
+    /// Lets entries up to an index go, and keeps the id of the last one. They may be read, and
+    /// take room, for a while yet.
     async fn purge(&self, up_to: u64, id: Bytes) -> io::Result<()>;
     /// Keeps a mark.
     async fn save(&self, mark: Mark, value: Bytes) -> io::Result<()>;
     /// Entries of an index range (end exclusive), until `bytes_max` is reached; at least one.
     async fn read(&self, from: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Bytes>>;
+    /// Bytes of all entries behind an index.
+    async fn bytes_after(&self, index: u64) -> io::Result<u64>;
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +128,12 @@ impl LogDisk for MemoryDisk {
             memory.entries.range(from..end).map(|(_, e)| e.clone()),
             bytes_max,
         ))
+    }
+
+    async fn bytes_after(&self, index: u64) -> io::Result<u64> {
+        let memory = self.lock();
+        let entries = memory.entries.range(index + 1..);
+        Ok(entries.map(|(_, entry)| entry.len() as u64).sum())
     }
 }
 

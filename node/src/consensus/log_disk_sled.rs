@@ -2,6 +2,9 @@
 //! `sync_file_range`, which flushes neither the device's cache nor the file's size, so the
 //! database file is synced through a second handle as well.
 //!
+//! What is purged is removed a little at a time, together with what is appended: a snapshot may
+//! let half a million entries go, and no append may wait for that.
+//!
 //! Tree `log`: key index (u64, big endian), value an encoded `RaftEntry`. Tree `marks`: `vote`
 //! (`RaftVote`), `committed` and `purged` (`RaftLogId`), `owner` (see [`Owner`]), `admitted` (a byte).
 //! Stored on disk: never rename.
@@ -10,7 +13,10 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -33,12 +39,17 @@ const ADMITTED: &str = "admitted";
 /// Memory that sled may use for its page cache; the log's recent entries are cached apart.
 const PAGE_CACHE_BYTES: u64 = 32 << 20;
 
+/// Purged entries that are removed with one that is appended, at most.
+const REMOVED_WITH_ONE: usize = 16;
+
 struct Inner {
     log: sled::Tree,
     marks: sled::Tree,
     database: sled::Db,
     file: File,
     store: u64,
+    /// Entries below this are purged, but perhaps not removed.
+    purged_end: AtomicU64,
 }
 
 /// See the module.
@@ -104,6 +115,7 @@ impl Inner {
             file: File::open(path.join("db"))?,
             database,
             store: 0,
+            purged_end: AtomicU64::new(0),
         };
         let found = match inner.marks.get(OWNER)? {
             Some(raw) => Owner::decode(&raw)?,
@@ -161,6 +173,11 @@ impl LogDisk for SledDisk {
     async fn append(&self, entries: Vec<(u64, Bytes)>) -> io::Result<()> {
         self.run(move |disk| {
             let mut batch = sled::Batch::default();
+            let end = disk.purged_end.load(Ordering::Relaxed);
+            let gone = disk.log.range(..end.to_be_bytes()).keys();
+            for key in gone.take(entries.len() * REMOVED_WITH_ONE) {
+                batch.remove(key?);
+            }
             for (index, entry) in &entries {
                 batch.insert(&index.to_be_bytes(), entry.as_ref());
             }
@@ -180,9 +197,10 @@ impl LogDisk for SledDisk {
 
     async fn purge(&self, up_to: u64, id: Bytes) -> io::Result<()> {
         self.run(move |disk| {
-            // The mark first: entries below it that a crash leaves behind are ignored.
+            // Entries below the mark are ignored at a start; the next purge counts them in.
             disk.marks.insert(PURGED, id.as_ref())?;
-            disk.remove(disk.log.range(..=up_to.to_be_bytes()).keys())
+            disk.purged_end.fetch_max(up_to + 1, Ordering::Relaxed);
+            Ok(())
         })
         .await
     }
@@ -201,6 +219,17 @@ impl LogDisk for SledDisk {
                 disk.marks.insert(ADMITTED, value.as_ref())?;
                 disk.sync()
             }
+        })
+        .await
+    }
+
+    async fn bytes_after(&self, index: u64) -> io::Result<u64> {
+        self.run(move |disk| {
+            let mut bytes = 0;
+            for entry in disk.log.range((index + 1).to_be_bytes()..) {
+                bytes += entry?.1.len() as u64;
+            }
+            Ok(bytes)
         })
         .await
     }

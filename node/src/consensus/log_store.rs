@@ -24,6 +24,7 @@ use super::{
     convert,
     log_disk::{LogDisk, Mark},
     raft::{Entry, LogId, StorageError, TypeConfig, Vote},
+    snapshot_policy::Written,
 };
 
 /// Bytes of encoded entries whose decoded form is kept in memory.
@@ -96,6 +97,7 @@ pub(super) struct LogStore {
     vote: Option<Vote>,
     committed: Option<LogId>,
     admission: Arc<Admission>,
+    written: Written,
 }
 
 impl LogStore {
@@ -119,6 +121,7 @@ impl LogStore {
         let admission = Admission::new(Arc::clone(&disk), found.store, found.admitted);
         Ok(Self {
             admission: Arc::new(admission),
+            written: Written::default(),
             disk,
             recent: Arc::new(Mutex::new(recent)),
             vote: vote.transpose()?,
@@ -129,6 +132,16 @@ impl LogStore {
     /// Whether the store may vote.
     pub(super) fn admission(&self) -> Arc<Admission> {
         Arc::clone(&self.admission)
+    }
+
+    /// Counts the bytes that are written.
+    pub(super) fn written(&self) -> Written {
+        self.written.clone()
+    }
+
+    /// Bytes of the entries behind an index.
+    pub(super) async fn bytes_after(&self, index: u64) -> io::Result<u64> {
+        self.disk.bytes_after(index).await
     }
 
     /// The last entry that was purged.
@@ -253,6 +266,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut recent = self.recent();
             for entry in entries {
                 let raw = encode(&convert::entry_to_wire(&entry));
+                self.written.add(raw.len() as u64);
                 encoded.push((entry.log_id.index, raw.clone()));
                 recent.push(entry, raw.len());
             }

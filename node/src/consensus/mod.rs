@@ -35,6 +35,8 @@ mod settings;
 mod snapshot_codec;
 mod snapshot_data;
 mod snapshot_files;
+mod snapshot_intake;
+mod snapshot_policy;
 mod snapshot_store;
 mod standing;
 mod start;
@@ -71,12 +73,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     admission::Admission, batcher::Committed, desk::Desk, ended::Ending, flights::Submission,
     group::Group, incarnation::Begun, init::FirstVoter, lease::Lease, rpc::ConsensusService,
+    snapshot_intake::Intake,
 };
 use crate::directory::SharedDirectory;
 
 pub use ended::Ended;
 pub use error::{ProposeError, StartError};
-pub use settings::{Settings, Storage};
+pub use settings::{Settings, SnapshotSettings, Storage};
 pub use snapshot_store::MemoryStorage;
 
 /// How long a proposal may take that has no deadline of its own.
@@ -92,6 +95,7 @@ struct Inner {
     lease: Arc<Lease>,
     begun: Arc<Begun>,
     admission: Arc<Admission>,
+    intake: Arc<Intake>,
     ending: Arc<Ending>,
     submissions: mpsc::Sender<Submission>,
     room: Arc<Semaphore>,
@@ -130,6 +134,7 @@ impl Consensus {
         rpc::routes(ConsensusService {
             group: self.inner.group.clone(),
             voter: self.voter(),
+            intake: Arc::clone(&self.inner.intake),
             ending: Arc::clone(&self.inner.ending),
             desk: Arc::clone(&self.inner.desk),
             directory: self.inner.directory.clone(),

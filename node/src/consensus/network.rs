@@ -1,6 +1,6 @@
 //! How Raft reaches the other members.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use kvmesh_client::{
     WireError,
@@ -9,9 +9,10 @@ use kvmesh_client::{
 use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
 use kvmesh_proto::v1::consensus_client::ConsensusClient;
 use openraft::{
-    RPCTypes,
+    ErrorSubject, ErrorVerb, RPCTypes,
     error::{
-        InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout, Unreachable,
+        Fatal, InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout,
+        Unreachable,
     },
     network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
     raft::{
@@ -19,12 +20,13 @@ use openraft::{
         InstallSnapshotResponse, VoteRequest, VoteResponse,
     },
 };
-use tokio::time;
+use tokio::{sync::Notify, time};
 use tonic::{Response, Status};
 
 use super::{
     convert,
-    raft::{Peer, TypeConfig},
+    raft::{Peer, StorageError, TypeConfig},
+    snapshot_intake::Taken,
 };
 
 /// Before a member that could not be reached is tried again.
@@ -53,6 +55,9 @@ pub(super) struct Links {
     pub(super) channels: Channels,
     /// See [`Removed`].
     pub(super) removed: Removed,
+    /// Told when a member got all of a snapshot and other bytes than its checksum says: the
+    /// file here may be damaged.
+    pub(super) damaged: Arc<Notify>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Links {
@@ -65,6 +70,7 @@ impl RaftNetworkFactory<TypeConfig> for Links {
             address: peer.address.clone(),
             channels: self.channels.clone(),
             removed: Arc::clone(&self.removed),
+            damaged: Arc::clone(&self.damaged),
         }
     }
 }
@@ -76,6 +82,7 @@ pub(super) struct Link {
     address: String,
     channels: Channels,
     removed: Removed,
+    damaged: Arc<Notify>,
 }
 
 impl Link {
@@ -103,6 +110,13 @@ impl Link {
             })),
         }
     }
+}
+
+/// Ends the sending of this snapshot. The member counts as not reached, and gets the newest
+/// one after a pause.
+fn damaged() -> StorageError {
+    let why = io::Error::other("the bytes that came are not those of its checksum");
+    StorageError::from_io_error(ErrorSubject::Snapshot(None), ErrorVerb::Read, why)
 }
 
 fn unreadable<E: std::error::Error>(error: WireError) -> Failure<E> {
@@ -142,10 +156,16 @@ impl RaftNetwork<TypeConfig> for Link {
                 |mut client| async move { client.install_snapshot(request).await },
             )
             .await?;
-        let installed = convert::installed_from_wire(response, got).map_err(unreadable)?;
-        installed.map_err(|mismatch| {
-            RPCError::RemoteError(RemoteError::new(self.target, RaftError::APIError(mismatch)))
-        })
+        let error = match convert::taken_from_wire(response, got).map_err(unreadable)? {
+            Taken::Here(installed) => return Ok(installed),
+            // openraft then starts it over.
+            Taken::Unexpected(mismatch) => RaftError::APIError(mismatch),
+            Taken::Damaged(_) => {
+                self.damaged.notify_one();
+                RaftError::Fatal(Fatal::StorageError(damaged()))
+            }
+        };
+        Err(RemoteError::new(self.target, error).into())
     }
 
     async fn vote(

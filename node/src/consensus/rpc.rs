@@ -26,6 +26,7 @@ use super::{
     error::ProposeError,
     group::Group,
     init::FirstVoter,
+    snapshot_intake::Intake,
 };
 use crate::directory::SharedDirectory;
 
@@ -33,6 +34,7 @@ use crate::directory::SharedDirectory;
 pub(super) struct ConsensusService {
     pub(super) group: Group,
     pub(super) voter: FirstVoter,
+    pub(super) intake: Arc<Intake>,
     pub(super) ending: Arc<Ending>,
     pub(super) desk: Arc<Desk>,
     pub(super) directory: SharedDirectory,
@@ -101,12 +103,9 @@ impl consensus_server::Consensus for ConsensusService {
         request: Request<wire::InstallSnapshotRequest>,
     ) -> Result<Response<wire::InstallSnapshotResponse>, Status> {
         let request = convert::install_from_wire(request.into_inner()).map_err(unreadable)?;
-        let installed = match self.group.raft.install_snapshot(request).await {
-            Ok(installed) => Ok(installed),
-            Err(RaftError::APIError(mismatch)) => Err(mismatch),
-            Err(RaftError::Fatal(fatal)) => return Err(ended(&fatal)),
-        };
-        Ok(Response::new(convert::installed_to_wire(&installed)))
+        let taken = self.intake.take(&self.group.raft, request).await;
+        let taken = taken.map_err(|fatal| ended(&fatal))?;
+        Ok(Response::new(convert::taken_to_wire(&taken)))
     }
 
     async fn propose(

@@ -15,6 +15,27 @@ pub enum Storage {
     Memory(MemoryStorage),
 }
 
+/// A snapshot is made when the log since the last one is as large as that one is, and
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// not before it has so many bytes;
+    pub log_bytes_min: u64,
+    /// but when it has so many bytes,
+    pub log_bytes_max: u64,
+    /// or so many entries.
+    pub entries_max: u64,
+}
+
+impl Default for SnapshotSettings {
+    fn default() -> Self {
+        Self {
+            log_bytes_min: 64 << 20,
+            log_bytes_max: 512 << 20,
+            entries_max: 500_000,
+        }
+    }
+}
+
 /// Settings of the region's Raft group.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -38,10 +59,12 @@ pub struct Settings {
     pub suspect_after: Duration,
     /// Silence after which the leader declares a node dead.
     pub dead_after: Duration,
+    /// How long blocks wait for a member that has never begun, until the leader forgets it.
+    pub begin_within: Duration,
     /// How long a node may serve after it heard from a leader with a quorum.
     pub serve_lease: Duration,
-    /// Log entries between snapshots.
-    pub snapshot_entries: u64,
+    /// When a snapshot is made.
+    pub snapshots: SnapshotSettings,
     /// Log entries that are kept below a snapshot, for followers that lag a little.
     pub kept_entries: u64,
 }
@@ -61,8 +84,9 @@ impl Settings {
             report_interval: Duration::from_millis(200),
             suspect_after: Duration::from_secs(2),
             dead_after: Duration::from_secs(10),
+            begin_within: Duration::from_secs(600),
             serve_lease: Duration::from_secs(5),
-            snapshot_entries: 20_000,
+            snapshots: SnapshotSettings::default(),
             kept_entries: 5_000,
         }
     }

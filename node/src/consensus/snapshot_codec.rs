@@ -22,10 +22,15 @@ pub(super) fn identified(last: Option<LogId>, checksum: Checksum) -> String {
     format!("{last}#{checksum}")
 }
 
+/// The checksum that a snapshot's id names.
+pub(super) fn wanted(meta: &SnapshotMeta) -> Option<&str> {
+    Some(meta.snapshot_id.rsplit_once('#')?.1)
+}
+
 /// Whether chunks have the checksum that their snapshot's id names.
 pub(super) fn verify(meta: &SnapshotMeta, got: Checksum) -> io::Result<()> {
-    match meta.snapshot_id.rsplit_once('#') {
-        Some((_, want)) if want != got.to_string() => {
+    match wanted(meta) {
+        Some(wanted) if wanted != got.to_string() => {
             Err(io::Error::other("its checksum does not match"))
         }
         _ => Ok(()),

@@ -60,6 +60,11 @@ impl FilePart {
     pub(super) async fn into_file(self) -> std::fs::File {
         self.file.into_std().await
     }
+
+    /// The same file, to be read meanwhile. Both share one position.
+    pub(super) async fn reader(&self) -> io::Result<std::fs::File> {
+        Ok(self.file.try_clone().await?.into_std().await)
+    }
 }
 
 impl AsyncRead for FilePart {

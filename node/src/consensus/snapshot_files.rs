@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use kvmesh_directory::{DirectoryState, RunningChecksum};
+use kvmesh_directory::{Checksum, DirectoryState, RunningChecksum};
 use kvmesh_proto::v1 as wire;
 use prost::Message;
 use tracing::warn;
@@ -22,7 +22,7 @@ use super::{
     blocking::blocking,
     convert,
     raft::SnapshotMeta,
-    snapshot_codec::{Decoder, Encoder, identified, verify},
+    snapshot_codec::{Decoder, Encoder, identified, verify, wanted},
     snapshot_data::{FilePart, SnapshotData},
     snapshot_store::SnapshotStore,
 };
@@ -268,6 +268,22 @@ impl SnapshotFiles {
     }
 }
 
+/// Reads what was received once, without decoding it where its id has a checksum.
+fn is_whole(meta: &SnapshotMeta, file: &mut File) -> io::Result<bool> {
+    let (start, end) = (MAGIC.len() as u64, file.metadata()?.len());
+    let Some(wanted) = wanted(meta) else {
+        return Ok(decode(file, start, end).is_ok());
+    };
+    file.seek(SeekFrom::Start(start))?;
+    let (mut running, mut buffer) = (Checksum::running(), vec![0; BUFFER_BYTES]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(wanted == running.checksum().to_string()),
+            read => running.update(&buffer[..read]),
+        }
+    }
+}
+
 fn load(path: &Path) -> io::Result<(SnapshotMeta, DirectoryState)> {
     let mut file = File::open(path)?;
     let outline = Outline::read(&mut file)?;
@@ -292,6 +308,23 @@ impl SnapshotStore for SnapshotFiles {
     async fn load(&self) -> io::Result<Option<(SnapshotMeta, DirectoryState)>> {
         let files = self.clone();
         blocking(move || files.load_now()).await
+    }
+
+    async fn bytes(&self) -> io::Result<u64> {
+        let files = self.clone();
+        blocking(move || match files.list()?.first() {
+            Some(path) => Ok(fs::metadata(path)?.len()),
+            None => Ok(0),
+        })
+        .await
+    }
+
+    async fn is_whole(&self, meta: &SnapshotMeta, data: &SnapshotData) -> io::Result<bool> {
+        let SnapshotData::File(part) = data else {
+            return Err(io::Error::other("it was not received into a file"));
+        };
+        let (meta, mut file) = (meta.clone(), part.reader().await?);
+        blocking(move || is_whole(&meta, &mut file)).await
     }
 
     async fn begin(&self) -> io::Result<SnapshotData> {

@@ -7,13 +7,13 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kvmesh_directory::DirectoryState;
+use kvmesh_directory::{Checksum, DirectoryState};
 use tokio::task;
 
 use super::{
     log_disk::MemoryDisk,
     raft::SnapshotMeta,
-    snapshot_codec::{Decoder, Encoder, identified, verify},
+    snapshot_codec::{Decoder, Encoder, identified, verify, wanted},
     snapshot_data::SnapshotData,
 };
 
@@ -27,8 +27,13 @@ pub(super) trait SnapshotStore: Send + Sync + 'static {
     async fn open(&self) -> io::Result<Option<(SnapshotMeta, SnapshotData)>>;
     /// The newest whole snapshot, verified and decoded.
     async fn load(&self) -> io::Result<Option<(SnapshotMeta, DirectoryState)>>;
+    /// Bytes of the newest snapshot; 0: there is none.
+    async fn bytes(&self) -> io::Result<u64>;
     /// Where a snapshot is received into.
     async fn begin(&self) -> io::Result<SnapshotData>;
+    /// Whether all that was received is what its id says; its content is not read, where the
+    /// id has a checksum.
+    async fn is_whole(&self, meta: &SnapshotMeta, data: &SnapshotData) -> io::Result<bool>;
     /// Verifies and decodes what was received, and keeps it. Durable on return.
     async fn finish(&self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<DirectoryState>;
     /// Lets a directory of perhaps millions of entries go where nobody waits for it.
@@ -49,6 +54,18 @@ impl MemorySnapshots {
     fn stored(&self) -> Option<Stored> {
         let stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stored.clone()
+    }
+
+    /// Changes the copy number of one holder, so that it can be decoded as well as before.
+    #[cfg(test)]
+    pub(super) fn damage(&self) {
+        let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stored) = stored.as_mut() {
+            let mut chunks = stored.chunks.to_vec();
+            let at = chunks.len() - 12;
+            chunks[at] ^= 1;
+            stored.chunks = chunks.into();
+        }
     }
 
     /// Unless a newer one came meanwhile.
@@ -108,8 +125,23 @@ impl SnapshotStore for MemorySnapshots {
         Ok(Some((meta, state)))
     }
 
+    async fn bytes(&self) -> io::Result<u64> {
+        Ok(self.stored().map_or(0, |stored| stored.chunks.len() as u64))
+    }
+
     async fn begin(&self) -> io::Result<SnapshotData> {
         Ok(SnapshotData::Received(Cursor::default()))
+    }
+
+    async fn is_whole(&self, meta: &SnapshotMeta, data: &SnapshotData) -> io::Result<bool> {
+        let SnapshotData::Received(chunks) = data else {
+            return Err(io::Error::other("it was not received into memory"));
+        };
+        let chunks = chunks.get_ref();
+        Ok(match wanted(meta) {
+            Some(wanted) => wanted == Checksum::of(chunks).to_string(),
+            None => decode(meta, chunks).await.is_ok(),
+        })
     }
 
     async fn finish(&self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<DirectoryState> {

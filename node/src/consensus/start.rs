@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kvmesh_process::Environment;
+use metrics::counter;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::Instant,
@@ -24,6 +25,7 @@ use super::{
     liveness::Liveness,
     raft::Raft,
     reconcile::Reconciler,
+    snapshot_intake::Intake,
     standing::{self, Standing},
     storage,
 };
@@ -52,9 +54,17 @@ pub(super) async fn start(
         directory.clone(),
         Arc::new(removed),
     );
-    let (raft, admission) = opened.await?;
+    let opened = opened.await?;
+    let policy = opened.policy.run(stop.clone());
+    tasks.spawn(policy.in_current_span());
+    let refused = counter!(
+        "kvmesh_node_raft_snapshots_refused_total",
+        "instance" => environment.instance.to_string()
+    );
+    let intake = Arc::new(Intake::new(opened.snapshots, refused));
+    let admission = opened.admission;
     let group = Group {
-        raft,
+        raft: opened.raft,
         node,
         directory: directory.clone(),
         channels,
@@ -77,6 +87,7 @@ pub(super) async fn start(
             Arc::clone(&ending),
         )),
         admission,
+        intake,
         ending,
         settings,
         directory,
@@ -140,6 +151,7 @@ fn spawn(
         interval: inner.settings.report_interval,
         suspect_after: inner.settings.suspect_after,
         dead_after: inner.settings.dead_after,
+        begin_within: inner.settings.begin_within,
     };
     tasks.spawn(liveness.run(stop.clone()).in_current_span());
     let reconciler = Reconciler {

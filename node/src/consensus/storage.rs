@@ -3,7 +3,8 @@
 use std::{fs, io, path::PathBuf, sync::Arc};
 
 use kvmesh_client::channel::Channels;
-use openraft::{Config, SnapshotPolicy};
+use openraft::Config;
+use tokio::sync::Notify;
 
 use super::{
     admission::Admission,
@@ -15,6 +16,7 @@ use super::{
     raft::Raft,
     settings::{Settings, Storage},
     snapshot_files::SnapshotFiles,
+    snapshot_policy::SnapshotPolicy,
     snapshot_store::SnapshotStore,
     state_machine::StateMachine,
 };
@@ -29,35 +31,60 @@ const PURGE_ENTRIES: u64 = 1_000;
 /// How long a snapshot may take to be loaded by its receiver, with the last segment.
 const INSTALL_MAX_MS: u64 = 300_000;
 
+/// What was opened.
+pub(super) struct Opened {
+    pub(super) raft: Raft,
+    pub(super) admission: Arc<Admission>,
+    pub(super) snapshots: Arc<dyn SnapshotStore>,
+    pub(super) policy: SnapshotPolicy,
+}
+
 /// Opens the store, rebuilds the directory and starts Raft.
 pub(super) async fn open(
     settings: &Settings,
     channels: Channels,
     directory: SharedDirectory,
     removed: Removed,
-) -> Result<(Raft, Arc<Admission>), StartError> {
+) -> Result<Opened, StartError> {
     let (disk, snapshots, path) = disks(settings).await?;
     let unreadable = |source: io::Error| StartError::Store {
         path: path.clone(),
         source: source.into(),
     };
     let log = LogStore::open(disk).await.map_err(unreadable)?;
-    let machine = StateMachine::open(directory, snapshots).await;
+    let machine = StateMachine::open(directory, Arc::clone(&snapshots)).await;
     let machine = machine.map_err(unreadable)?;
     if log.purged() > machine.applied() {
         let missing = "the snapshot that the log builds on is missing or damaged";
         return Err(unreadable(io::Error::other(missing)));
     }
+    let newest = machine.applied().map_or(0, |id| id.index);
+    let written = log.written();
+    written.add(log.bytes_after(newest).await.map_err(unreadable)?);
+    let damaged = Arc::new(Notify::new());
     let links = Links {
         node: settings.node.0,
         channels,
         removed,
+        damaged: Arc::clone(&damaged),
     };
     let admission = log.admission();
     let config = config(settings, admission.is_admitted())?;
     let raft = Raft::new(settings.node.0, config, links, log, machine).await;
     let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
-    Ok((raft, admission))
+    let policy = SnapshotPolicy {
+        raft: raft.clone(),
+        snapshots: Arc::clone(&snapshots),
+        written,
+        again: damaged,
+        settings: settings.snapshots,
+    };
+    Ok(Opened {
+        raft,
+        admission,
+        snapshots,
+        policy,
+    })
 }
 
 type Disks = (Arc<dyn LogDisk>, Arc<dyn SnapshotStore>, PathBuf);
@@ -95,8 +122,7 @@ fn config(settings: &Settings, elect: bool) -> Result<Arc<Config>, StartError> {
         election_timeout_max: millis(settings.election_max) / 2,
         install_snapshot_timeout: INSTALL_MAX_MS,
         max_payload_entries: REPLICATE_ENTRIES_MAX,
-        replication_lag_threshold: settings.snapshot_entries + settings.kept_entries,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_entries),
+        snapshot_policy: openraft::SnapshotPolicy::Never, // see `snapshot_policy`
         snapshot_max_chunk_size: SEGMENT_BYTES,
         max_in_snapshot_log_to_keep: settings.kept_entries,
         enable_elect: elect,

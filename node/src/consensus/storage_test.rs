@@ -58,6 +58,34 @@ async fn a_log_in_memory_and_one_on_disk_do_the_same_and_a_disk_keeps_it() {
 }
 
 #[tokio::test]
+async fn what_is_purged_goes_with_what_is_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = open(dir.path()).await.unwrap();
+    let mut next = 300;
+    disk.append((1..next).map(entry).collect()).await.unwrap();
+    disk.purge(200, Bytes::from_static(b"purged"))
+        .await
+        .unwrap();
+    let left = async || disk.read(0, 300, usize::MAX).await.unwrap().len();
+    let (mut before, mut appends) = (left().await, 0);
+    while before > 99 {
+        disk.append(vec![entry(next)]).await.unwrap();
+        (next, appends) = (next + 1, appends + 1);
+        let now = left().await;
+        assert!(
+            now < before && before - now <= 20,
+            "{before} entries, then {now}"
+        );
+        before = now;
+    }
+    assert!(appends > 5, "not all at once: {appends}");
+    disk.append(vec![entry(next)]).await.unwrap();
+    assert_eq!(left().await, 99, "what is not purged stays");
+    let all = (201..=next).map(|index| entry(index).1.len() as u64);
+    assert_eq!(disk.bytes_after(200).await.unwrap(), all.sum::<u64>());
+}
+
+#[tokio::test]
 async fn another_nodes_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()).await.unwrap());
