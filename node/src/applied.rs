@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::{
     directory::Step,
     node::Node,
-    store::{CopyKey, CopyState},
+    store::{CopyKey, CopyState, FOUND},
     write,
 };
 
@@ -79,44 +79,69 @@ async fn take(node: &Arc<Node>, step: &Step) {
     }
 }
 
+/// A copy of before this start, and how many the block's namespace wants.
+type Offer = (CopyKey, u32);
+
 /// After a new incarnation: copies of before are void, and what is still here is claimed
 /// anew, under new numbers. `apply` refuses what was deleted meanwhile.
 async fn offer_again(node: &Arc<Node>, incarnation: Incarnation) {
-    let mut changes = Vec::new();
+    let (log, floor) = node.directory.with(|state| {
+        let position = state.position();
+        (position.map(|it| it.log_incarnation), state.floor().hlc)
+    });
+    // The log may be read back from before this start.
+    let is_current = node.incarnation() == Some(incarnation);
+    let mut offers: Vec<Offer> = Vec::new();
     for (old, held) in node.store.inventory() {
-        if old.copy.incarnation >= incarnation {
+        let found = old.copy.incarnation == FOUND;
+        if old.copy.incarnation >= incarnation || found && !is_current {
             continue;
         }
         let wanted = node.directory.with(|state| {
             let namespace = state.namespace(old.name.namespace)?;
             Some(namespace.policy.replicas)
         });
-        let (Some(replicas), CopyState::Claimed) = (wanted, held.state) else {
+        // What another log deleted, or a tombstone that was forgotten, left no trace.
+        let void = found
+            && node
+                .store
+                .found(old)
+                .is_none_or(|(put_hlc, of_log)| Some(of_log) != log || put_hlc <= floor);
+        let (Some(replicas), CopyState::Claimed, false) = (wanted, held.state, void) else {
             node.store.remove(old).await;
             continue;
         };
-        let copy = node.copy_of(incarnation);
-        if let Some(block) = node.store.renumber(old, copy).await {
-            let kind = ChangeKind::Claim(write::claim_of(&block.meta, replicas, vec![copy]));
-            changes.push(BlockChange {
-                name: old.name,
-                kind,
-            });
-        }
+        offers.push((old, replicas));
     }
-    if !changes.is_empty() {
-        info!(blocks = changes.len(), %incarnation, "offering the inventory again");
+    if !offers.is_empty() {
+        info!(blocks = offers.len(), %incarnation, "offering the inventory again");
         let node_of_task = Arc::clone(node);
-        node.tasks.spawn(claim_all(node_of_task, changes));
+        node.tasks
+            .spawn(claim_all(node_of_task, offers, incarnation));
     }
 }
 
 /// Claims in batches; what is not accepted is dropped here, what is not answered expires.
-async fn claim_all(node: Arc<Node>, changes: Vec<BlockChange>) {
-    for batch in changes.chunks(ENTRY_CHANGES_MAX) {
+async fn claim_all(node: Arc<Node>, offers: Vec<Offer>, incarnation: Incarnation) {
+    for batch in offers.chunks(ENTRY_CHANGES_MAX) {
+        let mut changes = Vec::with_capacity(batch.len());
+        for (old, replicas) in batch {
+            // Numbered only now: a copy that is not claimed does not stay for long.
+            let copy = node.copy_of(incarnation);
+            if let Some(brief) = node.store.renumber(*old, copy).await {
+                let claim = write::claim_of_brief(&brief, *replicas, vec![copy]);
+                changes.push(BlockChange {
+                    name: old.name,
+                    kind: ChangeKind::Claim(claim),
+                });
+            }
+        }
+        if changes.is_empty() {
+            continue;
+        }
         let outcomes = loop {
             let deadline = Instant::now() + SUBMIT_TIMEOUT;
-            match node.consensus.submit(batch.to_vec(), deadline).await {
+            match node.consensus.submit(changes.clone(), deadline).await {
                 Ok((_, outcomes)) => break outcomes,
                 Err(error) => warn!(%error, "the inventory is not claimed yet"),
             }
@@ -124,17 +149,25 @@ async fn claim_all(node: Arc<Node>, changes: Vec<BlockChange>) {
                 return;
             }
         };
-        for (change, outcome) in batch.iter().zip(outcomes) {
-            if let (ChangeKind::Claim(claim), false) =
-                (&change.kind, outcome == ChangeOutcome::Accepted)
-                && let Some(copy) = claim.copies.first()
-            {
-                let key = CopyKey {
-                    name: change.name,
-                    copy: *copy,
-                };
-                node.store.remove(key).await;
-            }
+        drop_refused(&node, &changes, outcomes).await;
+        // A later start offers the rest by itself.
+        if node.incarnation() != Some(incarnation) {
+            return;
+        }
+    }
+}
+
+async fn drop_refused(node: &Node, changes: &[BlockChange], outcomes: Vec<ChangeOutcome>) {
+    for (change, outcome) in changes.iter().zip(outcomes) {
+        if let (ChangeKind::Claim(claim), false) =
+            (&change.kind, outcome == ChangeOutcome::Accepted)
+            && let Some(copy) = claim.copies.first()
+        {
+            let key = CopyKey {
+                name: change.name,
+                copy: *copy,
+            };
+            node.store.remove(key).await;
         }
     }
 }
@@ -157,6 +190,8 @@ async fn reconcile(node: &Arc<Node>, handled: u64) -> u64 {
             node.store.claim(key);
         } else if key.copy.incarnation == incarnation && held.state != CopyState::Claimed {
             // Its claim may be on its way.
+        } else if key.copy.incarnation == FOUND {
+            // What cannot be trusted of these is told by their own clocks.
         } else if lost_track || key.copy.incarnation >= incarnation {
             node.store.remove(key).await;
         }

@@ -11,6 +11,7 @@ mod moving;
 mod node;
 mod placement;
 mod receive;
+mod reclaim;
 mod repair;
 mod reports;
 mod rpc;

@@ -1,8 +1,12 @@
 //! What a node counts. Names and labels are bounded and listed here only.
 
+mod disk;
+
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, counter, gauge};
+
+pub(crate) use disk::DiskMetrics;
 
 /// Handles of all metrics of one node.
 pub(crate) struct Metrics {
@@ -33,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) repairs: Counter,
     pub(crate) repair_failures: Counter,
     pub(crate) move_blocks_left: Gauge,
+    pub(crate) disk: DiskMetrics,
 }
 
 impl Metrics {
@@ -76,6 +81,7 @@ impl Metrics {
             repairs: count("kvmesh_node_repairs_total", Some("made")),
             repair_failures: count("kvmesh_node_repairs_total", Some("failed")),
             move_blocks_left: level("kvmesh_node_move_blocks_left"),
+            disk: DiskMetrics::new(instance),
         }
     }
 }

@@ -172,6 +172,8 @@ impl Node {
         if self.reports.is_full() {
             return Err(full("the queue of evictions".to_owned()));
         }
+        self.store
+            .set_log(|| Some(self.position().ok()?.log_incarnation));
         match self.store.keep(CopyKey { name, copy }, block).await {
             Ok(evicted) => {
                 self.metrics.evictions.increment(evicted.len() as u64);

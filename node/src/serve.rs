@@ -18,8 +18,12 @@ use crate::{
     directory::SharedDirectory,
     moving,
     node::{Node, Parts},
-    repair, reports, rpc,
-    store::{MemoryTier, Store, memory_for_blocks},
+    reclaim, repair, reports, rpc,
+    store::{
+        MemoryTier, Store,
+        disk::{self, DiskSettings, OpenError, Reclaimer},
+        memory_for_blocks,
+    },
     upkeep,
 };
 
@@ -32,6 +36,9 @@ pub enum ServeError {
     /// Consensus could not start.
     #[error("the node cannot take part in its region's consensus")]
     Consensus(#[from] StartError),
+    /// The disk for blocks cannot be used.
+    #[error("the node cannot use its disk_dir")]
+    Disk(#[from] OpenError),
     /// The gRPC server failed.
     #[error(transparent)]
     Server(#[from] server::ServeError),
@@ -78,9 +85,9 @@ pub async fn serve_with(
     let streams = work.child_token();
     let own = environment.clone();
     let ended = match start(settings, environment, storage, &tasks, (&streams, &work)).await {
-        Ok(node) => {
+        Ok((node, reclaimer)) => {
             let routes = rpc::routes(&node);
-            spawn_workers(&node, &work);
+            spawn_workers(&node, &work, reclaimer);
             let stop = stop.child_token();
             let draining = drain(Arc::clone(&node), stop.clone(), work.clone());
             tasks.spawn(draining.in_current_span());
@@ -129,7 +136,7 @@ async fn start(
     storage: Storage,
     tasks: &TaskTracker,
     (streams, work): (&CancellationToken, &CancellationToken),
-) -> Result<Arc<Node>, ServeError> {
+) -> Result<(Arc<Node>, Option<Reclaimer>), ServeError> {
     let region: RegionId = settings.region.parse()?;
     // A node calls nodes of its own region, and nobody else.
     let own = Expected::of(Role::Node, &region);
@@ -137,6 +144,7 @@ async fn start(
         channels: environment.channels.expecting(own),
         ..environment
     };
+    let (store, reclaimer) = store(&settings, &environment, tasks, work).await?;
     let directory = SharedDirectory::default();
     let consensus = Consensus::start(
         consensus_settings(&settings, region.clone(), storage),
@@ -146,24 +154,55 @@ async fn start(
         work.clone(),
     )
     .await?;
-    let memory_bytes = match settings.memory_bytes {
-        0 => memory_for_blocks(),
-        bytes => bytes,
-    };
-    Ok(Arc::new(Node::new(Parts {
+    let node = Node::new(Parts {
         settings,
         region,
         environment,
         directory,
         consensus,
-        store: Store::new(Arc::new(MemoryTier::default()), memory_bytes),
+        store,
         tasks: tasks.clone(),
         stop: streams.clone(),
-    })))
+    });
+    Ok((Arc::new(node), reclaimer))
 }
 
-fn spawn_workers(node: &Arc<Node>, work: &CancellationToken) {
+/// The store, over a disk where the settings name one; what is there is read back first.
+async fn store(
+    settings: &Settings,
+    environment: &Environment,
+    tasks: &TaskTracker,
+    work: &CancellationToken,
+) -> Result<(Store, Option<Reclaimer>), OpenError> {
+    let memory_bytes = match settings.memory_bytes {
+        0 => memory_for_blocks(),
+        bytes => bytes,
+    };
+    let memory = Arc::new(MemoryTier::default());
+    if settings.disk_dir.as_os_str().is_empty() {
+        return Ok((Store::new(memory, memory_bytes), None));
+    }
+    let opened = disk::open(&DiskSettings {
+        dir: settings.disk_dir.clone(),
+        disk_bytes: settings.disk_bytes,
+        stop_percent: settings.disk_stop_writes,
+        memory_bytes,
+        node: NodeId(settings.node),
+        region: settings.region.clone(),
+    })
+    .await?;
+    tasks.spawn(opened.writer.run(work.clone()).in_current_span());
+    let now = environment.clock.millis();
+    let store = Store::over_disk(memory, memory_bytes, opened.tier, &opened.found, now);
+    Ok((store, Some(opened.reclaimer)))
+}
+
+fn spawn_workers(node: &Arc<Node>, work: &CancellationToken, reclaimer: Option<Reclaimer>) {
     let stop = || work.clone();
+    if let Some(reclaimer) = reclaimer {
+        node.tasks
+            .spawn(reclaim::run(Arc::clone(node), reclaimer, stop()).in_current_span());
+    }
     node.tasks
         .spawn(applied::run(Arc::clone(node), stop()).in_current_span());
     node.tasks

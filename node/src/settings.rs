@@ -14,6 +14,9 @@ use kvmesh_process::{
 };
 use serde::{Deserialize, Serialize};
 
+/// A disk has some segments, at least.
+const DISK_BYTES_MIN: u64 = 64 << 20;
+
 /// Settings of one node. Times are in milliseconds, sizes in bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -42,6 +45,12 @@ pub struct Settings {
     pub trace_ratio: f64,
     /// Memory for blocks; 0: 60 % of what the process may use.
     pub memory_bytes: u64,
+    /// Where blocks are kept on disk, too. Empty: nowhere.
+    pub disk_dir: PathBuf,
+    /// Disk for blocks; 0: as much as `disk_stop_writes` leaves.
+    pub disk_bytes: u64,
+    /// Percent of the file system over which no block is written.
+    pub disk_stop_writes: u64,
     /// Blocks that are on their way into memory; 0: 10 % of `memory_bytes`.
     pub inflight_bytes_max: u64,
     /// Where the Raft log and snapshots are kept. Empty: in memory, for trials and tests only.
@@ -140,6 +149,9 @@ impl Default for Settings {
             otlp_endpoint: String::new(),
             trace_ratio: TRACE_RATIO,
             memory_bytes: 0,
+            disk_dir: PathBuf::new(),
+            disk_bytes: 0,
+            disk_stop_writes: 95,
             inflight_bytes_max: 0,
             raft_dir: PathBuf::new(),
             raft_log_bytes_max: 512 << 20,
@@ -233,6 +245,14 @@ impl Settings {
         }
         if !(1..=WEIGHT_MAX).contains(&self.weight) {
             return Err(impossible("weight", self.weight, "1 to 16"));
+        }
+        if (1..DISK_BYTES_MIN).contains(&self.disk_bytes) {
+            let want = "0, or 67108864 or more";
+            return Err(impossible("disk_bytes", self.disk_bytes, want));
+        }
+        if !(1..=100).contains(&self.disk_stop_writes) {
+            let want = "1 to 100";
+            return Err(impossible("disk_stop_writes", self.disk_stop_writes, want));
         }
         if self.election_min_ms / 2 <= self.raft_heartbeat_ms {
             let want = "above twice raft_heartbeat_ms";
@@ -364,7 +384,9 @@ mod tests {
     fn impossible_values_name_their_key() {
         assert!(possible().check().is_ok());
         type Spoil = fn(&mut Settings);
-        let wrong: [(&str, Spoil); 9] = [
+        let wrong: [(&str, Spoil); 11] = [
+            ("disk_bytes", |s| s.disk_bytes = 1),
+            ("disk_stop_writes", |s| s.disk_stop_writes = 101),
             ("region", |s| s.region = "US".into()),
             ("node", |s| s.node = 0),
             ("weight", |s| s.weight = 17),

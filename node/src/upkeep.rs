@@ -24,13 +24,24 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
         let expired = node.store.expire(ttl).await;
         node.metrics.expired.increment(expired as u64);
         aging.go(&node).await;
+        departed(&node);
         show(&node, node.store.expire_leases());
+    }
+}
+
+/// Tells what the disk lost.
+fn departed(node: &Node) {
+    for key in node.store.departed() {
+        node.stale_claim(key);
     }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "gauges are floats")]
 fn show(node: &Node, leases: usize) {
     node.metrics.leases.set(leases as f64);
+    if let Some(usage) = node.store.disk_usage() {
+        node.metrics.disk.show(&usage);
+    }
     // Until this start is committed and applied, the directory still lists what was lost
     // with the start before: its counts would say that all is well.
     let begun = node.incarnation();

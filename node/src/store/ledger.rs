@@ -1,8 +1,11 @@
 //! The books over the copies of this node: sizes, recency, what is committed. Pure.
 //!
 //! Invariants: `used <= max` after every call; `order` lists exactly the claimed copies
-//! that are not pinned, `waiting` exactly the provisional ones. What is pinned is not
-//! evicted; it goes when its holder lets it go on purpose.
+//! in memory that are not pinned, `waiting` exactly the provisional ones. What is pinned is
+//! not evicted; it goes when its holder lets it go on purpose. The budget is memory's: a copy
+//! that only the disk has takes none of it.
+
+mod on_disk;
 
 use std::{
     cmp::Reverse,
@@ -58,6 +61,17 @@ pub struct Held {
     pub touched: u64,
     /// When it was last put, copied or filled here.
     pub kept: Instant,
+    /// Whether memory has it; else only the disk does.
+    pub in_memory: bool,
+}
+
+/// What went to make room in memory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Nothing has these any more, in the order of eviction.
+    pub evicted: Vec<CopyKey>,
+    /// The disk still has these.
+    pub demoted: Vec<CopyKey>,
 }
 
 /// A copy that asks to be kept.
@@ -141,6 +155,20 @@ impl Ledger {
     /// # Errors
     /// When it does not fit; nothing is evicted then.
     pub fn admit(&mut self, key: CopyKey, copy: Admission) -> Result<Vec<CopyKey>, Full> {
+        self.admit_over(key, copy, |_| false)
+            .map(|gone| gone.evicted)
+    }
+
+    /// As [`Self::admit`], over a disk: `saved` says whether it has a copy, or takes it now.
+    ///
+    /// # Errors
+    /// When it does not fit; nothing goes then.
+    pub fn admit_over(
+        &mut self,
+        key: CopyKey,
+        copy: Admission,
+        saved: impl FnMut(CopyKey) -> bool,
+    ) -> Result<Gone, Full> {
         debug_assert!(!self.copies.contains_key(&key), "copy numbers are new");
         let cost = copy.bytes.saturating_add(COPY_OVERHEAD_BYTES);
         let provisional = self.provisional.saturating_add(cost);
@@ -152,14 +180,7 @@ impl Ledger {
                 max: self.max,
             });
         }
-        let mut evicted = Vec::new();
-        while self.used + cost > self.max {
-            let Some(victim) = self.order.victim(key.name.namespace, cost) else {
-                break;
-            };
-            self.remove(victim);
-            evicted.push(victim);
-        }
+        let gone = self.make_room(key, cost, saved);
         let held = Held {
             bytes: copy.bytes,
             depth: copy.depth,
@@ -167,10 +188,34 @@ impl Ledger {
             state: CopyState::Provisional { since: copy.since },
             touched: copy.touched,
             kept: copy.since,
+            in_memory: true,
         };
         self.list(key, held);
         debug_assert!(self.used <= self.max);
-        Ok(evicted)
+        Ok(gone)
+    }
+
+    /// Makes room in memory for a copy of this cost, by what is evictable.
+    fn make_room(
+        &mut self,
+        key: CopyKey,
+        cost: u64,
+        mut saved: impl FnMut(CopyKey) -> bool,
+    ) -> Gone {
+        let mut gone = Gone::default();
+        while self.used + cost > self.max {
+            let Some(victim) = self.order.victim(key.name.namespace, cost) else {
+                break;
+            };
+            if saved(victim) {
+                self.change(victim, |held| held.in_memory = false);
+                gone.demoted.push(victim);
+            } else {
+                self.remove(victim);
+                gone.evicted.push(victim);
+            }
+        }
+        gone
     }
 
     fn list(&mut self, key: CopyKey, held: Held) {
@@ -181,7 +226,7 @@ impl Ledger {
                 self.waiting.insert((since, key));
                 self.provisional += cost;
             }
-            CopyState::Claimed if self.pins.contains_key(&key) => {}
+            CopyState::Claimed if self.pins.contains_key(&key) || !held.in_memory => {}
             CopyState::Claimed => {
                 self.order.insert(rank(key, &held), cost);
                 self.evictable += cost;
@@ -194,7 +239,7 @@ impl Ledger {
     pub fn remove(&mut self, key: CopyKey) -> Option<Held> {
         let held = self.unlist(key)?;
         if self.pins.remove(&key).is_some() {
-            self.free_pinned(key.name.namespace, cost(&held));
+            self.free_pinned(key.name.namespace, full_cost(&held));
         }
         Some(held)
     }
@@ -220,7 +265,7 @@ impl Ledger {
 
     /// Keeps a copy from being evicted, until it was unpinned as often as it was pinned.
     pub fn pin(&mut self, key: CopyKey) -> Pin {
-        let Some(cost) = self.copies.get(&key).map(cost) else {
+        let Some(cost) = self.copies.get(&key).map(full_cost) else {
             return Pin::Absent;
         };
         if !self.pins.contains_key(&key) {
@@ -253,7 +298,7 @@ impl Ledger {
                 let held = self.unlist(key);
                 self.pins.remove(&key);
                 if let Some(held) = held {
-                    self.free_pinned(key.name.namespace, cost(&held));
+                    self.free_pinned(key.name.namespace, full_cost(&held));
                     self.list(key, held);
                 }
             }
@@ -402,6 +447,11 @@ impl Ledger {
 
 /// What a copy takes of the budget.
 fn cost(held: &Held) -> u64 {
+    if held.in_memory { full_cost(held) } else { 0 }
+}
+
+/// What it takes when memory has it.
+fn full_cost(held: &Held) -> u64 {
     held.bytes + COPY_OVERHEAD_BYTES
 }
 

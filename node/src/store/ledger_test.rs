@@ -141,6 +141,7 @@ impl Model {
             state: CopyState::Provisional { since: copy.since },
             touched: copy.touched,
             kept: copy.since,
+            in_memory: true,
         };
         self.0.push((key, held));
         Some(evicted)

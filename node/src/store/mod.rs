@@ -1,13 +1,15 @@
 //! The blocks that this node holds: the ledger decides what stays, tiers keep the bytes.
 //!
-//! Invariants: a copy is inserted whole or not at all; what the ledger lists, its tier
-//! has (but for the moment of a put or an eviction); what was evicted is reported.
+//! Invariants: a copy is inserted whole or not at all; what the ledger lists, a tier
+//! has (but for the moment of a put or an eviction); what was evicted is reported. A copy is
+//! held while any tier has it.
 //!
 //! Not here: who should hold what (`write`, `repair`), nor what is committed (`applied`).
 
 mod aging;
 mod budget;
 pub mod disk;
+mod floors;
 mod leases;
 mod ledger;
 mod memory;
@@ -25,8 +27,9 @@ use tokio::time::{Duration, Instant};
 
 pub use aging::Sweep;
 pub use budget::memory_for_blocks;
+pub use floors::FOUND;
 pub use leases::{Granted, Leases};
-pub use ledger::{Admission, COPY_OVERHEAD_BYTES, CopyState, Full, Held, Ledger, Pin};
+pub use ledger::{Admission, COPY_OVERHEAD_BYTES, CopyState, Full, Gone, Held, Ledger, Pin};
 pub use memory::MemoryTier;
 pub use tier::{BlockTier, Brief, CopyKey, Lookup, NoopTier, TierError, TierKind};
 
@@ -63,7 +66,9 @@ pub struct Store {
     /// Locked before the ledger where both are.
     leases: Mutex<Leases>,
     ledger: Mutex<Ledger>,
+    /// Memory.
     tier: Arc<dyn BlockTier>,
+    disk: Option<disk::DiskTier>,
     started: Instant,
 }
 
@@ -75,6 +80,7 @@ impl Store {
             leases: Mutex::default(),
             ledger: Mutex::new(Ledger::new(memory_bytes)),
             tier,
+            disk: None,
             started: Instant::now(),
         }
     }
@@ -105,9 +111,14 @@ impl Store {
             touched: self.now(),
             since: Instant::now(),
         };
-        let evicted = self.ledger().admit(key, admission)?;
+        let evicted = {
+            let mut ledger = self.ledger();
+            let gone = ledger.admit_over(key, admission, |victim| self.saved(victim))?;
+            self.demoted(&gone.demoted);
+            gone.evicted
+        };
         for gone in &evicted {
-            self.tier.remove(*gone).await;
+            self.let_go(*gone).await;
         }
         if let Err(error) = self.tier.put(key, block).await {
             self.ledger().remove(key);
@@ -122,7 +133,18 @@ impl Store {
         if !self.ledger().touch(key, touched) {
             return Lookup::Miss;
         }
-        self.tier.get(key).await
+        match self.tier.get(key).await {
+            Lookup::Miss => self.read_disk(key).await,
+            other => other,
+        }
+    }
+
+    /// Lets a copy go from every tier; the ledger does not list it.
+    async fn let_go(&self, key: CopyKey) {
+        self.tier.remove(key).await;
+        if let Some(disk) = &self.disk {
+            disk.forget(&key);
+        }
     }
 
     /// Renews the recency of copies.
@@ -135,7 +157,12 @@ impl Store {
 
     /// Notes that a copy is committed. False: there is no such copy.
     pub fn claim(&self, key: CopyKey) -> bool {
-        self.ledger().claim(key)
+        let mut ledger = self.ledger();
+        let known = ledger.claim(key);
+        if known {
+            self.write_behind(key);
+        }
+        known
     }
 
     /// Whether a copy is here.
@@ -153,7 +180,7 @@ impl Store {
     /// Lets a copy go.
     pub async fn remove(&self, key: CopyKey) -> bool {
         let known = self.ledger().remove(key).is_some();
-        self.tier.remove(key).await;
+        self.let_go(key).await;
         known
     }
 
@@ -164,7 +191,7 @@ impl Store {
             None => Vec::new(),
         };
         for key in &expired {
-            self.tier.remove(*key).await;
+            self.let_go(*key).await;
         }
         expired.len()
     }
@@ -173,28 +200,6 @@ impl Store {
     #[must_use]
     pub fn inventory(&self) -> Vec<(CopyKey, Held)> {
         self.ledger().inventory()
-    }
-
-    /// Gives a copy another number, unclaimed. None: it went meanwhile.
-    pub async fn renumber(&self, old: CopyKey, copy: Copy) -> Option<Arc<Block>> {
-        let Lookup::Hit(block) = self.tier.get(old).await else {
-            self.remove(old).await;
-            return None;
-        };
-        let new = CopyKey { copy, ..old };
-        if self.tier.put(new, Arc::clone(&block)).await.is_err() {
-            self.remove(old).await;
-            return None;
-        }
-        let renumbered = {
-            let (mut leases, mut ledger) = (self.leases(), self.ledger());
-            if ledger.is_pinned(old) {
-                leases.renumbered(old, new);
-            }
-            ledger.renumber(old, new, Instant::now())
-        };
-        self.tier.remove(if renumbered { old } else { new }).await;
-        renumbered.then_some(block)
     }
 
     /// Leases copies for `hold`, under a name that the caller chose: they are not evicted

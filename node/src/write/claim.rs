@@ -10,7 +10,7 @@ use kvmesh_process::telemetry::SPANS;
 use tokio::time::Instant;
 use tracing::{Instrument, info_span};
 
-use crate::{consensus::ProposeError, node::Node};
+use crate::{consensus::ProposeError, node::Node, store::Brief};
 
 /// What became of a claim; the directory of this node shows it.
 #[derive(Debug)]
@@ -29,11 +29,16 @@ pub(crate) enum Claimed {
 
 /// The claim of copies of a block.
 pub(crate) fn claim_of(meta: &BlockMeta, replicas: u32, copies: Vec<Copy>) -> Claim {
+    claim_of_brief(&Brief::of(meta), replicas, copies)
+}
+
+/// As [`claim_of`], of a block that was not read.
+pub(crate) fn claim_of_brief(brief: &Brief, replicas: u32, copies: Vec<Copy>) -> Claim {
     Claim {
-        put_hlc: meta.put_hlc,
-        checksum: meta.checksum,
-        bytes: u32::try_from(meta.bytes).unwrap_or(u32::MAX),
-        depth: meta.depth,
+        put_hlc: brief.put_hlc,
+        checksum: brief.checksum,
+        bytes: u32::try_from(brief.bytes).unwrap_or(u32::MAX),
+        depth: brief.depth,
         replicas,
         copies,
     }

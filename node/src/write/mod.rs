@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::consensus::ProposeError;
 
-pub(crate) use claim::{Claimed, claim, claim_of};
+pub(crate) use claim::{Claimed, claim, claim_of, claim_of_brief};
 pub(crate) use commit::commit;
 pub(crate) use decide::{Decision, decide};
 pub(crate) use flights::{Flight, Flights};

@@ -4,6 +4,7 @@
 
 mod claims_test;
 mod delete_test;
+mod disk_test;
 mod feed_test;
 mod input_test;
 mod lease_test;

@@ -10,12 +10,8 @@ use kvmesh_client::Block;
 use tracing::warn;
 
 use super::{
-    aligned::Aligned,
-    index::Place,
-    pool::PoolError,
-    record::Header,
-    segment::Segment,
-    shared::{Departed, Shared},
+    aligned::Aligned, index::Place, pool::PoolError, record::Header, segment::Segment,
+    shared::Shared,
 };
 
 /// Bytes of one write, but for a block that is larger.
@@ -205,7 +201,7 @@ impl Appender {
             for (key, written) in state.index.copies_of(number) {
                 if written.place.offset >= active.synced {
                     state.index.remove(&key);
-                    state.departed.push((key, Departed::Lost));
+                    state.departed.push(key);
                 }
             }
             state.index.close(number);

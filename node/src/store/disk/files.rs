@@ -22,12 +22,11 @@ pub(super) struct DirectFiles {
 }
 
 impl DirectFiles {
-    /// Takes a directory, made when it is not there.
+    /// Takes a directory, made when it is not there. `WouldBlock`: another process has it.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let lock = File::create(dir.join("lock"))?;
-        let taken = |error| io::Error::other(format!("another process has it: {error}"));
-        lock.try_lock().map_err(taken)?;
+        lock.try_lock().map_err(io::Error::from)?;
         Ok(Self {
             dir: dir.to_owned(),
             _lock: lock,
@@ -129,7 +128,8 @@ mod tests {
     fn segments_are_made_listed_read_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let files = DirectFiles::open(dir.path()).unwrap();
-        assert!(DirectFiles::open(dir.path()).is_err(), "it is taken");
+        let taken = DirectFiles::open(dir.path()).err().unwrap();
+        assert_eq!(taken.kind(), io::ErrorKind::WouldBlock);
         for number in [3, 1] {
             assert_eq!(files.create(number, 4 * ALIGN).unwrap().bytes(), 4 * ALIGN);
         }

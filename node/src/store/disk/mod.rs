@@ -30,7 +30,7 @@ use std::sync::{
 
 use futures::future::BoxFuture;
 use kvmesh_client::Block;
-use kvmesh_directory::LogIncarnation;
+use kvmesh_directory::{Hlc, LogIncarnation};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
@@ -46,7 +46,6 @@ use self::{
 use super::tier::{BlockTier, Brief, CopyKey, Lookup, TierError, TierKind};
 
 pub use reclaim::Reclaimer;
-pub use shared::Departed;
 pub use start::{DiskSettings, Found, OpenError, Opened, Writer, open};
 
 /// How much is on disk, and what was done there since the start.
@@ -214,9 +213,18 @@ impl DiskTier {
         self.shared.state().index.get(key).is_some()
     }
 
-    /// Copies that went by themselves since this was asked last.
+    /// When a written copy was put, and in which log of the region.
     #[must_use]
-    pub fn departed(&self) -> Vec<(CopyKey, Departed)> {
+    pub fn written(&self, key: &CopyKey) -> Option<(Hlc, LogIncarnation)> {
+        match self.shared.state().index.get(key)? {
+            Copied::Written(written) => Some((written.brief.put_hlc, written.log)),
+            Copied::Waiting(..) => None,
+        }
+    }
+
+    /// Copies that were lost since this was asked last.
+    #[must_use]
+    pub fn departed(&self) -> Vec<CopyKey> {
         std::mem::take(&mut self.shared.state().departed)
     }
 

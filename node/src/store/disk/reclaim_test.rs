@@ -44,6 +44,16 @@ async fn the_oldest_go_what_is_pinned_or_read_stays_and_the_budget_holds() {
         }
         evicted.extend(reclaim(&mut disk, &pinned).await);
         assert!(disk.tier.usage().used <= SEGMENTS * SEGMENT);
+        if number % 25 == 24 {
+            let after = Running::over(&files.cut(|| false), SEGMENTS).await;
+            let found = after.found_numbers();
+            let there = held(&disk.tier, 0..600);
+            assert!(
+                there.iter().all(|it| found.contains(it)),
+                "{there:?} in {found:?}"
+            );
+            after.end().await;
+        }
     }
     let left = held(&disk.tier, 0..600);
     for number in [3, 7, 50, 599] {
@@ -55,6 +65,24 @@ async fn the_oldest_go_what_is_pinned_or_read_stays_and_the_budget_holds() {
     for number in left {
         assert!(disk.hit(key(number)).await);
     }
+    disk.end().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_nobody_makes_room_on_takes_no_more_than_its_budget() {
+    let files = FaultyFiles::default();
+    let disk = Running::over(&files, SEGMENTS).await;
+    let mut number = 0;
+    while disk.durable(number).await.is_ok() {
+        number += 1;
+        assert!(number < 200, "the budget has room for fewer");
+        assert!(
+            disk.tier.usage().used < SEGMENTS * SEGMENT,
+            "one is left to the reclaimer"
+        );
+    }
+    assert!(number > 50);
+    assert_eq!(held(&disk.tier, 0..number).len() as u64, number);
     disk.end().await;
 }
 

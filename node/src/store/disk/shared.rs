@@ -59,23 +59,15 @@ impl Shape {
     }
 }
 
-/// Why a copy is not on disk any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departed {
-    /// It made room.
-    Evicted,
-    /// The disk failed, or gave back other bytes.
-    Lost,
-}
-
 #[derive(Default)]
 pub(super) struct State {
     pub(super) index: Index,
     pub(super) open: BTreeMap<u64, Segment>,
     /// Number of the next segment.
     pub(super) next: u64,
-    /// Copies that went by themselves; bounded by those that were listed.
-    pub(super) departed: Vec<(CopyKey, Departed)>,
+    /// Copies that were lost: the disk failed, or gave back other bytes. Bounded by those
+    /// that were listed.
+    pub(super) departed: Vec<CopyKey>,
     rests_until: Option<Instant>,
 }
 
@@ -164,7 +156,7 @@ impl Shared {
         count(&self.counts.corrupt, 1);
         let mut state = self.state();
         if let Some(key) = state.index.remove_at(place) {
-            state.departed.push((key, Departed::Lost));
+            state.departed.push(key);
         }
     }
 

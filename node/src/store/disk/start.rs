@@ -10,7 +10,10 @@ use std::{
 use futures::{StreamExt, stream};
 use kvmesh_client::random;
 use kvmesh_directory::{Checksum, Copy, CopyNumber, Incarnation, LogIncarnation, NodeId};
-use tokio::{sync::mpsc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -34,6 +37,9 @@ use crate::store::{Brief, CopyKey};
 const RECOVERIES: usize = 4;
 /// How long one of them may take.
 const RECOVERY_MAX: Duration = Duration::from_secs(120);
+/// How long another process may take to let the directory go.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Of the memory for blocks, what the books of copies on disk may take, and as much the queue.
 const MEMORY_PART: u64 = 8;
 /// Of blocks that wait to be written, at most.
@@ -130,10 +136,16 @@ pub async fn open(settings: &DiskSettings) -> Result<Opened, OpenError> {
         path: settings.dir.clone(),
         source,
     };
-    let (dir, node, region) = (settings.dir.clone(), settings.node, settings.region.clone());
-    let taking = tokio::task::spawn_blocking(move || take(&dir, node, region));
-    let taken = taking.await.map_err(|error| io(io::Error::other(error)))?;
-    let (files, owner) = taken.map_err(io)?;
+    let until = Instant::now() + LOCK_WAIT;
+    let (files, owner) = loop {
+        match taken(settings).await {
+            // The process before this one may be on its way out.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                sleep(LOCK_PAUSE).await;
+            }
+            taken => break taken.map_err(io)?,
+        }
+    };
     if (owner.node, &owner.region) != (settings.node, &settings.region) {
         return Err(OpenError::Foreign {
             path: settings.dir.clone(),
@@ -156,6 +168,12 @@ pub async fn open(settings: &DiskSettings) -> Result<Opened, OpenError> {
     open_files(Arc::new(files), shape, owner.store, settings.node)
         .await
         .map_err(io)
+}
+
+async fn taken(settings: &DiskSettings) -> io::Result<(DirectFiles, Owner)> {
+    let (dir, node, region) = (settings.dir.clone(), settings.node, settings.region.clone());
+    let taking = tokio::task::spawn_blocking(move || take(&dir, node, region));
+    taking.await.map_err(io::Error::other)?
 }
 
 fn take(dir: &Path, node: NodeId, region: String) -> io::Result<(DirectFiles, Owner)> {

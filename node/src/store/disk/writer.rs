@@ -13,7 +13,7 @@ use super::{
     append::{Appender, Record, Stopped, WRITE_BYTES_MAX},
     index::Place,
     record::Header,
-    shared::{Departed, Shared, count},
+    shared::{Shared, count},
 };
 
 /// Orders that wait.
@@ -149,7 +149,7 @@ impl Batch {
         let mut state = shared.state();
         for ticket in &self.tickets[from..] {
             if let Some(key) = state.index.failed(*ticket) {
-                state.departed.push((key, Departed::Lost));
+                state.departed.push(key);
             }
         }
     }

@@ -1,0 +1,67 @@
+//! The books over copies that the disk has, too, or alone. Pure.
+
+use tokio::time::Instant;
+
+use super::{CopyState, Held, Ledger, full_cost};
+use crate::store::tier::{Brief, CopyKey};
+
+impl Ledger {
+    /// Notes that memory has a copy again, when that makes only those go that the disk has,
+    /// or takes now. The second: whether it does.
+    pub fn promote(
+        &mut self,
+        key: CopyKey,
+        mut saved: impl FnMut(CopyKey) -> bool,
+    ) -> (Vec<CopyKey>, bool) {
+        let Some(held) = self.copies.get(&key).filter(|held| !held.in_memory) else {
+            return (Vec::new(), false);
+        };
+        let (cost, fixed) = (full_cost(held), self.used - self.evictable);
+        let provisional = held.state != CopyState::Claimed;
+        let mut demoted = Vec::new();
+        if provisional || fixed + cost > self.max {
+            return (demoted, false);
+        }
+        while self.used + cost > self.max {
+            let victim = self.order.victim(key.name.namespace, cost);
+            let Some(victim) = victim.filter(|victim| saved(*victim)) else {
+                return (demoted, false);
+            };
+            self.change(victim, |held| held.in_memory = false);
+            demoted.push(victim);
+        }
+        self.change(key, |held| held.in_memory = true);
+        (demoted, true)
+    }
+
+    /// Lists a copy that the disk has from before the start.
+    pub fn found(&mut self, key: CopyKey, brief: Brief, kept: Instant) {
+        let held = Held {
+            bytes: brief.bytes,
+            depth: brief.depth,
+            checksum: brief.checksum,
+            state: CopyState::Claimed,
+            touched: 0,
+            kept,
+            in_memory: false,
+        };
+        self.list(key, held);
+    }
+
+    /// Notes that the disk does not have a copy any more. True: nothing has it.
+    pub fn off_disk(&mut self, key: CopyKey) -> bool {
+        let only = self.copies.get(&key).is_some_and(|held| !held.in_memory);
+        if only {
+            self.remove(key);
+        }
+        only
+    }
+
+    /// Whether a copy must stay on disk: it is pinned, or about to be claimed.
+    #[must_use]
+    pub fn is_fixed(&self, key: CopyKey) -> bool {
+        let held = self.copies.get(&key);
+        let waits = held.is_some_and(|held| held.state != CopyState::Claimed);
+        waits || self.is_pinned(key)
+    }
+}
