@@ -190,13 +190,19 @@ impl Assembler {
         &self.meta
     }
 
+    /// Size of the next piece; 0 when the block is whole.
+    #[must_use]
+    pub fn next_len(&self) -> usize {
+        self.meta.piece_len(self.pieces.len())
+    }
+
     /// Takes the next piece.
     ///
     /// # Errors
     /// When it has the wrong size or, if pieces are verified, the wrong bytes.
     pub fn push(&mut self, piece: Bytes) -> Result<(), BlockError> {
         let index = self.pieces.len();
-        let want = self.meta.piece_len(index);
+        let want = self.next_len();
         if piece.len() != want || want == 0 {
             return Err(BlockError::PieceSize {
                 index,

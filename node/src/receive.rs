@@ -6,27 +6,54 @@ use kvmesh_client::{
     block::{Assembler, BlockError},
 };
 
+use crate::store::arena::Arena;
+
 /// A block on its way into this node.
 #[derive(Debug)]
-pub(crate) struct Receiving(Assembler);
+pub(crate) struct Receiving {
+    assembler: Assembler,
+    arena: Option<Arena>,
+}
+
+/// Why a piece was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiveError {
+    /// It is not what was announced.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// What was evicted is still being read.
+    #[error("no memory is free for a piece of {0} bytes")]
+    NoRoom(usize),
+}
 
 impl Receiving {
-    /// Expects the pieces of an announced block.
-    pub(crate) fn new(meta: BlockMeta) -> Result<Self, BlockError> {
-        Assembler::new(meta, true).map(Self)
+    /// Expects the pieces of an announced block; they go into the arena, if there is one.
+    pub(crate) fn new(meta: BlockMeta, arena: Option<&Arena>) -> Result<Self, BlockError> {
+        Ok(Self {
+            assembler: Assembler::new(meta, true)?,
+            arena: arena.cloned(),
+        })
     }
 
     /// Takes the next piece. It is copied: a slice of a network buffer would keep more
     /// memory alive than is counted for it.
-    pub(crate) fn push(&mut self, piece: &Bytes) -> Result<(), BlockError> {
-        self.0.push(Bytes::copy_from_slice(piece))
+    pub(crate) fn push(&mut self, piece: &Bytes) -> Result<(), ReceiveError> {
+        let own = match &self.arena {
+            // Not what was announced: that is said instead of kept.
+            _ if piece.len() != self.assembler.next_len() => piece.clone(),
+            Some(arena) => arena
+                .keep(piece)
+                .ok_or_else(|| ReceiveError::NoRoom(piece.len()))?,
+            None => Bytes::copy_from_slice(piece),
+        };
+        Ok(self.assembler.push(own)?)
     }
 
     pub(crate) fn is_whole(&self) -> bool {
-        self.0.is_whole()
+        self.assembler.is_whole()
     }
 
     pub(crate) fn finish(self) -> Result<Block, BlockError> {
-        self.0.finish()
+        self.assembler.finish()
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     reclaim, repair, reports, rpc,
     store::{
         MemoryTier, Store,
+        arena::Arena,
         disk::{self, DiskSettings, OpenError, Reclaimer},
         memory_for_blocks,
     },
@@ -36,6 +37,9 @@ pub enum ServeError {
     /// Consensus could not start.
     #[error("the node cannot take part in its region's consensus")]
     Consensus(#[from] StartError),
+    /// The memory for blocks cannot be mapped.
+    #[error("the node cannot map memory for memory_bytes")]
+    Memory(#[source] std::io::Error),
     /// The disk for blocks cannot be used.
     #[error("the node cannot use its disk_dir")]
     Disk(#[from] OpenError),
@@ -173,14 +177,22 @@ async fn store(
     environment: &Environment,
     tasks: &TaskTracker,
     work: &CancellationToken,
-) -> Result<(Store, Option<Reclaimer>), OpenError> {
+) -> Result<(Store, Option<Reclaimer>), ServeError> {
     let memory_bytes = match settings.memory_bytes {
         0 => memory_for_blocks(),
         bytes => bytes,
     };
     let memory = Arc::new(MemoryTier::default());
+    let arena =
+        Arena::for_budget(memory_bytes, settings.memory_huge_pages).map_err(ServeError::Memory)?;
+    let ahead = settings.memory_ahead_bytes.min(memory_bytes);
+    if ahead > 0 {
+        let ahead = usize::try_from(ahead).unwrap_or(usize::MAX);
+        let touching = arena.clone().touch_ahead(ahead, work.clone());
+        tasks.spawn(touching.in_current_span());
+    }
     if settings.disk_dir.as_os_str().is_empty() {
-        return Ok((Store::new(memory, memory_bytes), None));
+        return Ok((Store::new(memory, memory_bytes).with_arena(arena), None));
     }
     let opened = disk::open(&DiskSettings {
         dir: settings.disk_dir.clone(),
@@ -194,7 +206,7 @@ async fn store(
     tasks.spawn(opened.writer.run(work.clone()).in_current_span());
     let now = environment.clock.millis();
     let store = Store::over_disk(memory, memory_bytes, opened.tier, &opened.found, now);
-    Ok((store, Some(opened.reclaimer)))
+    Ok((store.with_arena(arena), Some(opened.reclaimer)))
 }
 
 fn spawn_workers(node: &Arc<Node>, work: &CancellationToken, reclaimer: Option<Reclaimer>) {

@@ -51,6 +51,10 @@ pub struct Settings {
     pub disk_bytes: u64,
     /// Percent of the file system over which no block is written.
     pub disk_stop_writes: u64,
+    /// Asks the kernel for huge pages for blocks.
+    pub memory_huge_pages: bool,
+    /// Memory that is made present ahead of its use: a put need not wait for pages.
+    pub memory_ahead_bytes: u64,
     /// Blocks that are on their way into memory; 0: 10 % of `memory_bytes`.
     pub inflight_bytes_max: u64,
     /// Where the Raft log and snapshots are kept. Empty: in memory, for trials and tests only.
@@ -152,6 +156,8 @@ impl Default for Settings {
             disk_dir: PathBuf::new(),
             disk_bytes: 0,
             disk_stop_writes: 95,
+            memory_huge_pages: false,
+            memory_ahead_bytes: 64 << 20,
             inflight_bytes_max: 0,
             raft_dir: PathBuf::new(),
             raft_log_bytes_max: 512 << 20,

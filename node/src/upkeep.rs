@@ -42,6 +42,11 @@ fn show(node: &Node, leases: usize) {
     if let Some(usage) = node.store.disk_usage() {
         node.metrics.disk.show(&usage);
     }
+    if let Some(arena) = node.store.arena() {
+        let space = arena.space();
+        node.metrics.memory_mapped.set(space.taken as f64);
+        node.metrics.memory_scattered.set(space.scattered as f64);
+    }
     // Until this start is committed and applied, the directory still lists what was lost
     // with the start before: its counts would say that all is well.
     let begun = node.incarnation();

@@ -98,6 +98,8 @@ impl Shape {
             node: node as u64 + 1,
             zone: format!("zone-{}", node + 1),
             memory_bytes: MEMORY_BYTES,
+            // A thread of its own would touch it.
+            memory_ahead_bytes: 0,
             inflight_bytes_max: INFLIGHT_BYTES,
             members: (0..self.nodes).map(member).collect(),
             suspect_after_ms: 1_000,

@@ -151,6 +151,8 @@ impl Starting<'_> {
             zone: zone(node),
             listen: door.address,
             memory_bytes: self.settings.memory_bytes / nodes as u64,
+            // A mesh to try things takes no memory that it may never use.
+            memory_ahead_bytes: 0,
             raft_dir: self.raft_dir(&region.id, number),
             members: region.nodes.iter().enumerate().map(member).collect(),
             shutdown_grace_ms: GRACE_MS,

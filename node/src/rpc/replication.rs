@@ -22,7 +22,7 @@ use crate::{
     consensus::ProposeError,
     node::Node,
     receive::Receiving,
-    store::CopyKey,
+    store::{CopyKey, arena::footprint},
     write::{Failure, Reason},
 };
 
@@ -185,14 +185,15 @@ async fn take(
     if let Some(header) = request.header {
         let (name, meta) = read_header(header)?;
         let until = Instant::now() + ROOM_WAIT;
-        let room = node.copy_gate.enter(meta.bytes, until).await;
+        let room = node.copy_gate.enter(footprint(meta.bytes), until).await;
         let room = room.filter(|_| open.len() < OPEN_MAX).ok_or_else(|| {
             Failure::later(
                 Reason::NoSpace,
                 "too many copies are on their way: try later",
             )
         })?;
-        let receiving = Receiving::new(meta).map_err(|error| Failure::of_block(&error))?;
+        let receiving =
+            Receiving::new(meta, node.store.arena()).map_err(|error| Failure::of_block(&error))?;
         let block = Open {
             name,
             receiving,
@@ -220,7 +221,7 @@ fn push(block: &mut Open, piece: &Bytes) -> Result<(), Failure> {
         return Ok(());
     }
     let pushed = block.receiving.push(piece);
-    pushed.map_err(|error| Failure::of_block(&error))
+    pushed.map_err(|error| Failure::of_piece(&error))
 }
 
 async fn keep(node: &Node, block: Open) -> Result<Copy, Failure> {

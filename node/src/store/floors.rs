@@ -84,12 +84,27 @@ impl Store {
     }
 
     fn promote(&self, key: CopyKey, block: &Arc<Block>) {
+        let Some(own) = self.own(block) else {
+            return;
+        };
         let mut ledger = self.ledger();
         let (demoted, promoted) = ledger.promote(key, |victim| self.saved(victim));
         self.demoted(&demoted);
         if promoted {
-            let _ = self.tier.put(key, tight(block)).now_or_never();
+            let _ = self.tier.put(key, own).now_or_never();
         }
+    }
+
+    /// A block in memory that the ledger counts. None: there is no room now.
+    fn own(&self, block: &Arc<Block>) -> Option<Arc<Block>> {
+        let Some(arena) = self.arena() else {
+            return Some(tight(block));
+        };
+        let pieces: Option<Vec<_>> = block.pieces.iter().map(|it| arena.keep(it)).collect();
+        Some(Arc::new(Block {
+            meta: block.meta.clone(),
+            pieces: pieces?,
+        }))
     }
 
     /// Forgets what the disk lost; the copies that nothing has any more.

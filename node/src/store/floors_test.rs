@@ -12,11 +12,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::*;
 use crate::store::{
     COPY_OVERHEAD_BYTES, MemoryTier,
+    arena::footprint,
     disk::{self, DiskSettings},
 };
 
 const BYTES: u64 = 100_000;
-const COST: u64 = BYTES + COPY_OVERHEAD_BYTES;
+const COST: u64 = footprint(BYTES) + COPY_OVERHEAD_BYTES;
 
 fn key(number: u64) -> CopyKey {
     let mut hash = [0; 32];

@@ -49,7 +49,7 @@ pub enum CopyState {
 /// What is known of one copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// Size of the block.
+    /// Memory that the block takes, in whole pages.
     pub bytes: u64,
     /// Position in its chain.
     pub depth: u32,
@@ -77,7 +77,7 @@ pub struct Gone {
 /// A copy that asks to be kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Admission {
-    /// Size of the block.
+    /// Memory that the block takes, in whole pages.
     pub bytes: u64,
     /// Position in its chain.
     pub depth: u32,

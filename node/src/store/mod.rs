@@ -7,6 +7,7 @@
 //! Not here: who should hold what (`write`, `repair`), nor what is committed (`applied`).
 
 mod aging;
+pub mod arena;
 mod budget;
 pub mod disk;
 mod floors;
@@ -26,6 +27,7 @@ use kvmesh_directory::{BlockName, Checksum, Copy, NamespaceId};
 use tokio::time::{Duration, Instant};
 
 pub use aging::Sweep;
+use arena::{Arena, footprint};
 pub use budget::memory_for_blocks;
 pub use floors::FOUND;
 pub use leases::{Granted, Leases};
@@ -69,6 +71,8 @@ pub struct Store {
     /// Memory.
     tier: Arc<dyn BlockTier>,
     disk: Option<disk::DiskTier>,
+    /// Where memory's bytes are; none: each piece is an allocation.
+    arena: Option<Arena>,
     started: Instant,
 }
 
@@ -81,8 +85,24 @@ impl Store {
             ledger: Mutex::new(Ledger::new(memory_bytes)),
             tier,
             disk: None,
+            arena: None,
             started: Instant::now(),
         }
+    }
+
+    /// Over memory that is mapped once.
+    #[must_use]
+    pub fn with_arena(self, arena: Arena) -> Self {
+        Self {
+            arena: Some(arena),
+            ..self
+        }
+    }
+
+    /// Where blocks that come in are to be put.
+    #[must_use]
+    pub fn arena(&self) -> Option<&Arena> {
+        self.arena.as_ref()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -105,7 +125,7 @@ impl Store {
     /// When there is no room; nothing was evicted then.
     pub async fn keep(&self, key: CopyKey, block: Arc<Block>) -> Result<Vec<CopyKey>, KeepError> {
         let admission = Admission {
-            bytes: block.meta.bytes,
+            bytes: footprint(block.meta.bytes),
             depth: block.meta.depth,
             checksum: block.meta.checksum,
             touched: self.now(),

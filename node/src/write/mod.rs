@@ -22,7 +22,7 @@ use kvmesh_directory::{
 };
 use tokio::time::Instant;
 
-use crate::consensus::ProposeError;
+use crate::{consensus::ProposeError, receive::ReceiveError};
 
 pub(crate) use claim::{Claimed, claim, claim_of, claim_of_brief};
 pub(crate) use commit::commit;
@@ -155,6 +155,14 @@ impl Failure {
         match reason {
             Reason::Truncated => Self::later(reason, error),
             _ => Self::never(reason, error),
+        }
+    }
+
+    /// A piece of the block was not taken.
+    pub(crate) fn of_piece(error: &ReceiveError) -> Self {
+        match error {
+            ReceiveError::Block(error) => Self::of_block(error),
+            ReceiveError::NoRoom(_) => Self::later(Reason::NoSpace, error),
         }
     }
 

@@ -175,7 +175,7 @@ async fn a_delete_is_stronger_than_a_lease() {
 
 #[tokio::test]
 async fn a_block_that_is_being_read_is_read_to_its_end() {
-    let region = Region::start(1).await;
+    let region = Region::start_with(1, |settings| settings.memory_bytes = 96 << 20).await;
     // More than the windows and buffers between a node and a reader that does not read.
     let bytes = payload(1, 28 << 20);
     region.put_until_acked(0, 1, &bytes, AckLevel::Memory).await;

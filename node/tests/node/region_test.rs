@@ -93,6 +93,7 @@ fn fast(settings: &mut Settings) {
     settings.serve_lease_ms = 3_000;
     settings.dead_after_ms = 5_000;
     settings.memory_bytes = 64 << 20;
+    settings.memory_ahead_bytes = 4 << 20;
     settings.shutdown_grace_ms = 1_000;
     settings.put_deadline_ms = 20_000;
 }

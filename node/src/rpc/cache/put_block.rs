@@ -17,6 +17,7 @@ use super::put::{Answers, turn_wait};
 use crate::{
     node::Node,
     receive::Receiving,
+    store::arena::footprint,
     write::{self, Acked, Decision, Failure, Reason, Terms},
 };
 
@@ -107,17 +108,20 @@ async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Bytes>) -> Result<
         return Err(no_room());
     };
     let until = deadline.min(Instant::now() + turn_wait(node));
-    let room = node.put_gate.enter(offered.meta.bytes, until).await;
+    let room = node
+        .put_gate
+        .enter(footprint(offered.meta.bytes), until)
+        .await;
     let _room = room.ok_or_else(no_room)?;
     decision(&offered.answers, offered.id, Verdict::Send).await;
 
-    let mut receiving =
-        Receiving::new(offered.meta.clone()).map_err(|error| Failure::of_block(&error))?;
+    let mut receiving = Receiving::new(offered.meta.clone(), node.store.arena())
+        .map_err(|error| Failure::of_block(&error))?;
     while !receiving.is_whole() {
         match timeout_at(deadline, pieces.recv()).await {
             Ok(Some(piece)) => {
                 let pushed = receiving.push(&piece);
-                pushed.map_err(|error| Failure::of_block(&error))?;
+                pushed.map_err(|error| Failure::of_piece(&error))?;
                 if let Some(flight) = &flight {
                     flight.gets_on();
                 }

@@ -3,7 +3,10 @@
 use tokio::time::Instant;
 
 use super::{CopyState, Held, Ledger, full_cost};
-use crate::store::tier::{Brief, CopyKey};
+use crate::store::{
+    arena::footprint,
+    tier::{Brief, CopyKey},
+};
 
 impl Ledger {
     /// Notes that memory has a copy again, when that makes only those go that the disk has,
@@ -37,7 +40,7 @@ impl Ledger {
     /// Lists a copy that the disk has from before the start.
     pub fn found(&mut self, key: CopyKey, brief: Brief, kept: Instant) {
         let held = Held {
-            bytes: brief.bytes,
+            bytes: footprint(brief.bytes),
             depth: brief.depth,
             checksum: brief.checksum,
             state: CopyState::Claimed,
