@@ -42,13 +42,13 @@ mod standing;
 mod start;
 mod state_machine;
 mod storage;
+#[doc(hidden)]
+pub mod trial;
 
 #[cfg(test)]
 mod group_test;
 #[cfg(test)]
 mod membership_test;
-#[cfg(test)]
-mod rate_test;
 #[cfg(test)]
 mod snapshot_test;
 #[cfg(test)]

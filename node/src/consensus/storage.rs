@@ -25,7 +25,7 @@ use crate::directory::SharedDirectory;
 /// Entries of one replication message; their bytes are bounded as well.
 const REPLICATE_ENTRIES_MAX: u64 = 256;
 /// Bytes of one segment of a snapshot.
-const SEGMENT_BYTES: u64 = 1 << 20;
+pub(super) const SEGMENT_BYTES: u64 = 1 << 20;
 /// Entries that are purged at once.
 const PURGE_ENTRIES: u64 = 1_000;
 /// How long a snapshot may take to be loaded by its receiver, with the last segment.
