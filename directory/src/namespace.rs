@@ -256,9 +256,6 @@ impl Policy {
         if self.lossy {
             return Some(("lossy", "true"));
         }
-        if self.ack == AckLevel::Durable {
-            return Some(("ack", "durable"));
-        }
         match self.replication {
             ReplicationMode::Push => Some(("replication", "push")),
             ReplicationMode::Hot => Some(("replication", "hot")),

@@ -339,7 +339,7 @@ async fn bad_blocks_are_refused_and_not_stored() {
 async fn calls_that_cannot_be_get_their_code() {
     let world = World::start(1, |_| {}).await;
     type Spoil = fn(&mut wire::PutOpen);
-    let puts: [(Spoil, Code, &str); 4] = [
+    let puts: [(Spoil, Code, &str); 3] = [
         (
             |it| it.namespace_id = vec![1; 16].into(),
             Code::NotFound,
@@ -350,7 +350,6 @@ async fn calls_that_cannot_be_get_their_code() {
             Code::InvalidArgument,
             "namespace_id",
         ),
-        (|it| it.ack = 3, Code::Unimplemented, "DURABLE"),
         (|it| it.fill = true, Code::InvalidArgument, "open.fill"),
     ];
     for (spoil, code, says) in puts {

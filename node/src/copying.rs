@@ -108,7 +108,15 @@ async fn copy(node: &Node, plan: Plan) -> Option<BlockChange> {
         pieces: held.pieces.clone(),
     });
     let (name, deadline) = (plan.key.name, Instant::now() + TIMEOUT);
-    let copies = write::spread(node, name, &block, plan.missing, &plan.except, deadline).await;
+    let copies = write::spread(
+        node,
+        name,
+        &block,
+        (plan.missing, false),
+        &plan.except,
+        deadline,
+    )
+    .await;
     let claim = write::claim_of(&block.meta, plan.replicas, copies);
     (!claim.copies.is_empty()).then_some(BlockChange {
         name,

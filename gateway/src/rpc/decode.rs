@@ -195,13 +195,7 @@ pub(super) fn deletion(
 
 /// The level of a put.
 pub(super) fn level(raw: i32, namespace: &Namespace) -> Result<AckLevel, Problem> {
-    let level = convert::ack_level(raw)?.unwrap_or(namespace.policy.ack);
-    match level {
-        AckLevel::Durable => Err(Problem::Unimplemented(
-            "acknowledgement level DURABLE".to_owned(),
-        )),
-        AckLevel::Memory | AckLevel::Replicated => Ok(level),
-    }
+    Ok(convert::ack_level(raw)?.unwrap_or(namespace.policy.ack))
 }
 
 pub(super) fn millis(raw: u32, default_ms: u64) -> Duration {

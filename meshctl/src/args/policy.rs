@@ -35,6 +35,18 @@ pub enum AckFlag {
     Memory,
     /// As many nodes as there are replicas hold it.
     Replicated,
+    /// It is on disk on all of them.
+    Durable,
+}
+
+impl From<AckFlag> for AckLevel {
+    fn from(flag: AckFlag) -> Self {
+        match flag {
+            AckFlag::Memory => Self::Memory,
+            AckFlag::Replicated => Self::Replicated,
+            AckFlag::Durable => Self::Durable,
+        }
+    }
 }
 
 /// Whether blocks from other regions are kept.
@@ -108,10 +120,7 @@ impl PolicyArgs {
     pub fn over(&self, policy: &Policy) -> Policy {
         Policy {
             replicas: self.replicas.unwrap_or(policy.replicas),
-            ack: self.ack.map_or(policy.ack, |ack| match ack {
-                AckFlag::Memory => AckLevel::Memory,
-                AckFlag::Replicated => AckLevel::Replicated,
-            }),
+            ack: self.ack.map_or(policy.ack, AckLevel::from),
             ttl_ms: self
                 .ttl
                 .map_or(policy.ttl_ms, |ttl| ttl.saturating_mul(1_000)),

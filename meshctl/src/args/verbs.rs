@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::policy::{NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs};
+use super::policy::{AckFlag, NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs};
 use crate::sizes::Size;
 
 pub(super) const OPEN: &str = "\
@@ -186,6 +186,9 @@ pub struct PutArgs {
     /// Bytes of one block; the last one may be shorter.
     #[arg(long, default_value = "256KiB", value_name = "SIZE")]
     pub block_bytes: Size,
+    /// How sure before it is acknowledged; else as the namespace's policy says.
+    #[arg(long, value_enum)]
+    pub ack: Option<AckFlag>,
     /// Write the chain here instead of to standard output.
     #[arg(long, value_name = "FILE")]
     pub chain_out: Option<PathBuf>,

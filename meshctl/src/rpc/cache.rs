@@ -13,7 +13,7 @@ use kvmesh_client::{
         LeaseAnswer, Located, LookupAnswer, Opened, PutBlock, PutOptions, PutResult,
     },
 };
-use kvmesh_directory::{Description, FeedPosition, Namespace, RingEpoch};
+use kvmesh_directory::{Description, FeedPosition, Namespace, RingEpoch, namespace::AckLevel};
 use tonic::Code;
 
 use super::{CallError, Peer};
@@ -199,9 +199,21 @@ impl Cache {
     /// # Errors
     /// When a block cannot be stored, or the gateway does not answer in time.
     pub async fn put(&self, blocks: &[PutBlock]) -> anyhow::Result<Vec<Acked>> {
+        self.put_at(blocks, None).await
+    }
+
+    /// As [`Self::put`], at a level; none: the namespace's.
+    ///
+    /// # Errors
+    /// When a block cannot be stored, or the gateway does not answer in time.
+    pub async fn put_at(
+        &self,
+        blocks: &[PutBlock],
+        ack: Option<AckLevel>,
+    ) -> anyhow::Result<Vec<Acked>> {
         let options = PutOptions {
+            ack,
             deadline: Some(self.peer.timeout),
-            ..PutOptions::default()
         };
         let results = self.opened.put(blocks, options).await;
         let results = results.map_err(self.peer.explain())?;

@@ -15,6 +15,7 @@ use kvmesh_client::{
 use kvmesh_directory::{
     Part,
     limits::{BLOCK_BYTES_MAX, CHAIN_BLOCKS_MAX},
+    namespace::AckLevel,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -55,6 +56,7 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
     let namespace = super::named(&peer, &args.namespace).await?;
     let cache = peer.cache(&namespace, &[])?;
     let mut chainer = Chainer::new(namespace.description.hash_width as usize);
+    let ack = args.ack.map(AckLevel::from);
     let (mut hashes, mut acked) = (Vec::new(), Vec::new());
     let (mut bytes, started) = (0, Instant::now());
     let bar = progress::bytes(file.metadata().map_or(0, |file| file.len()));
@@ -68,7 +70,7 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
             .iter()
             .map(|block| block.block.meta.bytes)
             .sum::<u64>();
-        acked.extend(cache.put(&batch).await?);
+        acked.extend(cache.put_at(&batch, ack).await?);
         bar.set_position(bytes);
     }
     bar.finish_and_clear();

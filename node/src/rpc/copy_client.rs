@@ -30,24 +30,28 @@ pub(crate) enum CopyError {
     /// Its answer cannot be read.
     #[error("the owner's answer cannot be read")]
     Answer(#[from] WireError),
+    /// It took the copy, and not to disk.
+    #[error("the owner does not say that the copy is on disk")]
+    NotDurable,
     /// It did not answer in time.
     #[error("the owner took too long")]
     OutOfTime,
 }
 
-/// Sends a block to the node at an address; the copy that it took.
+/// Sends a block to the node at an address; the copy that it took, on disk when it is to be
+/// `durable`.
 pub(crate) async fn send(
     environment: &Environment,
     address: &str,
     name: BlockName,
-    block: &Arc<Block>,
+    (block, durable): (&Arc<Block>, bool),
     until: Instant,
 ) -> Result<Copy, CopyError> {
     let channel = environment.channels.to(address)?;
     let mut client = ReplicationClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let frames = frames(name, Arc::clone(block));
+    let frames = frames(name, Arc::clone(block), durable);
     let sending = async {
         let mut answers = client.copy(stream::iter(frames)).await?.into_inner();
         answers.message().await
@@ -59,6 +63,8 @@ pub(crate) async fn send(
         Ok(Ok(Some(answer))) => answer,
     };
     match answer.copy {
+        // A node of before the disk does not know what was asked.
+        Some(_) if durable && !answer.durable => Err(CopyError::NotDurable),
         Some(copy) => Ok(Copy::from_wire(copy)?),
         None => Err(CopyError::Refused {
             reason: answer.refused().as_str_name(),
@@ -67,12 +73,13 @@ pub(crate) async fn send(
     }
 }
 
-/// Asks the node at an address whether it has a copy; what it has it keeps for longer.
+/// Asks the node at an address whether it has a copy, on disk when that is to be `durable`;
+/// what it has it keeps for longer.
 pub(crate) async fn confirm(
     environment: &Environment,
     address: &str,
     name: BlockName,
-    copy: Copy,
+    (copy, durable): (Copy, bool),
     until: Instant,
 ) -> Result<bool, CopyError> {
     let channel = environment.channels.to(address)?;
@@ -83,20 +90,29 @@ pub(crate) async fn confirm(
     };
     let request = wire::ConfirmRequest {
         copies: vec![listed],
+        durable,
     };
     match timeout_at(until, client.confirm(request)).await {
         Err(_) => Err(CopyError::OutOfTime),
         Ok(Err(status)) => Err(CopyError::Call(Box::new(status))),
-        Ok(Ok(answer)) => Ok(answer.into_inner().missing.is_empty()),
+        Ok(Ok(answer)) => {
+            let answer = answer.into_inner();
+            Ok(answer.missing.is_empty() && (answer.durable || !durable))
+        }
     }
 }
 
-fn frames(name: BlockName, block: Arc<Block>) -> impl Iterator<Item = wire::CopyRequest> {
+fn frames(
+    name: BlockName,
+    block: Arc<Block>,
+    durable: bool,
+) -> impl Iterator<Item = wire::CopyRequest> {
     (0..block.pieces.len()).map(move |index| wire::CopyRequest {
         id: 1,
         header: (index == 0).then(|| wire::CopyHeader {
             name: Some(name.to_wire()),
             meta: Some(block.meta.to_wire()),
+            durable,
         }),
         piece: block.pieces[index].clone(),
     })

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use futures::future::join_all;
 use kvmesh_client::{
     BlockMeta, Problem, ToWire,
     convert::{remote_effects, required},
@@ -22,7 +23,7 @@ use crate::{
     consensus::ProposeError,
     node::Node,
     receive::Receiving,
-    store::{CopyKey, arena::footprint},
+    store::{CopyKey, arena::footprint, disk::NotDurable},
     write::{Failure, Reason},
 };
 
@@ -32,6 +33,8 @@ const OPEN_MAX: usize = 64;
 const ANSWERS_MAX: usize = 64;
 /// Copies that one call asks about.
 const CONFIRM_MAX: usize = 4_096;
+/// How long a copy waits for the disk, where it is to be on it.
+const DISK_WAIT: Duration = Duration::from_secs(10);
 /// How long a copy waits for room.
 const ROOM_WAIT: Duration = Duration::from_millis(250);
 /// A call that is silent for so long is ended.
@@ -116,7 +119,7 @@ async fn confirm(
         let why = "this node has not heard from its leader for a while: ask again";
         return Err(Problem::unavailable(why));
     }
-    let mut missing = Vec::new();
+    let (mut missing, mut held) = (Vec::new(), Vec::new());
     for (place, listed) in request.copies.into_iter().enumerate() {
         let key = CopyKey {
             name: required("copies.name", listed.name)?,
@@ -125,6 +128,7 @@ async fn confirm(
         if node.store.holds(key) {
             node.store.put_again(key);
             node.store.touch(&[key]);
+            held.push((place, key));
         } else {
             // A copy that the directory does not list here (any more) heals by itself.
             if node.listed(&key.name).is_some_and(|(_, own)| own == key) {
@@ -133,13 +137,27 @@ async fn confirm(
             missing.push(u32::try_from(place).unwrap_or(u32::MAX));
         }
     }
-    Ok(wire::ConfirmResponse { missing })
+    if request.durable {
+        let until = Instant::now() + DISK_WAIT;
+        let making = held.into_iter().map(|(place, key)| async move {
+            let made = node.store.make_durable(key, until).await;
+            made.is_err().then_some(place)
+        });
+        let failed = join_all(making).await.into_iter().flatten();
+        missing.extend(failed.map(|place| u32::try_from(place).unwrap_or(u32::MAX)));
+        missing.sort_unstable();
+    }
+    Ok(wire::ConfirmResponse {
+        missing,
+        durable: request.durable,
+    })
 }
 
 /// A block of which not all pieces have come.
 struct Open {
     name: BlockName,
     receiving: Receiving,
+    durable: bool,
     _room: OwnedSemaphorePermit,
 }
 
@@ -160,9 +178,10 @@ async fn take_copies(
         let id = request.id;
         let answer = match take(&node, &mut open, request).await {
             Ok(None) => continue,
-            Ok(Some(copy)) => wire::CopyResponse {
+            Ok(Some((copy, durable))) => wire::CopyResponse {
                 id,
                 copy: Some(copy.to_wire()),
+                durable,
                 ..Default::default()
             },
             Err(failure) => {
@@ -176,13 +195,17 @@ async fn take_copies(
     }
 }
 
-/// Takes one frame; the copy, when it was the block's last.
+/// Takes one frame; the copy, when it was the block's last, and whether it is on disk.
 async fn take(
     node: &Node,
     open: &mut BTreeMap<u64, Open>,
     request: wire::CopyRequest,
-) -> Result<Option<Copy>, Failure> {
+) -> Result<Option<(Copy, bool)>, Failure> {
     if let Some(header) = request.header {
+        let durable = header.durable;
+        if durable && !node.store.has_disk() {
+            return Err(Failure::of_disk(NotDurable::NoDisk));
+        }
         let (name, meta) = read_header(header)?;
         let until = Instant::now() + ROOM_WAIT;
         let room = node.copy_gate.enter(footprint(meta.bytes), until).await;
@@ -197,6 +220,7 @@ async fn take(
         let block = Open {
             name,
             receiving,
+            durable,
             _room: room,
         };
         open.insert(request.id, block);
@@ -224,13 +248,27 @@ fn push(block: &mut Open, piece: &Bytes) -> Result<(), Failure> {
     pushed.map_err(|error| Failure::of_piece(&error))
 }
 
-async fn keep(node: &Node, block: Open) -> Result<Copy, Failure> {
+async fn keep(node: &Node, block: Open) -> Result<(Copy, bool), Failure> {
     let whole = block.receiving.finish();
     let whole = whole.map_err(|error| Failure::of_block(&error))?;
     let kept = node.keep(block.name, Arc::new(whole)).await;
-    let (copy, _) = kept.map_err(|problem| Failure::of_keeping(&problem))?;
+    let (copy, new) = kept.map_err(|problem| Failure::of_keeping(&problem))?;
+    if block.durable {
+        let key = CopyKey {
+            name: block.name,
+            copy,
+        };
+        let made = node
+            .store
+            .make_durable(key, Instant::now() + DISK_WAIT)
+            .await;
+        if made.is_err() && new {
+            node.store.remove(key).await;
+        }
+        made.map_err(Failure::of_disk)?;
+    }
     node.metrics.copies_received.increment(1);
-    Ok(copy)
+    Ok((copy, block.durable))
 }
 
 fn read_header(header: wire::CopyHeader) -> Result<(BlockName, BlockMeta), Failure> {
@@ -257,6 +295,7 @@ fn refusal(node: &Node, id: u64, failure: Failure) -> wire::CopyResponse {
     wire::CopyResponse {
         id,
         copy: None,
+        durable: false,
         refused: refused.to_wire(),
         message,
     }

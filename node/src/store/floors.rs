@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{
     BlockTier, CopyKey, Lookup, Store,
-    disk::{DiskTier, DiskUsage, Found, Reclaimer},
+    disk::{DiskTier, DiskUsage, Found, NotDurable, Reclaimer},
     tier::Brief,
 };
 
@@ -67,6 +67,24 @@ impl Store {
     pub(super) fn write_behind(&self, key: CopyKey) {
         // What finds no room now is offered once more when memory evicts it.
         let _ = self.saved(key);
+    }
+
+    /// Whether blocks can be durable here.
+    #[must_use]
+    pub fn has_disk(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    /// Returns once a copy is durable.
+    ///
+    /// # Errors
+    /// When it is not, or not in time.
+    pub async fn make_durable(&self, key: CopyKey, until: Instant) -> Result<(), NotDurable> {
+        let disk = self.disk.as_ref().ok_or(NotDurable::NoDisk)?;
+        match self.tier.get(key).await {
+            Lookup::Hit(block) => disk.make_durable(key, &block, until).await,
+            Lookup::Miss | Lookup::Busy => disk.synced(key, until).await,
+        }
     }
 
     /// A copy that memory does not have.

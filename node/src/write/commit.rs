@@ -58,13 +58,38 @@ async fn committed(
     deadline: Instant,
 ) -> Result<Acked, Failure> {
     let needed = terms.needed();
+    let others = async {
+        match needed {
+            0 | 1 => Vec::new(),
+            _ => {
+                let count = (needed - 1, terms.durable());
+                spread(node, name, block, count, &[node.me], deadline).await
+            }
+        }
+    };
+    let on_disk = async {
+        match terms.durable() {
+            true => {
+                let own = CopyKey { name, copy: own };
+                let made = node.store.make_durable(own, deadline).await;
+                made.map_err(Failure::of_disk)
+            }
+            false => Ok(()),
+        }
+    };
+    let (others, on_disk) = tokio::join!(others, on_disk);
+    on_disk?;
     let mut copies = vec![own];
-    if needed > 1 {
-        copies.extend(spread(node, name, block, needed - 1, &[node.me], deadline).await);
-    }
+    copies.extend(others);
     if copies.len() < needed {
         let have = copies.len();
-        let message = format!("{have} of {needed} owners took the block: too few nodes are alive");
+        let disk = if terms.durable() {
+            " or have a disk"
+        } else {
+            ""
+        };
+        let message =
+            format!("{have} of {needed} owners took the block: too few nodes are alive{disk}");
         return Err(Failure::later(Reason::Unavailable, message));
     }
     if Instant::now() >= deadline {
@@ -87,7 +112,7 @@ async fn committed(
             Ok(terms.acked(&entry, position()?, existed))
         }
         Claimed::Conflict(Some(first))
-            if confirm::holders(node, name, &first, needed, deadline)
+            if confirm::holders(node, name, &first, terms, deadline)
                 .await
                 .len()
                 >= needed =>

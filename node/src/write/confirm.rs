@@ -13,25 +13,30 @@ use tokio::{
 };
 use tracing::debug;
 
+use super::{Terms, spread::owner_timeout};
 use crate::{Settings, node::Node, rpc::copy_client, store::CopyKey};
 
-/// The holders that have the block, this node included; waits until they are `enough`, each
-/// other one as long as an owner may take.
+/// The holders that have the block as the terms want it, this node included; waits until
+/// they are enough, each other one as long as an owner may take.
 pub(super) async fn holders(
     node: &Node,
     name: BlockName,
     entry: &Entry,
-    enough: usize,
+    terms: &Terms,
     deadline: Instant,
 ) -> BTreeSet<NodeId> {
-    let mut sure = BTreeSet::new();
-    let until = deadline.min(Instant::now() + Settings::millis(node.settings.owner_timeout_ms));
+    let (enough, durable) = (terms.needed(), terms.durable());
+    let (mut sure, mut own) = (BTreeSet::new(), None);
+    let patience = match durable {
+        // It may have to be written first.
+        true => owner_timeout(&node.settings, u64::from(entry.bytes)),
+        false => Settings::millis(node.settings.owner_timeout_ms),
+    };
+    let until = deadline.min(Instant::now() + patience);
     let (told, mut tells) = mpsc::channel(entry.holders.len().max(1));
     for &copy in &entry.holders {
         if copy.node == node.me {
-            if node.store.holds(CopyKey { name, copy }) {
-                sure.insert(copy.node);
-            }
+            own = Some(CopyKey { name, copy });
             continue;
         }
         let member = node.directory.with(|state| {
@@ -41,7 +46,8 @@ pub(super) async fn holders(
         let Some(address) = member else { continue };
         let (environment, told) = (node.environment.clone(), told.clone());
         node.tasks.spawn(async move {
-            let has = copy_client::confirm(&environment, &address, name, copy, until).await;
+            let has =
+                copy_client::confirm(&environment, &address, name, (copy, durable), until).await;
             match has {
                 Ok(true) => {
                     let _ = told.send(copy.node).await;
@@ -52,6 +58,12 @@ pub(super) async fn holders(
         });
     }
     drop(told);
+    // The others are asked by now.
+    if let Some(key) = own.filter(|key| node.store.holds(*key))
+        && (!durable || node.store.make_durable(key, until).await.is_ok())
+    {
+        sure.insert(node.me);
+    }
     while sure.len() < enough {
         match timeout_at(until, tells.recv()).await {
             Ok(Some(holder)) => sure.insert(holder),

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     node::Node,
-    store::{CopyKey, Lookup},
+    store::{CopyKey, Lookup, disk::NotDurable},
 };
 
 /// A second writer waits for the first one until that has not got on for so long, and then
@@ -36,6 +36,9 @@ pub(crate) async fn decide(
     terms: &Terms,
     deadline: Instant,
 ) -> Result<Decision, Failure> {
+    if terms.durable() && !node.store.has_disk() {
+        return Err(Failure::of_disk(NotDurable::NoDisk));
+    }
     let flight = loop {
         match node.flights.begin(name) {
             Ok(flight) => break Some(flight),
@@ -69,7 +72,7 @@ async fn standing(
     }
     node.store.put_again(key);
     node.store.touch(&[key]);
-    let holders = confirm::holders(node, name, &entry, terms.needed(), deadline).await;
+    let holders = confirm::holders(node, name, &entry, terms, deadline).await;
     let entry = complete(node, name, entry, &holders, terms, deadline).await?;
     let position = node.position().map_err(Failure::Unknown)?;
     Ok(Some(terms.acked(&entry, position, true)))
@@ -110,7 +113,7 @@ pub(super) async fn complete(
         // One that is listed and did not confirm has it, or its copy is not to be had now.
         let mut except: Vec<NodeId> = entry.holders.iter().map(|copy| copy.node).collect();
         except.extend(&sure);
-        let missing = terms.needed() - have;
+        let missing = (terms.needed() - have, terms.durable());
         let copies = spread(node, name, &block, missing, &except, deadline).await;
         if copies.is_empty() {
             return Err(too_few(have));
@@ -156,8 +159,11 @@ pub(super) async fn complete_or_take_back(
     copies: &[Copy],
     deadline: Instant,
 ) -> Result<Entry, Failure> {
-    // They were committed a moment ago, these among them.
-    let sure = entry.holders.iter().map(|copy| copy.node).collect();
+    let sure = match terms.durable() {
+        true => confirm::holders(node, name, &entry, terms, deadline).await,
+        // They were committed a moment ago, these among them.
+        false => entry.holders.iter().map(|copy| copy.node).collect(),
+    };
     match complete(node, name, entry, &sure, terms, deadline).await {
         Err(refused @ Failure::Refused { .. }) => {
             // The deadline may be over; without an answer the outcome would be unknown.

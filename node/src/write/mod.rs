@@ -22,7 +22,7 @@ use kvmesh_directory::{
 };
 use tokio::time::Instant;
 
-use crate::{consensus::ProposeError, receive::ReceiveError};
+use crate::{consensus::ProposeError, receive::ReceiveError, store::disk::NotDurable};
 
 pub(crate) use claim::{Claimed, claim, claim_of, claim_of_brief};
 pub(crate) use commit::commit;
@@ -80,10 +80,16 @@ impl Terms {
         }
     }
 
-    /// What the committed entry says about a put.
+    /// Whether the block must be on disk on all of them.
+    pub(crate) fn durable(&self) -> bool {
+        self.ack == AckLevel::Durable
+    }
+
+    /// What the committed entry says about a put that reached the level asked for.
     pub(crate) fn acked(&self, entry: &Entry, position: FeedPosition, existed: bool) -> Acked {
         let copies = entry.holders.len();
         let level = match copies >= self.replicas as usize {
+            _ if self.durable() => AckLevel::Durable,
             true => AckLevel::Replicated,
             false => AckLevel::Memory,
         };
@@ -180,6 +186,16 @@ impl Failure {
             ProposeError::NoLeader | ProposeError::OutOfTime | ProposeError::Stopped => {
                 Self::Unknown(error.into())
             }
+        }
+    }
+
+    /// A copy is not on this node's disk.
+    pub(crate) fn of_disk(error: NotDurable) -> Self {
+        match error {
+            NotDurable::NoDisk => Self::never(Reason::Invalid, error),
+            NotDurable::Refused => Self::later(Reason::NoSpace, error),
+            NotDurable::OutOfTime => Self::later(Reason::OutOfTime, error),
+            NotDurable::Failed => Self::later(Reason::Unavailable, error),
         }
     }
 

@@ -16,12 +16,13 @@ use crate::{
 };
 
 /// Copies a block to `count` more living nodes of its preference list, but to none of
-/// `except`. Returns the copies that were taken, which may be fewer.
+/// `except`. Returns the copies that were taken, which may be fewer; when they are to be
+/// `durable`, those that are on disk.
 pub(crate) async fn spread(
     node: &Node,
     name: BlockName,
     block: &Arc<Block>,
-    count: usize,
+    (count, durable): (usize, bool),
     except: &[NodeId],
     deadline: Instant,
 ) -> Vec<Copy> {
@@ -39,7 +40,7 @@ pub(crate) async fn spread(
             otel.kind = "client",
             kvmesh.node = %owner,
         );
-        let sending = copy_client::send(&node.environment, &address, name, block, until);
+        let sending = copy_client::send(&node.environment, &address, name, (block, durable), until);
         (owner, sending.instrument(span).await)
     };
     let mut sending: FuturesUnordered<_> = candidates.by_ref().take(count).map(send).collect();
@@ -65,7 +66,7 @@ pub(crate) async fn spread(
 }
 
 /// How long another owner may take for a block.
-fn owner_timeout(settings: &Settings, bytes: u64) -> Duration {
+pub(super) fn owner_timeout(settings: &Settings, bytes: u64) -> Duration {
     let for_bytes = bytes.saturating_mul(1_000) / settings.owner_rate.max(1);
     Settings::millis(settings.owner_timeout_ms + for_bytes)
 }

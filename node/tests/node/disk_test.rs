@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use kvmesh_directory::Policy;
 use kvmesh_node::Settings;
 use kvmesh_proto::v1::{self as wire, AckLevel};
 
-use crate::region_test::{Region, payload, until};
+use crate::region_test::{Put, Region, payload, until};
 
 /// A disk of its own for every node.
 fn disk(dir: &Path) -> impl Fn(&mut Settings) {
@@ -24,16 +25,103 @@ async fn delete(region: &Region, number: u64) {
     region.cache(0).delete(request).await.unwrap();
 }
 
+/// A block's copy on one node is all that the namespace wants.
+async fn one_replica(region: &Region) {
+    let request = wire::SetPolicyRequest {
+        namespace_id: region.namespace.clone(),
+        policy: Some(kvmesh_client::ToWire::to_wire(&Policy {
+            replicas: 1,
+            ..Policy::default()
+        })),
+    };
+    region.topology(0).set_policy(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_durable_is_on_disk_on_all_its_owners() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut region = Region::start_with(3, disk(dir.path())).await;
+    let bytes = payload(1, (2 << 20) + 100);
+    let owners = region.locate(0, 1).await.0;
+    let ack = region
+        .put_until_acked(owners[0], 1, &bytes, AckLevel::Durable)
+        .await;
+    assert_eq!((ack.level(), ack.copies), (AckLevel::Durable, 2));
+    // What is in memory becomes durable when a second put wants it so.
+    let second = region.locate(0, 2).await.0;
+    let other = payload(2, 300_000);
+    region
+        .put_until_acked(second[0], 2, &other, AckLevel::Replicated)
+        .await;
+    let ack = region
+        .put_until_acked(second[0], 2, &other, AckLevel::Durable)
+        .await;
+    assert_eq!((ack.level(), ack.existed), (AckLevel::Durable, true));
+    // All are gone at once, with their memory.
+    (0..3).for_each(|node| region.stop(node));
+    for node in 0..3 {
+        region.restart(node).await;
+    }
+    region.all_alive().await;
+    for (number, owners, bytes) in [(1, owners, bytes), (2, second, other)] {
+        for owner in owners {
+            until(async || {
+                let got = region.get(owner, number).await;
+                got.is_some_and(|got| got == bytes)
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_a_disk_refuses_durable_puts_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    // Only the first has one.
+    let first = disk(dir.path());
+    let region = Region::start_with(3, |settings| {
+        if settings.node == 1 {
+            first(settings);
+        }
+    })
+    .await;
+    let bytes = payload(1, 3_000);
+    match region.put(1, 1, &bytes, AckLevel::Durable).await {
+        Put::Refused(refused) => {
+            assert_eq!(refused.reason(), wire::RefusalReason::Invalid);
+            assert!(refused.message.contains("disk_dir"), "{refused:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    match region.put(0, 1, &bytes, AckLevel::Durable).await {
+        Put::Refused(refused) => {
+            assert_eq!(refused.reason(), wire::RefusalReason::Unavailable);
+            assert!(refused.message.contains("have a disk"), "{refused:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // What was refused is not stored.
+    assert_eq!(region.stats(0).await.blocks, 0);
+    // Nor is a duplicate acknowledged that one holder cannot make durable.
+    region
+        .put_until_acked(0, 1, &bytes, AckLevel::Replicated)
+        .await;
+    let again = region.put(0, 1, &bytes, AckLevel::Durable).await;
+    assert_eq!(again.reason(), wire::RefusalReason::Unavailable);
+}
+
 #[tokio::test]
 async fn a_node_that_restarts_has_what_its_disk_had_but_what_was_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let mut region = Region::start_with(1, disk(dir.path())).await;
+    one_replica(&region).await;
     let bytes = |number| payload(number, 400_000);
     for number in 0..30 {
         let bytes = bytes(number);
-        region
-            .put_until_acked(0, number, &bytes, AckLevel::Memory)
+        let ack = region
+            .put_until_acked(0, number, &bytes, AckLevel::Durable)
             .await;
+        assert_eq!((ack.level(), ack.existed), (AckLevel::Durable, false));
     }
     for number in 0..30 {
         let got = region.get(0, number).await;

@@ -77,9 +77,6 @@ async fn a_call_that_cannot_be_fails_with_its_code() {
         ("future epoch", Code::Unavailable, |open| {
             open.ring_epoch = 9
         }),
-        ("durable", Code::Unimplemented, |open| {
-            open.set_ack(AckLevel::Durable)
-        }),
     ];
     for (case, code, spoil) in cases {
         let (offer, pieces) = offered(1, &payload(1, 100));

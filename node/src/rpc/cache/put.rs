@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvmesh_client::{Problem, convert};
-use kvmesh_directory::{Hlc, RingEpoch, namespace::AckLevel};
+use kvmesh_directory::{Hlc, RingEpoch};
 use kvmesh_proto::v1::{self as wire, put_request::Frame};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -115,9 +115,6 @@ async fn terms(node: &Node, open: &wire::PutOpen) -> Result<Terms, Problem> {
         waits: open.waits,
         ..Terms::new(&namespace, ack, epoch, deadline, open.fill)
     };
-    if terms.ack == AckLevel::Durable {
-        return Err(Problem::Unimplemented("ack DURABLE".to_owned()));
-    }
     node.at_epoch(epoch).await?;
     Ok(terms)
 }

@@ -80,6 +80,9 @@ pub struct DiskUsage {
 /// Why a block is not durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotDurable {
+    /// Never on this node.
+    #[error("this node has no disk for blocks: start it with disk_dir")]
+    NoDisk,
     /// It cannot be now.
     #[error("the disk takes no blocks now: it is full, or failed lately")]
     Refused,
