@@ -6,6 +6,7 @@
 //! that only the disk has takes none of it.
 
 mod on_disk;
+mod room;
 
 use std::{
     cmp::Reverse,
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use super::{
     Usage,
     order::{Order, Rank},
+    retention::Retention,
     tier::CopyKey,
 };
 
@@ -61,6 +63,8 @@ pub struct Held {
     pub touched: u64,
     /// When it was last put, copied or filled here.
     pub kept: Instant,
+    /// In how many later seconds it was asked for, as far as it matters.
+    pub uses: u8,
     /// Whether memory has it; else only the disk does.
     pub in_memory: bool,
 }
@@ -119,6 +123,7 @@ pub enum Pin {
 pub struct Ledger {
     copies: BTreeMap<CopyKey, Held>,
     order: Order,
+    retention: Retention,
     waiting: BTreeSet<(Instant, CopyKey)>,
     /// How often each pinned copy is.
     pins: BTreeMap<CopyKey, u32>,
@@ -139,6 +144,7 @@ impl Ledger {
         Self {
             copies: BTreeMap::new(),
             order: Order::default(),
+            retention: Retention::default(),
             waiting: BTreeSet::new(),
             pins: BTreeMap::new(),
             pinned_of: BTreeMap::new(),
@@ -180,7 +186,8 @@ impl Ledger {
                 max: self.max,
             });
         }
-        let gone = self.make_room(key, cost, saved);
+        let uses = self.retention.admitted(&key, &copy, self.max);
+        let gone = self.make_room(key, cost, copy.touched, saved);
         let held = Held {
             bytes: copy.bytes,
             depth: copy.depth,
@@ -189,33 +196,11 @@ impl Ledger {
             touched: copy.touched,
             kept: copy.since,
             in_memory: true,
+            uses,
         };
         self.list(key, held);
         debug_assert!(self.used <= self.max);
         Ok(gone)
-    }
-
-    /// Makes room in memory for a copy of this cost, by what is evictable.
-    fn make_room(
-        &mut self,
-        key: CopyKey,
-        cost: u64,
-        mut saved: impl FnMut(CopyKey) -> bool,
-    ) -> Gone {
-        let mut gone = Gone::default();
-        while self.used + cost > self.max {
-            let Some(victim) = self.order.victim(key.name.namespace, cost) else {
-                break;
-            };
-            if saved(victim) {
-                self.change(victim, |held| held.in_memory = false);
-                gone.demoted.push(victim);
-            } else {
-                self.remove(victim);
-                gone.evicted.push(victim);
-            }
-        }
-        gone
     }
 
     fn list(&mut self, key: CopyKey, held: Held) {
@@ -228,7 +213,7 @@ impl Ledger {
             }
             CopyState::Claimed if self.pins.contains_key(&key) || !held.in_memory => {}
             CopyState::Claimed => {
-                self.order.insert(rank(key, &held), cost);
+                self.order.insert(held.uses, rank(key, &held), cost);
                 self.evictable += cost;
             }
         }
@@ -255,7 +240,7 @@ impl Ledger {
                 self.provisional -= cost;
             }
             CopyState::Claimed => {
-                if self.order.remove(&rank(key, &held), cost) {
+                if self.order.remove(held.uses, &rank(key, &held), cost) {
                     self.evictable -= cost;
                 }
             }
@@ -334,15 +319,6 @@ impl Ledger {
     /// Notes that a copy is committed. False: there is none.
     pub fn claim(&mut self, key: CopyKey) -> bool {
         self.change(key, |held| held.state = CopyState::Claimed)
-    }
-
-    /// Renews a copy's recency. False: there is none.
-    pub fn touch(&mut self, key: CopyKey, touched: u64) -> bool {
-        match self.copies.get(&key) {
-            None => false,
-            Some(held) if held.touched >= touched => true,
-            Some(_) => self.change(key, |held| held.touched = touched),
-        }
     }
 
     /// Notes that a put found a copy here.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use kvmesh_directory::{BlockHash, NamespaceId, Part};
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    super::retention::{Age, SCHEDULES, used_again},
+    *,
+};
 
 fn key(number: u64) -> CopyKey {
     let mut hash = [0; 32];
@@ -105,9 +108,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..120)
 }
 
-/// The obvious way: a list, sorted when something must go.
+/// The obvious way: a list, sorted when something must go; with every pin, how often what went
+/// was used, and the age at which it went.
 #[derive(Default)]
-struct Model(Vec<(CopyKey, Held)>, Vec<CopyKey>);
+struct Model(
+    Vec<(CopyKey, Held)>,
+    Vec<CopyKey>,
+    BTreeMap<CopyKey, (u8, u64)>,
+    Age,
+);
 
 impl Model {
     fn cost(&self, which: impl Fn(&Held) -> bool) -> u64 {
@@ -117,7 +126,13 @@ impl Model {
             .sum()
     }
 
-    fn admit(&mut self, key: CopyKey, copy: Admission, max: u64) -> Option<Vec<CopyKey>> {
+    fn admit(
+        &mut self,
+        key: CopyKey,
+        copy: Admission,
+        max: u64,
+        schedule: usize,
+    ) -> Option<Vec<CopyKey>> {
         let cost = copy.bytes + COPY_OVERHEAD_BYTES;
         if self.cost(|held| held.state != CopyState::Claimed) + cost > max / 2 {
             return None;
@@ -128,10 +143,16 @@ impl Model {
                 .0
                 .iter()
                 .filter(|(key, held)| held.state == CopyState::Claimed && !self.1.contains(key));
-            let victim =
-                claimed.min_by_key(|(key, held)| (held.touched, Reverse(held.depth), *key));
-            let victim = victim.unwrap().0;
+            let leads = self.3.leads(schedule);
+            let until = |held: &Held| held.touched + leads[usize::from(held.uses)];
+            let victim = claimed.min_by_key(|(key, held)| (until(held), Reverse(held.depth), *key));
+            let (victim, held) = *victim.unwrap();
             self.0.retain(|(key, _)| *key != victim);
+            if held.uses == 0 {
+                let age = copy.touched.saturating_sub(held.touched);
+                self.3.went(age, max / (held.bytes + COPY_OVERHEAD_BYTES));
+            }
+            self.2.insert(victim, (held.uses, held.touched));
             evicted.push(victim);
         }
         let held = Held {
@@ -142,6 +163,11 @@ impl Model {
             touched: copy.touched,
             kept: copy.since,
             in_memory: true,
+            uses: match self.2.get(&key) {
+                None => 0,
+                Some((uses, second)) if *second >= copy.touched => *uses,
+                Some((uses, _)) => used_again(*uses),
+            },
         };
         self.0.push((key, held));
         Some(evicted)
@@ -187,24 +213,33 @@ impl Model {
 
 proptest! {
     #[test]
-    fn the_ledger_is_its_model(steps in steps()) {
+    fn the_ledger_is_its_model(steps in steps(), schedule in 0..SCHEDULES.len()) {
         let max = 12_000;
         let now = tokio::time::Instant::now();
-        let (mut ledger, mut model) = (Ledger::new(max), Model::default());
+        let (mut ledger, mut model) = (Ledger::with_schedule(max, Some(schedule)), Model::default());
         for step in steps {
             match step {
                 Step::Admit(n, bytes, depth, touched) => {
                     if model.find(key(n)).is_some() { continue; }
                     let copy = admission(bytes, depth, touched, now);
                     let evicted = ledger.admit(key(n), copy).ok();
-                    prop_assert_eq!(evicted, model.admit(key(n), copy, max));
+                    prop_assert_eq!(evicted, model.admit(key(n), copy, max, schedule));
+                    // What went long ago is forgotten; else the uses go on.
+                    if let Some(forgotten) = ledger.held(key(n)).filter(|held| held.uses == 0)
+                        && let Some(held) = model.find(key(n))
+                    {
+                        held.uses = forgotten.uses;
+                    }
+                    model.2.remove(&key(n));
                 }
                 Step::Claim(n) => {
                     let known = model.find(key(n)).map(|held| held.state = CopyState::Claimed);
                     prop_assert_eq!(ledger.claim(key(n)), known.is_some());
                 }
                 Step::Touch(n, touched) => {
-                    let known = model.find(key(n)).map(|held| held.touched = held.touched.max(touched));
+                    let known = model.find(key(n)).map(|held| if touched > held.touched {
+                        (held.touched, held.uses) = (touched, used_again(held.uses));
+                    });
                     prop_assert_eq!(ledger.touch(key(n), touched), known.is_some());
                 }
                 Step::Remove(n) => {

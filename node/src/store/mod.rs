@@ -15,7 +15,10 @@ mod leases;
 mod ledger;
 mod memory;
 mod order;
+mod recall;
+mod retention;
 mod tier;
+mod trial;
 
 use std::{
     collections::BTreeSet,

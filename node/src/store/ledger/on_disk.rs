@@ -20,17 +20,18 @@ impl Ledger {
             return (Vec::new(), false);
         };
         let (cost, fixed) = (full_cost(held), self.used - self.evictable);
+        let second = held.touched;
         let provisional = held.state != CopyState::Claimed;
         let mut demoted = Vec::new();
         if provisional || fixed + cost > self.max {
             return (demoted, false);
         }
         while self.used + cost > self.max {
-            let victim = self.order.victim(key.name.namespace, cost);
+            let victim = self.victim(key.name.namespace, cost);
             let Some(victim) = victim.filter(|victim| saved(*victim)) else {
                 return (demoted, false);
             };
-            self.change(victim, |held| held.in_memory = false);
+            self.demote(victim, second);
             demoted.push(victim);
         }
         self.change(key, |held| held.in_memory = true);
@@ -46,6 +47,7 @@ impl Ledger {
             state: CopyState::Claimed,
             touched: 0,
             kept,
+            uses: 0,
             in_memory: false,
         };
         self.list(key, held);
