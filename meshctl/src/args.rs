@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 
 pub use self::{
+    bench::{Ack, BenchArgs, Work},
     context::{ContextVerb, NamedArgs},
     dev::{DevArgs, DevVerb, LinkArgs, MeshArgs},
     lease::{LeaseArgs, LeaseVerb, LookupArgs, RenewArgs},
@@ -19,6 +20,7 @@ pub use self::{
 };
 use crate::output::Format;
 
+mod bench;
 mod context;
 mod dev;
 mod lease;
@@ -38,6 +40,7 @@ Examples:
   meshctl lookup --namespace notes --chain notes.chain --gateway 127.0.0.1:7401
   meshctl get --namespace notes --chain notes.chain --out copy
   meshctl delete --namespace notes --chain notes.chain
+  meshctl bench --against tcp                    how fast blocks come, beside a bare copy
   meshctl region init --node 127.0.0.1:7410      form a region, once
   meshctl region list                            what a gateway sees of the others
   meshctl topology show, meshctl node list, meshctl namespace list, meshctl stats
@@ -189,6 +192,9 @@ pub enum Verb {
     /// Send the requests of a block-hash trace through a mesh, and verify every byte
     #[command(long_about = replay::ABOUT, after_help = replay::EXAMPLES)]
     Replay(ReplayArgs),
+    /// Put load on a mesh, measure it, and do the same to peers in turn
+    #[command(long_about = bench::ABOUT, after_help = bench::EXAMPLES)]
+    Bench(BenchArgs),
 }
 
 /// Verbs about topology.

@@ -4,6 +4,7 @@
 //! Only `rpc` knows generated types; only `dev` knows the servers.
 
 pub mod args;
+pub mod bench;
 pub mod chain;
 pub mod context;
 pub mod dev;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     args::{Args, Global, NamespaceVerb, NodeVerb, RegionVerb, TopologyVerb, Verb},
+    bench,
     chain::{self, ChainFile},
     context, dev, exit, logs, replay,
     rpc::Peer,
@@ -75,6 +76,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Context(_) | Verb::Completions { .. } => Ok(()),
         Verb::Dev(dev) => dev::run(global, dev).await,
         Verb::Replay(replay) => replay::run(global, replay).await,
+        Verb::Bench(args) => bench::run(global, args).await,
     }
 }
 

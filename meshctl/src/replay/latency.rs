@@ -42,6 +42,14 @@ impl Times {
         self.0.saturating_record(micros.max(1));
     }
 
+    /// Adds what others noted.
+    ///
+    /// # Errors
+    /// Never: all have the same bounds.
+    pub fn add(&mut self, others: &Self) -> anyhow::Result<()> {
+        Ok(self.0.add(&others.0)?)
+    }
+
     /// What they come to.
     #[must_use]
     pub fn percentiles(&self) -> Percentiles {

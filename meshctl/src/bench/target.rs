@@ -1,0 +1,164 @@
+//! Who does the work: the mesh or a peer, each through its natural client.
+
+use std::{fmt, str::FromStr};
+
+use super::{bare, memcached, mesh, redis, work::Work};
+
+/// A peer as the flags name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// A bare copy over TCP, in this process.
+    Tcp,
+    /// The mesh's first node instead of its gateway.
+    Node,
+    /// `host:port`.
+    Redis(String),
+    /// `host:port`.
+    Memcached(String),
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = |rest: &str| {
+            let address = rest.trim_end_matches('/');
+            let port = address
+                .rsplit_once(':')
+                .map(|(_, port)| port.parse::<u16>());
+            match port {
+                Some(Ok(_)) => Ok(address.to_owned()),
+                _ => Err(format!("{address:?} is no HOST:PORT")),
+            }
+        };
+        match text.split_once("://") {
+            None if text == "tcp" => Ok(Self::Tcp),
+            None if text == "node" => Ok(Self::Node),
+            Some(("redis", rest)) => address(rest).map(Self::Redis),
+            Some(("memcached", rest)) => address(rest).map(Self::Memcached),
+            _ => Err("tcp, node, redis://HOST:PORT and memcached://HOST:PORT are possible".into()),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp => f.write_str("bare TCP"),
+            Self::Node => f.write_str("node"),
+            Self::Redis(address) => write!(f, "redis {address}"),
+            Self::Memcached(address) => write!(f, "memcached {address}"),
+        }
+    }
+}
+
+/// Who is asked.
+#[derive(Clone)]
+pub enum Target {
+    /// A gateway or a node.
+    Mesh(mesh::Target),
+    /// See [`Peer::Tcp`].
+    Bare(bare::Target),
+    /// See [`Peer::Redis`].
+    Redis(redis::Target),
+    /// See [`Peer::Memcached`].
+    Memcached(memcached::Target),
+}
+
+/// One connection to it.
+pub enum Connection {
+    /// A gateway or a node.
+    Mesh(mesh::Connection),
+    /// See [`Peer::Tcp`].
+    Bare(bare::Connection),
+    /// See [`Peer::Redis`].
+    Redis(redis::Connection),
+    /// See [`Peer::Memcached`].
+    Memcached(memcached::Connection),
+}
+
+impl Target {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn connect(&self) -> anyhow::Result<Connection> {
+        Ok(match self {
+            Self::Mesh(target) => Connection::Mesh(target.connect().await?),
+            Self::Bare(target) => Connection::Bare(target.connect().await?),
+            Self::Redis(target) => Connection::Redis(target.connect().await?),
+            Self::Memcached(target) => Connection::Memcached(target.connect().await?),
+        })
+    }
+}
+
+impl Connection {
+    /// Reads a run; says how many bytes came, each verified.
+    ///
+    /// # Errors
+    /// When one did not come.
+    pub async fn get(&mut self, work: &Work, run: usize) -> anyhow::Result<u64> {
+        match self {
+            Self::Mesh(connection) => connection.get(&work.runs[run]).await,
+            Self::Bare(connection) => connection.get(work, run).await,
+            Self::Redis(connection) => connection.get(&work.runs[run]).await,
+            Self::Memcached(connection) => connection.get(&work.runs[run]).await,
+        }
+    }
+
+    /// Writes blocks under new names; says how many bytes.
+    ///
+    /// # Errors
+    /// When one was not acknowledged.
+    pub async fn put(&mut self, work: &Work) -> anyhow::Result<u64> {
+        let number = work.next_put();
+        match self {
+            Self::Mesh(connection) => connection.put(work, number).await,
+            Self::Bare(connection) => connection.put(work, number).await,
+            Self::Redis(connection) => connection.put(work, number).await,
+            Self::Memcached(connection) => connection.put(work, number).await,
+        }
+    }
+
+    /// Asks how much of a run is there; says how many names were asked for.
+    ///
+    /// # Errors
+    /// When not all of it is.
+    pub async fn lookup(&mut self, work: &Work, run: usize) -> anyhow::Result<u64> {
+        match self {
+            Self::Mesh(connection) => connection.lookup(&work.runs[run]).await,
+            Self::Redis(connection) => connection.lookup(&work.runs[run]).await,
+            Self::Bare(_) | Self::Memcached(_) => {
+                anyhow::bail!("this peer has no lookup: leave it out")
+            }
+        }
+    }
+
+    /// Stores what is to be read.
+    ///
+    /// # Errors
+    /// When a block was not stored.
+    pub async fn store(&mut self, work: &Work, run: usize) -> anyhow::Result<()> {
+        match self {
+            Self::Mesh(connection) => connection.store(&work.runs[run]).await,
+            Self::Bare(_) => Ok(()),
+            Self::Redis(connection) => connection.store(&work.runs[run]).await,
+            Self::Memcached(connection) => connection.store(&work.runs[run]).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_peers_and_refuses_what_is_none() {
+        let redis = "redis://127.0.0.1:6379/".parse();
+        assert_eq!(redis, Ok(Peer::Redis("127.0.0.1:6379".to_owned())));
+        assert_eq!("tcp".parse(), Ok(Peer::Tcp));
+        for text in ["", "redis", "redis://", "redis://localhost", "ftp://a:1"] {
+            assert!(text.parse::<Peer>().is_err(), "{text}");
+        }
+    }
+}
