@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info_span};
 
 use crate::{
-    context::{Budget, Gateway, Share},
+    budget::{Budget, Share},
+    context::Gateway,
     deadline::Deadline,
     flight::Flight,
     meters::{FillEnd, Meters},
@@ -59,7 +60,7 @@ struct Queued {
 /// The queue's front.
 pub(crate) struct Fills {
     queue: mpsc::Sender<Queued>,
-    bytes: Budget,
+    pub(crate) bytes: Budget,
 }
 
 /// The queue's back; [`run`] empties it.
@@ -171,7 +172,7 @@ async fn keep(gateway: &Arc<Gateway>, queued: Queued) {
         },
         pieces: Arriving::whole(job.block.pieces.clone()),
     };
-    let timeout = std::time::Duration::from_millis(gateway.settings.put_deadline_ms);
+    let timeout = std::time::Duration::from_millis(gateway.settings.now().put_deadline_ms);
     let order = Order {
         level: level(gateway, &job.namespace),
         fill: true,

@@ -18,7 +18,7 @@ use kvmesh_directory::{BlockName, Hlc, RegionId};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    context::Share,
+    budget::Share,
     fill::Filled,
     pieces::{Arriving, End, Next, Reader},
 };

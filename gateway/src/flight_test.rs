@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::context::Budget;
+use crate::budget::Budget;
 
 fn name(number: u8) -> BlockName {
     BlockName {

@@ -25,7 +25,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    context::{Gateway, Share, exhausted},
+    budget::Share,
+    context::{Gateway, exhausted},
     deadline::Deadline,
     pieces::{Arriving, End},
     request::Order,

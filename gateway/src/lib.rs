@@ -3,6 +3,7 @@
 //! Start reading at `rpc::cache`, then `read` (the whole read policy) and `write` (the
 //! whole write policy).
 
+mod budget;
 mod chain;
 mod context;
 mod current;

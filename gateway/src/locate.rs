@@ -58,7 +58,7 @@ pub(crate) async fn locate(
 /// is waited for. 0: whatever is current.
 pub(crate) async fn current_epoch(gateway: &Gateway, epoch: u64) -> Result<(), Problem> {
     if epoch > gateway.views.ring().epoch().0 {
-        let wait = Duration::from_millis(gateway.settings.epoch_wait_ms);
+        let wait = Duration::from_millis(gateway.settings.now().epoch_wait_ms);
         let until = Instant::now() + wait;
         if !gateway.views.epoch(|current| current >= epoch, until).await {
             let what = format!("this gateway has not heard of ring epoch {epoch} yet: ask again");

@@ -18,5 +18,5 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    program::run("gateway", &args.settings, kvmesh_gateway::serve)
+    program::run::<kvmesh_gateway::Settings, _>("gateway", &args.settings, kvmesh_gateway::serve)
 }

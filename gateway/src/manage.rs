@@ -71,13 +71,14 @@ pub(crate) async fn open(
     Ok((opened, at))
 }
 
-fn template_of<'a>(gateway: &'a Gateway, name: &str) -> Result<&'a Template, Problem> {
+fn template_of(gateway: &Gateway, name: &str) -> Result<Template, Problem> {
     let name = match name {
         "" => templates::DEFAULT,
         name => name,
     };
-    let templates = &gateway.settings.templates;
-    templates.get(name).ok_or_else(|| {
+    let settings = gateway.settings.now();
+    let templates = &settings.templates;
+    templates.get(name).cloned().ok_or_else(|| {
         let known: Vec<&str> = templates.keys().map(String::as_str).collect();
         let why = format!("{name:?} is not one of {}", known.join(", "));
         Problem::invalid("template", why)
@@ -163,7 +164,7 @@ where
     let mut pause = Duration::from_millis(50);
     let mut last = Problem::unavailable("no node of the region answered: try again");
     loop {
-        let addresses = gateway.views.node_addresses(&gateway.settings.nodes);
+        let addresses = gateway.views.node_addresses(&gateway.settings.now().nodes);
         for address in gateway.peers.in_turn(&addresses) {
             let channel = gateway.peers.channel(&address)?;
             gateway.meters.outbound(method);

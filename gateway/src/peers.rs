@@ -14,8 +14,13 @@ use kvmesh_client::{
     channel::{Channel, Channels},
 };
 use kvmesh_directory::RegionId;
-use kvmesh_process::tls::{Expected, Role};
+use kvmesh_process::{
+    settings::Live,
+    tls::{Expected, Role},
+};
 use tokio::time::Instant;
+
+use crate::settings::Settings;
 
 /// Addresses that are remembered as failing; more are not remembered.
 const FAILING_MAX: usize = 4_096;
@@ -25,17 +30,17 @@ pub(crate) struct Peers {
     /// To nodes of the own region.
     near: Channels,
     channels: Channels,
-    memory: Duration,
+    settings: Live<Settings>,
     failing: Mutex<BTreeMap<String, Instant>>,
     turn: AtomicUsize,
 }
 
 impl Peers {
-    pub(crate) fn new(channels: &Channels, own: &RegionId, memory: Duration) -> Self {
+    pub(crate) fn new(channels: &Channels, own: &RegionId, settings: Live<Settings>) -> Self {
         Self {
             near: channels.expecting(Expected::of(Role::Node, own)),
             channels: channels.clone(),
-            memory,
+            settings,
             failing: Mutex::default(),
             turn: AtomicUsize::new(0),
         }
@@ -58,13 +63,14 @@ impl Peers {
 
     /// The address could not be reached, or fell silent.
     pub(crate) fn failed(&self, address: &str) {
+        let memory = Duration::from_millis(self.settings.now().failure_memory_ms);
         let now = Instant::now();
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         if failing.len() >= FAILING_MAX {
             failing.retain(|_, until| *until > now);
         }
         if failing.len() < FAILING_MAX {
-            failing.insert(address.to_owned(), now + self.memory);
+            failing.insert(address.to_owned(), now + memory);
         }
     }
 
@@ -112,7 +118,7 @@ mod tests {
         let peers = Peers::new(
             &Channels::new(Arc::new(TcpConnect)),
             &"e".parse().unwrap(),
-            Duration::from_secs(1),
+            Settings::default().into(),
         );
         let all = ["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned()];
         peers.failed("a:1");

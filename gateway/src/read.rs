@@ -149,7 +149,7 @@ pub(crate) fn far_until(gateway: &Gateway, want: &Want, now: Instant) -> Option<
     if want.from_afar {
         return None;
     }
-    let bounded = now + Duration::from_millis(gateway.settings.remote_fetch_max_ms);
+    let bounded = now + Duration::from_millis(gateway.settings.now().remote_fetch_max_ms);
     match want.namespace.policy.fallback {
         Fallback::Never => None,
         Fallback::Always => Some(want.deadline.at),

@@ -1,6 +1,6 @@
 //! Starts a gateway and ends it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use kvmesh_client::{
     channel::Incoming,
@@ -8,13 +8,13 @@ use kvmesh_client::{
 };
 use kvmesh_process::{
     Environment,
-    settings::{Check, Impossible},
+    settings::{Check, Impossible, Live},
     tls::{Expected, Role},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use crate::{Settings, context::Gateway, fill, fill::Fills, rpc, views::Views, warm};
+use crate::{Settings, budget, context::Gateway, fill, fill::Fills, rpc, views::Views, warm};
 
 /// Why a gateway ended.
 #[derive(Debug, thiserror::Error)]
@@ -32,11 +32,13 @@ pub enum ServeError {
 /// # Errors
 /// When the settings are impossible or the server fails.
 pub async fn serve(
-    settings: Settings,
+    settings: impl Into<Live<Settings>>,
     environment: Environment,
     incoming: Incoming,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
+    let live = settings.into();
+    let settings = live.now();
     settings.check()?;
     let region = settings.region_id()?;
     let grace = settings.shutdown_grace();
@@ -54,12 +56,11 @@ pub async fn serve(
     tasks.spawn(follower.run(over.clone()).instrument(span.clone()));
     let (follower, mesh) = MeshViewFollower::new(source(&settings.region_syncs, Role::RegionSync));
     tasks.spawn(follower.run(over.clone()).instrument(span.clone()));
-    let age_max = Duration::from_millis(settings.view_age_max_ms);
-    let views = Views::new(region.clone(), local, mesh, age_max);
+    let views = Views::new(region.clone(), local, mesh, live.clone());
     let (fills, queue) = Fills::new(settings.fill_queue_bytes);
     let own = environment.clone();
     let gateway = Arc::new(Gateway::new(
-        settings,
+        live,
         region,
         environment,
         views,
@@ -68,6 +69,7 @@ pub async fn serve(
         stop.clone(),
     ));
     tasks.spawn(fill::run(Arc::clone(&gateway), queue, over.clone()).instrument(span.clone()));
+    tasks.spawn(budget::run(Arc::clone(&gateway), over.clone()).instrument(span.clone()));
     tasks.spawn(warm::run(Arc::clone(&gateway), over.clone()).instrument(span));
     let routes = rpc::routes(&gateway);
     let served = kvmesh_process::server::serve(routes, own, incoming, stop, grace).await;

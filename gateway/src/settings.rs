@@ -8,7 +8,7 @@ use kvmesh_directory::{
 };
 use kvmesh_process::{
     program::ProgramSettings,
-    settings::{Check, Impossible, possible},
+    settings::{Check, Impossible, Outside, possible},
     telemetry::{LOG_FILTER, TRACE_RATIO, TraceSettings},
     tls::{Expected, Role, TlsSettings},
 };
@@ -157,12 +157,35 @@ impl Check for Settings {
 }
 
 impl ProgramSettings for Settings {
+    const RELOADABLE: &'static [&'static str] = &[
+        "at_least_wait_ms",
+        "calls_max",
+        "epoch_wait_ms",
+        "failure_memory_ms",
+        "fill_queue_bytes",
+        "get_deadline_ms",
+        "inflight_bytes_max",
+        "log",
+        "lookup_deadline_ms",
+        "owner_timeout_ms",
+        "put_deadline_ms",
+        "remote_fetch_max_ms",
+        "view_age_max_ms",
+    ];
+
     fn listen(&self) -> SocketAddr {
         self.listen
     }
 
     fn metrics_listen(&self) -> Option<SocketAddr> {
         Some(self.metrics_listen)
+    }
+
+    fn outside(&self) -> Outside {
+        Outside::default()
+            .addresses("nodes", &self.nodes)
+            .addresses("region_syncs", &self.region_syncs)
+            .address("otlp_endpoint", self.traces().authority())
     }
 
     fn listening(&mut self, taken: SocketAddr) {

@@ -7,7 +7,10 @@ use kvmesh_client::{
     follow::{Link, SharedMeshView, SharedRegionView},
 };
 use kvmesh_directory::{FeedPosition, Namespace, NamespaceId, NodeId, RegionId, Ring};
+use kvmesh_process::settings::Live;
 use tokio::time::{Instant, timeout_at};
+
+use crate::settings::Settings;
 
 /// Both views.
 #[derive(Clone)]
@@ -15,7 +18,7 @@ pub(crate) struct Views {
     region: RegionId,
     pub(crate) local: SharedRegionView,
     pub(crate) mesh: SharedMeshView,
-    age_max: Duration,
+    settings: Live<Settings>,
 }
 
 impl Views {
@@ -23,20 +26,20 @@ impl Views {
         region: RegionId,
         local: SharedRegionView,
         mesh: SharedMeshView,
-        age_max: Duration,
+        settings: Live<Settings>,
     ) -> Self {
         Self {
             region,
             local,
             mesh,
-            age_max,
+            settings,
         }
     }
 
     /// Refuses while the region view is too old to answer from, or shows no region.
     pub(crate) fn fresh(&self) -> Result<FeedPosition, Problem> {
         let age = self.local.age();
-        if age > self.age_max {
+        if age > Duration::from_millis(self.settings.now().view_age_max_ms) {
             let what = format!(
                 "the region's feed was not heard for {} s: ask another gateway",
                 age.as_secs()

@@ -256,7 +256,7 @@ fn owners_in_turn(gateway: &Gateway, ring: &Ring, name: &BlockName) -> Vec<(Node
 
 /// Waits for another ring than the one that an owner found stale.
 async fn refreshed(gateway: &Gateway, stale: RingEpoch, until: Instant) -> bool {
-    let wait = Duration::from_millis(gateway.settings.epoch_wait_ms);
+    let wait = Duration::from_millis(gateway.settings.now().epoch_wait_ms);
     let until = until.min(Instant::now() + wait);
     gateway.views.epoch(|epoch| epoch != stale.0, until).await
 }

@@ -98,7 +98,7 @@ async fn copy(node: &Node, plan: Plan) -> Option<BlockChange> {
         node.stale_claim(plan.key);
         return None;
     };
-    let rate = node.settings.repair_rate;
+    let rate = node.settings.now().repair_rate;
     node.pace.take(held.meta.bytes, rate).await;
     let block = Arc::new(Block {
         meta: BlockMeta {

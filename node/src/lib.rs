@@ -2,6 +2,7 @@
 
 mod aging;
 mod applied;
+mod budget;
 pub mod consensus;
 mod copying;
 pub mod directory;

@@ -18,5 +18,5 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    program::run("node", &args.settings, kvmesh_node::serve)
+    program::run::<kvmesh_node::Settings, _>("node", &args.settings, kvmesh_node::serve)
 }

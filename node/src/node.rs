@@ -16,7 +16,7 @@ use kvmesh_directory::{
     mutation::{self, Mutation},
     state::Entry,
 };
-use kvmesh_process::Environment;
+use kvmesh_process::{Environment, settings::Live};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Settings,
+    Settings, budget,
     consensus::Consensus,
     copying::Pace,
     directory::SharedDirectory,
@@ -44,7 +44,7 @@ const COPYING_MAX: usize = 64;
 
 /// One node.
 pub(crate) struct Node {
-    pub(crate) settings: Settings,
+    pub(crate) settings: Live<Settings>,
     pub(crate) region: RegionId,
     pub(crate) me: NodeId,
     pub(crate) environment: Environment,
@@ -76,7 +76,7 @@ pub(crate) struct Node {
 
 /// What a node is made of.
 pub(crate) struct Parts {
-    pub(crate) settings: Settings,
+    pub(crate) settings: Live<Settings>,
     pub(crate) region: RegionId,
     pub(crate) environment: Environment,
     pub(crate) directory: SharedDirectory,
@@ -88,13 +88,10 @@ pub(crate) struct Parts {
 
 impl Node {
     pub(crate) fn new(parts: Parts) -> Self {
-        let max = parts.store.usage().max;
-        let inflight = match parts.settings.inflight_bytes_max {
-            0 => max / 10,
-            bytes => bytes,
-        };
+        let settings = parts.settings.now();
+        let inflight = budget::inflight_bytes(&settings);
         Self {
-            me: NodeId(parts.settings.node),
+            me: NodeId(settings.node),
             region: parts.region,
             placement: Placement::new(parts.directory.clone()),
             metrics: Metrics::new(&parts.environment.instance),
@@ -246,8 +243,11 @@ impl Node {
         if own.any(|position| log != Ok(position.log_incarnation)) {
             return false;
         }
-        self.applied(index, Settings::millis(self.settings.at_least_wait_ms))
-            .await
+        self.applied(
+            index,
+            Settings::millis(self.settings.now().at_least_wait_ms),
+        )
+        .await
     }
 
     /// Waits until this node has applied an index. False: not in time.
@@ -263,7 +263,7 @@ impl Node {
             return Ok(());
         }
         let mut applied = self.directory.applied();
-        let wait = Settings::millis(self.settings.epoch_wait_ms);
+        let wait = Settings::millis(self.settings.now().epoch_wait_ms);
         let reached = applied.wait_for(|_| self.placement.epoch() >= named);
         if timeout_at(Instant::now() + wait, reached).await.is_err() {
             return Err(Problem::unavailable(format!(

@@ -6,6 +6,7 @@ use kvmesh_client::channel::Incoming;
 use kvmesh_directory::{NodeId, RegionId, words::WordError};
 use kvmesh_process::{
     Environment, server,
+    settings::Live,
     tls::{Expected, Role},
 };
 use tokio::time::timeout;
@@ -13,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info, warn};
 
 use crate::{
-    Settings, applied,
+    Settings, applied, budget,
     consensus::{self, Consensus, Ended, MemoryStorage, SnapshotSettings, StartError, Storage},
     directory::SharedDirectory,
     moving,
@@ -23,7 +24,6 @@ use crate::{
         MemoryTier, Store,
         arena::Arena,
         disk::{self, DiskSettings, OpenError, Reclaimer},
-        memory_for_blocks,
     },
     upkeep,
 };
@@ -57,14 +57,16 @@ pub enum ServeError {
 /// # Errors
 /// When it cannot start, or its server fails.
 pub async fn serve(
-    settings: Settings,
+    settings: impl Into<Live<Settings>>,
     environment: Environment,
     incoming: Incoming,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let storage = match settings.raft_dir.as_os_str().is_empty() {
+    let settings = settings.into();
+    let raft_dir = settings.now().raft_dir.clone();
+    let storage = match raft_dir.as_os_str().is_empty() {
         true => Storage::Memory(MemoryStorage::default()),
-        false => Storage::Directory(settings.raft_dir.clone()),
+        false => Storage::Directory(raft_dir),
     };
     serve_with(settings, environment, storage, incoming, stop).await
 }
@@ -74,16 +76,15 @@ pub async fn serve(
 /// # Errors
 /// When it cannot start, or its server fails.
 pub async fn serve_with(
-    settings: Settings,
+    settings: impl Into<Live<Settings>>,
     environment: Environment,
     storage: Storage,
     incoming: Incoming,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let (tasks, grace) = (
-        TaskTracker::new(),
-        Settings::millis(settings.shutdown_grace_ms),
-    );
+    let settings = settings.into();
+    let grace = Settings::millis(settings.now().shutdown_grace_ms);
+    let tasks = TaskTracker::new();
     // Consensus and workers outlive the streams, so that what is in flight can be committed.
     let work = CancellationToken::new();
     let streams = work.child_token();
@@ -127,7 +128,7 @@ async fn drain(node: Arc<Node>, stop: CancellationToken, work: CancellationToken
         }
     }
     node.stop.cancel();
-    let patience = Settings::millis(node.settings.shutdown_grace_ms / 2);
+    let patience = Settings::millis(node.settings.now().shutdown_grace_ms / 2);
     if timeout(patience, node.settled()).await.is_err() {
         warn!("puts in flight are given up");
     }
@@ -135,23 +136,24 @@ async fn drain(node: Arc<Node>, stop: CancellationToken, work: CancellationToken
 }
 
 async fn start(
-    settings: Settings,
+    settings: Live<Settings>,
     environment: Environment,
     storage: Storage,
     tasks: &TaskTracker,
     (streams, work): (&CancellationToken, &CancellationToken),
 ) -> Result<(Arc<Node>, Option<Reclaimer>), ServeError> {
-    let region: RegionId = settings.region.parse()?;
+    let first = settings.now();
+    let region: RegionId = first.region.parse()?;
     // A node calls nodes of its own region, and nobody else.
     let own = Expected::of(Role::Node, &region);
     let environment = Environment {
         channels: environment.channels.expecting(own),
         ..environment
     };
-    let (store, reclaimer) = store(&settings, &environment, tasks, work).await?;
+    let (store, reclaimer) = store(&first, &environment, tasks, work).await?;
     let directory = SharedDirectory::default();
     let consensus = Consensus::start(
-        consensus_settings(&settings, region.clone(), storage),
+        consensus_settings(&first, region.clone(), storage),
         environment.clone(),
         directory.clone(),
         tasks,
@@ -178,10 +180,7 @@ async fn store(
     tasks: &TaskTracker,
     work: &CancellationToken,
 ) -> Result<(Store, Option<Reclaimer>), ServeError> {
-    let memory_bytes = match settings.memory_bytes {
-        0 => memory_for_blocks(),
-        bytes => bytes,
-    };
+    let memory_bytes = budget::memory_bytes(settings);
     let memory = Arc::new(MemoryTier::default());
     let arena =
         Arena::for_budget(memory_bytes, settings.memory_huge_pages).map_err(ServeError::Memory)?;
@@ -225,6 +224,8 @@ fn spawn_workers(node: &Arc<Node>, work: &CancellationToken, reclaimer: Option<R
         .spawn(moving::run(Arc::clone(node), stop()).in_current_span());
     node.tasks
         .spawn(rpc::join::run(Arc::clone(node), stop()).in_current_span());
+    node.tasks
+        .spawn(budget::run(Arc::clone(node), stop()).in_current_span());
     node.tasks
         .spawn(upkeep::run(Arc::clone(node), stop()).in_current_span());
 }

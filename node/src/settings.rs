@@ -1,5 +1,7 @@
 //! A node's settings, their defaults, and what is possible.
 
+mod program;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use kvmesh_directory::{
@@ -9,8 +11,8 @@ use kvmesh_directory::{
 use kvmesh_process::{
     program::ProgramSettings,
     settings::{Check, Impossible, possible},
-    telemetry::{self, TRACE_RATIO, TraceSettings},
-    tls::{Expected, Role, TlsSettings},
+    telemetry::{self, TRACE_RATIO},
+    tls::TlsSettings,
 };
 use serde::{Deserialize, Serialize};
 
@@ -268,6 +270,25 @@ impl Settings {
             let want = "above election_min_ms";
             return Err(impossible("election_max_ms", self.election_max_ms, want));
         }
+        if self.suspect_after_ms >= self.dead_after_ms {
+            let want = "under dead_after_ms";
+            return Err(impossible("suspect_after_ms", self.suspect_after_ms, want));
+        }
+        if self.report_ms >= self.suspect_after_ms {
+            return Err(impossible(
+                "report_ms",
+                self.report_ms,
+                "under suspect_after_ms",
+            ));
+        }
+        if self.memory_bytes > 0 && self.inflight_bytes_max > self.memory_bytes {
+            let want = "at most memory_bytes";
+            return Err(impossible(
+                "inflight_bytes_max",
+                self.inflight_bytes_max,
+                want,
+            ));
+        }
         if self.serve_lease_ms == 0 || self.serve_lease_ms >= self.dead_after_ms {
             let want = "above 0 and under dead_after_ms";
             return Err(impossible("serve_lease_ms", self.serve_lease_ms, want));
@@ -306,62 +327,7 @@ impl Check for Settings {
             let want = "a directory that survives restarts";
             return Err(impossible("raft_dir", "empty", want));
         }
-        let mut nodes: Vec<u64> = self.members.iter().map(|member| member.node).collect();
-        nodes.sort_unstable();
-        if nodes.windows(2).any(|pair| pair[0] == pair[1]) {
-            let want = "every node once";
-            return Err(impossible("members", format!("{nodes:?}"), want));
-        }
-        if !nodes.is_empty() && !self.join.is_empty() {
-            let want = "none, or no join: a region is formed by members or joined";
-            return Err(impossible("members", format!("{nodes:?}"), want));
-        }
-        if !nodes.is_empty() && !nodes.contains(&self.node) {
-            let want = "a list with this node in it";
-            return Err(impossible("members", format!("{nodes:?}"), want));
-        }
-        Ok(())
-    }
-}
-
-impl ProgramSettings for Settings {
-    fn listen(&self) -> SocketAddr {
-        self.listen
-    }
-
-    fn metrics_listen(&self) -> Option<SocketAddr> {
-        Some(self.metrics_listen)
-    }
-
-    fn instance(&self) -> String {
-        format!("{}/node-{}", self.region, self.node)
-    }
-
-    fn log(&self) -> &str {
-        &self.log
-    }
-
-    fn traces(&self) -> TraceSettings {
-        TraceSettings {
-            endpoint: self.otlp_endpoint.clone(),
-            ratio: self.trace_ratio,
-        }
-    }
-
-    fn tls(&self) -> &TlsSettings {
-        &self.tls
-    }
-
-    fn own_identity(&self) -> Expected {
-        Expected {
-            role: Some(Role::Node),
-            region: self.region.parse().ok(),
-            name: Some(self.node.to_string()),
-        }
-    }
-
-    fn listening(&mut self, taken: SocketAddr) {
-        self.listen = taken;
+        self.check_members()
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let ttl = Settings::millis(node.settings.provisional_ttl_ms);
+        let ttl = Settings::millis(node.settings.now().provisional_ttl_ms);
         let expired = node.store.expire(ttl).await;
         node.metrics.expired.increment(expired as u64);
         aging.go(&node).await;

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod environment;
 pub mod program;
+mod reload;
 pub mod server;
 pub mod settings;
 pub mod shutdown;

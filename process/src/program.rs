@@ -1,6 +1,8 @@
 //! How the three server programs start: flags, settings, telemetry, listener, end.
 //!
 //! Standard output gets `listening <address>` and `metrics <address>`, and nothing else.
+//!
+//! Not here: settings that change while a program runs (`reload`).
 
 use std::{
     error::Error,
@@ -11,15 +13,17 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use kvmesh_client::channel::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info};
 
 use crate::{
-    Environment, server,
-    settings::{self, Check},
+    Environment,
+    reload::{self, Reload},
+    server,
+    settings::{Check, Impossible, Live, Outside, SettingsError, Sources},
     shutdown,
     telemetry::{self, TelemetryError, TraceSettings, Traces},
     tls::{self, Credentials, Expected, TlsSettings},
@@ -34,14 +38,36 @@ pub const EX_SOFTWARE: u8 = 70;
 #[derive(Debug, Args)]
 pub struct SettingsArgs {
     /// TOML file with settings; unknown keys are refused
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// One setting, over the file and the variables, such as --set listen=127.0.0.1:0
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, global = true)]
     pub set: Vec<(String, String)>,
-    /// Only say whether the settings are possible, and print them
+    /// Only say whether the settings are possible here, and print them
     #[arg(long)]
     pub check_config: bool,
+    /// Instead of running
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// What else a program can do.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Verb {
+    /// The settings that the program would run with
+    #[command(subcommand)]
+    Config(ConfigVerb),
+}
+
+/// What can be done with settings.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum ConfigVerb {
+    /// Prints them
+    Show {
+        /// Each on a line of its own, with the file, variable or flag that it comes from
+        #[arg(long)]
+        origin: bool,
+    },
 }
 
 fn pair(raw: &str) -> Result<(String, String), String> {
@@ -51,7 +77,19 @@ fn pair(raw: &str) -> Result<(String, String), String> {
 }
 
 /// What a program's settings must say, so that it can be started here.
-pub trait ProgramSettings: Check + Serialize + DeserializeOwned + Default {
+pub trait ProgramSettings:
+    Check + Serialize + DeserializeOwned + Default + Clone + Send + Sync + 'static
+{
+    /// Dotted keys of the settings that can change while the program runs.
+    const RELOADABLE: &'static [&'static str];
+    /// Whether a program that was started with these settings can go on with `new`, which
+    /// differs in keys of [`Self::RELOADABLE`] only.
+    ///
+    /// # Errors
+    /// The key, and what is possible.
+    fn can_become(&self, _new: &Self) -> Result<(), Impossible> {
+        Ok(())
+    }
     /// Where gRPC is served.
     fn listen(&self) -> SocketAddr;
     /// Where `/metrics` is served; none: nowhere.
@@ -68,6 +106,8 @@ pub trait ProgramSettings: Check + Serialize + DeserializeOwned + Default {
     fn tls(&self) -> &TlsSettings;
     /// Whose certificate is its own.
     fn own_identity(&self) -> Expected;
+    /// What has to be there outside, for `--check-config`.
+    fn outside(&self) -> Outside;
     /// Told which address was taken, before the program is started.
     fn listening(&mut self, _taken: SocketAddr) {}
 }
@@ -77,16 +117,23 @@ pub trait ProgramSettings: Check + Serialize + DeserializeOwned + Default {
 pub fn run<S, E>(
     program: &str,
     args: &SettingsArgs,
-    serve: impl AsyncFnOnce(S, Environment, Incoming, CancellationToken) -> Result<(), E>,
+    serve: impl AsyncFnOnce(Live<S>, Environment, Incoming, CancellationToken) -> Result<(), E>,
 ) -> ExitCode
 where
     S: ProgramSettings,
     E: Error + 'static,
 {
-    let settings: S = match settings::load(program, args.config.as_deref(), &args.set) {
-        Ok(settings) => settings,
+    let (sources, settings) = match read::<S>(program, args) {
+        Ok(read) => read,
         Err(error) => return fail(program, EX_USAGE, &error),
     };
+    if let Some(Verb::Config(ConfigVerb::Show { origin })) = args.verb {
+        let text = match origin {
+            true => sources.explained(&settings),
+            false => toml::to_string(&settings),
+        };
+        return show(program, text);
+    }
     let credentials = match settings
         .tls()
         .load(&settings.instance(), &settings.own_identity())
@@ -95,7 +142,7 @@ where
         Err(error) => return fail(program, EX_USAGE, &error),
     };
     if args.check_config {
-        return show(program, &settings);
+        return check(program, &sources, &settings);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -112,7 +159,7 @@ where
     };
     drop(entered);
     let running = async {
-        let ended = start(program, settings, credentials, serve).await;
+        let ended = start(program, args, settings, credentials, serve).await;
         if let Some(traces) = traces {
             traces.flush().await;
         }
@@ -122,6 +169,16 @@ where
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(program, EX_SOFTWARE, error.as_ref()),
     }
+}
+
+fn read<S: ProgramSettings>(
+    program: &str,
+    args: &SettingsArgs,
+) -> Result<(Sources, S), SettingsError> {
+    let sources = Sources::read(program, args.config.as_deref(), &args.set)?;
+    let settings: S = sources.settings()?;
+    telemetry::check_log_filter(settings.log()).map_err(|wrong| sources.blamed(wrong))?;
+    Ok((sources, settings))
 }
 
 fn telemetry<S: ProgramSettings>(
@@ -141,19 +198,19 @@ fn telemetry<S: ProgramSettings>(
 
 async fn start<S, E>(
     program: &str,
-    mut settings: S,
+    args: &SettingsArgs,
+    settings: S,
     credentials: Option<Credentials>,
-    serve: impl AsyncFnOnce(S, Environment, Incoming, CancellationToken) -> Result<(), E>,
+    serve: impl AsyncFnOnce(Live<S>, Environment, Incoming, CancellationToken) -> Result<(), E>,
 ) -> Result<(), Box<dyn Error>>
 where
     S: ProgramSettings,
     E: Error + 'static,
 {
-    let stop = shutdown::on_signal();
+    let (stop, hangups) = (shutdown::on_signal(), reload::hangups()?);
     let (taken, incoming) = server::listen(settings.listen())
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", settings.listen()))?;
-    settings.listening(taken);
     let metrics = match settings.metrics_listen() {
         Some(listen) => Some(telemetry::metrics(listen).await?),
         None => None,
@@ -162,13 +219,16 @@ where
     if let Some(metrics) = metrics {
         say("metrics", metrics)?;
     }
-    let instance = settings.instance();
+    let sources = (args.config.clone(), args.set.clone());
+    let (reload, live) = Reload::new(program, sources, settings, taken);
+    let instance = live.now().instance();
     let secured = credentials.is_some();
     let (environment, incoming) = tls::secured(&instance, incoming, credentials);
     let span = environment.span.clone();
+    reload.spawn(hangups, instance, span.clone());
     let running = async {
         info!(program, listen = %taken, tls = secured, "started");
-        serve(settings, environment, incoming, stop).await?;
+        serve(live, environment, incoming, stop).await?;
         info!(program, "ended");
         Ok(())
     };
@@ -181,15 +241,28 @@ fn say(what: &str, address: SocketAddr) -> std::io::Result<()> {
     out.flush()
 }
 
-fn show<S: Serialize>(program: &str, settings: &S) -> ExitCode {
-    match toml::to_string(settings) {
-        Ok(text) => {
-            let header = format!("# kvmesh-{program}: these settings are possible\n{text}");
-            match std::io::stdout().write_all(header.as_bytes()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(program, EX_SOFTWARE, &error),
-            }
+/// Says everything that is wrong outside, or prints the settings.
+fn check<S: ProgramSettings>(program: &str, sources: &Sources, settings: &S) -> ExitCode {
+    let problems = settings.outside().problems();
+    if !problems.is_empty() {
+        for problem in problems {
+            fail(program, EX_USAGE, &sources.blamed(problem));
         }
+        return ExitCode::from(EX_USAGE);
+    }
+    let header = format!("# kvmesh-{program}: these settings are possible\n");
+    show(
+        program,
+        toml::to_string(settings).map(|text| header + &text),
+    )
+}
+
+fn show(program: &str, text: Result<String, toml::ser::Error>) -> ExitCode {
+    match text {
+        Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(program, EX_SOFTWARE, &error),
+        },
         Err(error) => fail(program, EX_SOFTWARE, &error),
     }
 }
@@ -205,7 +278,7 @@ fn fail(program: &str, code: u8, error: &dyn Error) -> ExitCode {
 }
 
 /// An error with its sources.
-struct Chain<'a>(&'a dyn Error);
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
 
 impl Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

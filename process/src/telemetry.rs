@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, sync::Mutex};
 use tracing_subscriber::filter::ParseError;
 
 pub use place::{apart, own_place, place};
-pub use subscriber::{logs, logs_and_traces, set_log_filter};
+pub use subscriber::{change_log_filter, check_log_filter, logs, logs_and_traces};
 pub use traces::{SPANS, TRACE_RATIO, TraceSettings, Traces};
 
 /// What is logged unless settings say otherwise.

@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use kvmesh_directory::RegionId;
+use kvmesh_process::settings::Live;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{mesh::Mesh, meters::Meters, rpc::probe::Prober};
+use crate::{Settings, mesh::Mesh, meters::Meters, rpc::probe::Prober};
 
 /// An unreachable region is probed at least this often.
 const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(5);
@@ -22,6 +23,15 @@ pub(crate) struct Patience {
     pub(crate) offline_after: Duration,
     /// failed probes, one after the other.
     pub(crate) failures: u32,
+}
+
+impl Patience {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            offline_after: settings.offline_after(),
+            failures: settings.offline_failures,
+        }
+    }
 }
 
 /// Decides whether a region is reachable. Pure.
@@ -80,8 +90,7 @@ pub(crate) struct Probing {
     pub(crate) region: RegionId,
     pub(crate) gateways: Vec<String>,
     pub(crate) prober: Prober,
-    pub(crate) interval: Duration,
-    pub(crate) patience: Patience,
+    pub(crate) settings: Live<Settings>,
     pub(crate) mesh: Arc<Mesh>,
     pub(crate) meters: Meters,
 }
@@ -89,11 +98,14 @@ pub(crate) struct Probing {
 impl Probing {
     /// Probes until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut state = Reachability::new(self.patience);
+        let mut state = Reachability::new(Patience::of(&self.settings.now()));
         // A connection is made by the first probe of a gateway, which is therefore not counted.
         let mut warm = false;
         loop {
             let begun = Instant::now();
+            let settings = self.settings.now();
+            state.patience = Patience::of(&settings);
+            self.prober.timeout = settings.probe_timeout();
             let before = state.reachable();
             let rtt = tokio::select! {
                 () = stop.cancelled() => return,
@@ -105,7 +117,7 @@ impl Probing {
             }
             self.note(before, state.reachable(), rtt);
             let jitter = kvmesh_client::random::in_range(0.9..1.1);
-            let next = begun + state.pause(self.interval).mul_f64(jitter);
+            let next = begun + state.pause(settings.probe_interval()).mul_f64(jitter);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep_until(next) => {}

@@ -21,5 +21,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    program::run("region-sync", &args.settings, kvmesh_region_sync::serve)
+    program::run::<kvmesh_region_sync::Settings, _>(
+        "region-sync",
+        &args.settings,
+        kvmesh_region_sync::serve,
+    )
 }

@@ -9,7 +9,7 @@ use kvmesh_client::{
 use kvmesh_directory::RegionId;
 use kvmesh_process::{
     Environment, server,
-    settings::{Check, Impossible, possible},
+    settings::{Check, Impossible, Live, possible},
     tls::{Expected, Role},
 };
 use tokio::time::{Instant, timeout};
@@ -20,7 +20,7 @@ use tracing::{Instrument, warn};
 use crate::{
     Settings,
     home::Home,
-    link::{Patience, Probing},
+    link::Probing,
     mesh::{Link, Mesh},
     meters::Meters,
     peer::Peer,
@@ -43,11 +43,13 @@ pub enum ServeError {
 /// # Errors
 /// When a setting is impossible, or its server fails.
 pub async fn serve(
-    settings: Settings,
+    settings: impl Into<Live<Settings>>,
     environment: Environment,
     incoming: Incoming,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
+    let live = settings.into();
+    let settings = live.now();
     settings.check()?;
     let own = possible::region("region", &settings.region)?;
     let peers = peers(&settings)?;
@@ -55,14 +57,7 @@ pub async fn serve(
 
     let (tasks, stop) = (TaskTracker::new(), stop.child_token());
     let _stop_at_return = stop.clone().drop_guard();
-    start(
-        &settings,
-        &environment,
-        (&own, &peers),
-        &mesh,
-        &tasks,
-        &stop,
-    );
+    start(&live, &environment, (&own, &peers), &mesh, &tasks, &stop);
     let instance = Arc::clone(&environment.instance);
     let feed = rpc::service(mesh, instance, tasks.clone(), stop.clone());
     let served = server::serve(
@@ -109,13 +104,14 @@ fn links(settings: &Settings, peers: &[RegionId]) -> BTreeMap<RegionId, Link> {
 
 /// Starts the tasks: one follows the own region, two care for each peer.
 fn start(
-    settings: &Settings,
+    live: &Live<Settings>,
     environment: &Environment,
     (own, peers): (&RegionId, &[RegionId]),
     mesh: &Arc<Mesh>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    let settings = live.now();
     let channels = &environment.channels;
     let to = |role, region: &RegionId| channels.expecting(Expected::of(role, region));
     let source = |addresses: &[String], region: &RegionId| Source {
@@ -125,11 +121,7 @@ fn start(
     };
     let (follower, view) = RegionFollower::new(source(&settings.nodes, own), own.clone());
     tasks.spawn(follower.run(stop.child_token()).in_current_span());
-    let nodes = Nodes::new(
-        to(Role::Node, own),
-        &settings.nodes,
-        settings.commit_timeout(),
-    );
+    let nodes = Nodes::new(to(Role::Node, own), &settings.nodes, live.clone());
     let home = Home::new(view, nodes);
     for (region, peer) in peers.iter().zip(&settings.peers) {
         let meters = Meters::new(Arc::clone(&environment.instance), region.clone());
@@ -149,11 +141,7 @@ fn start(
                 channels: to(Role::Gateway, region),
                 timeout: settings.probe_timeout(),
             },
-            interval: settings.probe_interval(),
-            patience: Patience {
-                offline_after: settings.offline_after(),
-                failures: settings.offline_failures,
-            },
+            settings: live.clone(),
             mesh: Arc::clone(mesh),
             meters,
         };

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use kvmesh_directory::{RegionId, limits::REGIONS_MAX};
 use kvmesh_process::{
     program::ProgramSettings,
-    settings::{Check, Impossible, possible},
+    settings::{Check, Impossible, Outside, possible},
     telemetry::{LOG_FILTER, TRACE_RATIO, TraceSettings},
     tls::{Expected, Role, TlsSettings},
 };
@@ -176,12 +176,33 @@ impl Check for Settings {
 }
 
 impl ProgramSettings for Settings {
+    const RELOADABLE: &'static [&'static str] = &[
+        "commit_timeout_ms",
+        "log",
+        "offline_after_ms",
+        "offline_failures",
+        "probe_interval_ms",
+        "probe_timeout_ms",
+    ];
+
     fn listen(&self) -> SocketAddr {
         self.listen
     }
 
     fn metrics_listen(&self) -> Option<SocketAddr> {
         Some(self.metrics_listen)
+    }
+
+    fn outside(&self) -> Outside {
+        let peers = self.peers.iter().enumerate();
+        let outside = Outside::default()
+            .addresses("nodes", &self.nodes)
+            .address("otlp_endpoint", self.traces().authority());
+        peers.fold(outside, |outside, (index, peer)| {
+            outside
+                .addresses(&format!("peers[{index}].nodes"), &peer.nodes)
+                .addresses(&format!("peers[{index}].gateways"), &peer.gateways)
+        })
     }
 
     fn listening(&mut self, taken: SocketAddr) {

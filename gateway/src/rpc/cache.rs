@@ -60,7 +60,7 @@ impl Rpc {
 
     /// How long a call waits for the positions that it names.
     fn view_wait(&self, deadline: Deadline) -> Instant {
-        let wait = Duration::from_millis(self.gateway.settings.at_least_wait_ms);
+        let wait = Duration::from_millis(self.gateway.settings.now().at_least_wait_ms);
         match deadline.named {
             true => deadline.at,
             false => deadline.at.min(Instant::now() + wait),
@@ -95,7 +95,7 @@ impl Rpc {
         let gateway = &self.gateway;
         let _room = gateway.admit()?;
         let limit = match request.get_ref().hold_ms {
-            0 => Duration::from_millis(gateway.settings.lookup_deadline_ms),
+            0 => Duration::from_millis(gateway.settings.now().lookup_deadline_ms),
             _ => lease::limit(gateway),
         };
         let deadline = Deadline::of(request.metadata(), 0, limit);
@@ -126,7 +126,7 @@ impl Rpc {
     ) -> Result<Answers<wire::GetResponse>, Problem> {
         let gateway = Arc::clone(&self.gateway);
         let room = gateway.admit()?;
-        let default = Duration::from_millis(gateway.settings.get_deadline_ms);
+        let default = Duration::from_millis(gateway.settings.now().get_deadline_ms);
         let named = request.get_ref().deadline_ms;
         let deadline = Deadline::of(request.metadata(), named, default).with_room_to_answer();
         let hop = match request.get_ref().hop {
@@ -165,7 +165,7 @@ impl Rpc {
     ) -> Result<Answers<wire::PutResponse>, Problem> {
         let gateway = Arc::clone(&self.gateway);
         let room = gateway.admit()?;
-        let default = gateway.settings.put_deadline_ms;
+        let default = gateway.settings.now().put_deadline_ms;
         let longest = Duration::from_secs(3_600);
         let until = Deadline::of(request.metadata(), 0, longest).with_room_to_answer();
         let mut stream = request.into_inner();

@@ -20,7 +20,7 @@ const HOLDERS_WAITED_FOR: u32 = 2;
 
 /// How long a call that leases may take when it names no deadline.
 pub(super) fn limit(gateway: &Gateway) -> Duration {
-    let own = Duration::from_millis(gateway.settings.lookup_deadline_ms);
+    let own = Duration::from_millis(gateway.settings.now().lookup_deadline_ms);
     own + gateway.owner_timeout(0) * HOLDERS_WAITED_FOR
 }
 
@@ -89,7 +89,7 @@ async fn take(
 ) -> Result<wire::LeaseResponse, Problem> {
     let positions = decode::positions(request.at_least)?;
     let before = gateway.views.fresh()?;
-    let wait = Duration::from_millis(gateway.settings.at_least_wait_ms);
+    let wait = Duration::from_millis(gateway.settings.now().at_least_wait_ms);
     let shown_until = until.min(Instant::now() + wait);
     if !gateway.views.at_least(&positions, shown_until).await {
         return Ok(wire::LeaseResponse {

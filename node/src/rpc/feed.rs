@@ -107,7 +107,7 @@ async fn start(node: &Node, after: Option<FeedPosition>) -> Result<Option<u64>, 
     if after.log_incarnation != own.log_incarnation {
         return Ok(None);
     }
-    let wait = Settings::millis(node.settings.epoch_wait_ms);
+    let wait = Settings::millis(node.settings.now().epoch_wait_ms);
     if !node.applied(after.index, wait).await {
         return Err(Problem::unavailable(
             "this node has not reached the follower's position: ask another one",

@@ -17,7 +17,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 
 /// Runs until this node is a member, or `stop`.
 pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
-    if node.settings.join.is_empty() {
+    if node.settings.now().join.is_empty() {
         return;
     }
     let joining = async {
@@ -60,12 +60,15 @@ enum Asked {
 
 async fn ask_any(node: &Node) -> Asked {
     let mut last = String::new();
-    for address in &node.settings.join {
+    for address in &node.settings.now().join {
         match ask(node, address).await {
             Ok(epoch) => return Asked::Accepted(epoch),
             Err(status) => {
                 let why = format!("{address}: {}", status.message());
-                if status.code() == Code::InvalidArgument {
+                if matches!(
+                    status.code(),
+                    Code::InvalidArgument | Code::PermissionDenied
+                ) {
                     return Asked::Refused(why);
                 }
                 last = why;
@@ -79,9 +82,9 @@ async fn ask(node: &Node, address: &str) -> Result<u64, Status> {
     let channel = node.environment.channels.to(address);
     let channel = channel.map_err(|error| Problem::invalid("join", error))?;
     let request = wire::JoinRequest {
-        member: Some(node.settings.own_member().to_wire()),
+        member: Some(node.settings.now().own_member().to_wire()),
     };
-    let until = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
+    let until = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
     let mut client = TopologyClient::new(channel);
     let answer = timeout_at(until, client.join(request)).await;
     let answer = answer.map_err(|_| Status::from(Problem::OutOfTime("the join")))??;

@@ -13,7 +13,7 @@ pub(super) async fn join(
 ) -> Result<wire::JoinResponse, Problem> {
     let member: Member = required("member", request.member)?;
     let joining = member.node;
-    let deadline = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
+    let deadline = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
     let command = Command::JoinNode { member };
     node.consensus.propose(command, deadline).await?;
     Ok(node.directory.with(|state| {
@@ -34,7 +34,7 @@ pub(super) async fn leave(
     let known = node
         .directory
         .with(|state| state.topology().member(leaving).is_some());
-    let deadline = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
+    let deadline = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
     let command = Command::LeaveNode {
         node: leaving,
         forget,

@@ -20,7 +20,7 @@ pub(super) async fn set_policy(
         let what = format!("a policy whose {field} is {value}");
         return Err(Problem::Unimplemented(what));
     }
-    let deadline = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
+    let deadline = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
     let (position, namespace) = commit(node, known, &policy, deadline).await?;
     Ok(wire::SetPolicyResponse {
         namespace: Some(namespace.to_wire()),
@@ -62,7 +62,7 @@ pub(super) async fn raise(
     passed_on: bool,
 ) -> Result<wire::RaiseResponse, Problem> {
     let namespace = node.namespace(super::namespace_id(&request.namespace_id)?)?;
-    let deadline = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
+    let deadline = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
     let here = || raise_here(node, &namespace, deadline).boxed();
     let there = |channel| raise_there(channel, request.clone()).boxed();
     at_leader(node, "the raise", passed_on, deadline, here, there).await

@@ -76,7 +76,7 @@ impl Replication for ReplicationService {
         let effects = request.into_inner().effects;
         let effects = effects.ok_or_else(|| Problem::invalid("effects", "it is missing"))?;
         let command = remote_effects(effects).map_err(Problem::from)?;
-        let deadline = Instant::now() + Settings::millis(self.0.settings.put_deadline_ms);
+        let deadline = Instant::now() + Settings::millis(self.0.settings.now().put_deadline_ms);
         let position = match self.0.consensus.propose(command, deadline).await {
             Ok((position, _)) => position,
             // Another region-sync was faster: what it brought is here.
@@ -114,7 +114,7 @@ async fn confirm(
     }
     // Who was cut off does not know what was deleted meanwhile. Whoever asks waits for the
     // owner's timeout: half of it may go for a leader that is a little late.
-    let by = Instant::now() + Settings::millis(node.settings.owner_timeout_ms / 2);
+    let by = Instant::now() + Settings::millis(node.settings.now().owner_timeout_ms / 2);
     if !node.consensus.lease_valid_by(by).await {
         let why = "this node has not heard from its leader for a while: ask again";
         return Err(Problem::unavailable(why));

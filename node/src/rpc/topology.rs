@@ -62,16 +62,16 @@ impl Topology for TopologyService {
         _request: Request<wire::InitRegionRequest>,
     ) -> Result<Response<wire::InitRegionResponse>, Status> {
         let node = &self.0;
-        let members = node.settings.members();
+        let members = node.settings.now().members();
         if members.is_empty() {
             let why = "the node's settings list no members: list all of the region's first nodes";
             return Err(Problem::invalid("members", why).into());
         }
-        let deadline = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
+        let deadline = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
         let region = node.region.clone();
         let formed = node.consensus.init_region(region, members, deadline).await;
         let position = formed.map_err(Problem::from)?;
-        let wait = Settings::millis(node.settings.put_deadline_ms);
+        let wait = Settings::millis(node.settings.now().put_deadline_ms);
         if !node.applied(position.index, wait).await {
             return Err(Problem::OutOfTime("the initialisation").into());
         }

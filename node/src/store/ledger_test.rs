@@ -61,6 +61,36 @@ async fn the_least_recent_goes_first_and_of_one_chain_the_leaf() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_budget_shrinks_by_evicting_and_no_further_than_what_stays() {
+    let mut ledger = Ledger::new(16 * COST);
+    let now = Instant::now();
+    for number in 1..=6 {
+        let admitted = ledger.admit(key(number), admission(BYTES, 0, number, now));
+        assert_eq!(admitted, Ok(vec![]));
+        assert!(number == 6 || ledger.claim(key(number)));
+    }
+    assert_eq!(ledger.pin(key(1)), Pin::Pinned);
+    let resize = |ledger: &mut Ledger, max, at_most| {
+        let gone = ledger.resize(max, at_most, 9, |victim| victim == key(5));
+        (gone.evicted, gone.demoted, ledger.usage().max)
+    };
+    let (one, none) = (resize(&mut ledger, 4 * COST, 1), vec![]);
+    assert_eq!(one, (vec![key(2)], none.clone(), 5 * COST), "one step");
+    let all = resize(&mut ledger, COST, 9);
+    // One is leased, and one is not claimed yet. The disk has one.
+    assert_eq!(all, (vec![key(3), key(4)], vec![key(5)], 2 * COST));
+    ledger.unpin(key(1));
+    let last = resize(&mut ledger, COST, 9);
+    assert_eq!(last, (vec![key(1)], none.clone(), COST));
+    assert_eq!(ledger.usage().used, COST);
+    assert_eq!(
+        resize(&mut ledger, 9 * COST, 9),
+        (none.clone(), none, 9 * COST)
+    );
+    assert_eq!(ledger.usage().max, 9 * COST);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unclaimed_copies_stay_bounded_and_expire() {
     let mut ledger = Ledger::new(4 * COST);
     let start = Instant::now();

@@ -150,6 +150,21 @@ impl Store {
         Ok(evicted)
     }
 
+    /// Brings the budget to `memory_bytes`, or as near as it gets by letting at most `at_most`
+    /// copies go out of memory; returns those that no disk has. What is leased or not claimed yet does not go.
+    pub async fn resize(&self, memory_bytes: u64, at_most: usize) -> Vec<CopyKey> {
+        let evicted = {
+            let (second, mut ledger) = (self.now(), self.ledger());
+            let gone = ledger.resize(memory_bytes, at_most, second, |victim| self.saved(victim));
+            self.demoted(&gone.demoted);
+            gone.evicted
+        };
+        for gone in &evicted {
+            self.let_go(*gone).await;
+        }
+        evicted
+    }
+
     /// The bytes of a copy; renews its recency.
     pub async fn read(&self, key: CopyKey) -> Lookup {
         let touched = self.now();

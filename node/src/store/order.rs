@@ -113,10 +113,14 @@ impl Order {
         let over = |share: &u64| held.saturating_add(bytes) > *share;
         let own = own.filter(|_| self.shares.get(&id).is_some_and(over));
         let first_of = |space: &Space| first(&space.lists, leads);
-        let rank = own.and_then(first_of).or_else(|| {
-            let over = self.over.iter().filter_map(|id| self.spaces.get(id));
-            over.filter_map(first_of).min()
-        });
+        let rank = own.and_then(first_of);
+        rank.map(|(_, _, key)| key).or_else(|| self.first(leads))
+    }
+
+    /// The copy that goes next, whoever needs the room.
+    pub(super) fn first(&self, leads: &Leads) -> Option<CopyKey> {
+        let over = self.over.iter().filter_map(|id| self.spaces.get(id));
+        let rank = over.filter_map(|space| first(&space.lists, leads)).min();
         rank.or_else(|| first(&self.heads, leads))
             .map(|(_, _, key)| key)
     }

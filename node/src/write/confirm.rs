@@ -29,8 +29,8 @@ pub(super) async fn holders(
     let (mut sure, mut own) = (BTreeSet::new(), None);
     let patience = match durable {
         // It may have to be written first.
-        true => owner_timeout(&node.settings, u64::from(entry.bytes)),
-        false => Settings::millis(node.settings.owner_timeout_ms),
+        true => owner_timeout(&node.settings.now(), u64::from(entry.bytes)),
+        false => Settings::millis(node.settings.now().owner_timeout_ms),
     };
     let until = deadline.min(Instant::now() + patience);
     let (told, mut tells) = mpsc::channel(entry.holders.len().max(1));

@@ -31,7 +31,7 @@ pub(crate) async fn spread(
         return Vec::new();
     };
     let mut candidates = node.placement.candidates(&name, except).into_iter();
-    let timeout = owner_timeout(&node.settings, block.meta.bytes);
+    let timeout = owner_timeout(&node.settings.now(), block.meta.bytes);
     let send = |(owner, address): (NodeId, String)| async move {
         let until = deadline.min(Instant::now() + timeout);
         let span = info_span!(

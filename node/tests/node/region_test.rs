@@ -1,6 +1,6 @@
 //! A region of real nodes in this process, and short ways to call them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use kvmesh_client::{
@@ -14,7 +14,10 @@ use kvmesh_node::{
     MemberSetting, Settings,
     consensus::{MemoryStorage, Storage},
 };
-use kvmesh_process::{Environment, server};
+use kvmesh_process::{
+    Environment, server,
+    settings::{Live, live::Changer},
+};
 use kvmesh_proto::v1::{
     self as wire, cache_client::CacheClient, consensus_client::ConsensusClient,
     feed_client::FeedClient, put_request, put_response::Frame, topology_client::TopologyClient,
@@ -28,6 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Region {
     pub(crate) settings: Vec<Settings>,
+    changers: Mutex<BTreeMap<usize, Changer<Settings>>>,
     stops: Vec<CancellationToken>,
     storages: Vec<MemoryStorage>,
     tasks: TaskTracker,
@@ -116,6 +120,7 @@ impl Region {
         }
         let mut region = Self {
             settings: Vec::new(),
+            changers: Mutex::default(),
             stops: Vec::new(),
             storages: Vec::new(),
             tasks: TaskTracker::new(),
@@ -142,7 +147,8 @@ impl Region {
     }
 
     fn run(&self, at: usize, connections: kvmesh_client::channel::Incoming) {
-        let settings = self.settings[at].clone();
+        let (changer, settings) = Live::new(self.settings[at].clone());
+        self.changers.lock().unwrap().insert(at, changer);
         let environment = Environment::real(&format!("us-east/node-{}", at + 1));
         let storage = Storage::Memory(self.storages[at].clone());
         let stop = self.stops[at].clone();
@@ -218,6 +224,13 @@ impl Region {
         self.storages.push(MemoryStorage::default());
         self.run(at, connections);
         at
+    }
+
+    /// Changes settings of a node that runs.
+    pub(crate) fn change(&self, node: usize, change: impl FnOnce(&mut Settings)) {
+        let mut settings = self.settings[node].clone();
+        change(&mut settings);
+        self.changers.lock().unwrap()[&node].change(settings);
     }
 
     /// The topology as one node has it.

@@ -1,20 +1,32 @@
 //! Settings: defaults, then a TOML file, then `KVMESH_<PROGRAM>_…` variables, then flags.
-//! Read once; unknown keys and impossible values are refused before a socket opens.
+//! Read once, and again when the program is told to; unknown keys and impossible values are
+//! refused before a socket opens.
 //!
 //! A variable's name is the key in capitals, with `__` where the key has a dot.
 //! The values of variables and flags are TOML, or else plain text.
 
 mod layer;
+mod leaves;
+pub mod live;
+mod outside;
 pub mod possible;
 #[cfg(test)]
 mod settings_test;
 
-use std::{io, path::Path, path::PathBuf};
+use std::{
+    fmt::Write,
+    io,
+    path::{Path, PathBuf},
+};
 
 use figment::{Figment, providers::Serialized};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use live::Live;
+pub use outside::Outside;
+
 use layer::Layer;
+use leaves::leaves;
 
 /// Settings that could not be had; says which file, variable or flag, and which key.
 #[derive(Debug, thiserror::Error)]
@@ -93,52 +105,93 @@ impl Impossible {
     }
 }
 
-/// Loads the settings of a program (`node`, `gateway`, `region-sync`). `flags` are dotted keys with values.
-///
-/// # Errors
-/// Names the file or variable and the key.
-pub fn load<T>(
-    program: &str,
-    file: Option<&Path>,
-    flags: &[(String, String)],
-) -> Result<T, SettingsError>
-where
-    T: Serialize + DeserializeOwned + Default + Check,
-{
-    load_from(file, layer::variables(program), flags)
+/// Where the settings of a program come from, as read at one time.
+pub struct Sources {
+    layers: Vec<Layer>,
 }
 
-/// As [`load`], with the variables given.
-fn load_from<T>(
-    file: Option<&Path>,
-    variables: Vec<layer::Variable>,
-    flags: &[(String, String)],
-) -> Result<T, SettingsError>
-where
-    T: Serialize + DeserializeOwned + Default + Check,
-{
-    let mut layers = Vec::new();
-    if let Some(file) = file {
-        layers.push(Layer::file(file)?);
+impl Sources {
+    /// Reads file and variables of a program (`node`, `gateway`, `region-sync`). `flags` are
+    /// dotted keys with values.
+    ///
+    /// # Errors
+    /// Names the file or variable.
+    pub fn read(
+        program: &str,
+        file: Option<&Path>,
+        flags: &[(String, String)],
+    ) -> Result<Self, SettingsError> {
+        Self::of(file, layer::variables(program), flags)
     }
-    for variable in variables {
-        layers.push(Layer::variable(&variable)?);
+
+    /// As [`Sources::read`], with the variables given.
+    fn of(
+        file: Option<&Path>,
+        variables: Vec<layer::Variable>,
+        flags: &[(String, String)],
+    ) -> Result<Self, SettingsError> {
+        let mut layers = Vec::new();
+        if let Some(file) = file {
+            layers.push(Layer::file(file)?);
+        }
+        for variable in variables {
+            layers.push(Layer::variable(&variable)?);
+        }
+        for (key, value) in flags {
+            layers.push(Layer::flag(key, value)?);
+        }
+        Ok(Self { layers })
     }
-    for (key, value) in flags {
-        layers.push(Layer::flag(key, value)?);
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// Names the file, variable or flag, and the key.
+    pub fn settings<T>(&self) -> Result<T, SettingsError>
+    where
+        T: Serialize + DeserializeOwned + Default + Check,
+    {
+        let defaults = Figment::from(Serialized::defaults(T::default()));
+        let merged = self.layers.iter().fold(defaults.clone(), Layer::over);
+        let settings: T = merged
+            .extract()
+            .map_err(|error| blame::<T>(defaults, &self.layers, &error))?;
+        settings.check().map_err(|wrong| self.blamed(wrong))?;
+        Ok(settings)
     }
-    let defaults = Figment::from(Serialized::defaults(T::default()));
-    let merged = layers.iter().fold(defaults.clone(), Layer::over);
-    let settings: T = merged
-        .extract()
-        .map_err(|error| blame::<T>(defaults, &layers, &error))?;
-    settings
-        .check()
-        .map_err(|impossible| SettingsError::Impossible {
-            origin: origin_of(&layers, &impossible.key),
+
+    /// An impossible value, with where it comes from.
+    #[must_use]
+    pub fn blamed(&self, impossible: Impossible) -> SettingsError {
+        SettingsError::Impossible {
+            origin: self
+                .origin(&impossible.key)
+                .unwrap_or("the defaults")
+                .to_owned(),
             impossible,
-        })?;
-    Ok(settings)
+        }
+    }
+
+    /// The last source that has a key, or the part of the key before its first index; none:
+    /// it has its default.
+    fn origin(&self, key: &str) -> Option<&str> {
+        let stem = key.split('[').next().unwrap_or(key);
+        let from = self.layers.iter().rev().find(|layer| layer.has(stem));
+        from.map(|layer| layer.origin.as_str())
+    }
+
+    /// Every setting on a line of its own, with where it comes from; still TOML.
+    ///
+    /// # Errors
+    /// When TOML cannot say one.
+    pub fn explained<T: Serialize>(&self, settings: &T) -> Result<String, toml::ser::Error> {
+        let mut text = String::new();
+        for leaf in leaves(settings)? {
+            let origin = self.origin(&leaf.key).unwrap_or("default");
+            let _ = writeln!(text, "{} = {}  # {origin}", leaf.key, leaf.value);
+        }
+        Ok(text)
+    }
 }
 
 /// Says which layer brought an error: the first with which it shows.
@@ -184,11 +237,4 @@ fn blame<T: DeserializeOwned>(
             kind => kind.to_string(),
         },
     }
-}
-
-/// The last layer that has a key, or the part of the key before its first index.
-fn origin_of(layers: &[Layer], key: &str) -> String {
-    let stem = key.split('[').next().unwrap_or(key);
-    let from = layers.iter().rev().find(|layer| layer.has(stem));
-    from.map_or_else(|| "the defaults".to_owned(), |layer| layer.origin.clone())
 }

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, io::Write, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Impossible, layer::Variable, load_from, possible};
+use super::{Check, Impossible, SettingsError, Sources, layer::Variable, possible};
 use crate::tls::TlsSettings;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +57,11 @@ impl Check for Lamp {
 
 /// Loads from a file's text, variables and flags, each `key=value`.
 fn lamp(file: &str, variables: &[&str], flags: &[&str]) -> Result<Lamp, String> {
+    explained(file, variables, flags).map(|(lamp, _)| lamp)
+}
+
+/// And where each setting comes from.
+fn explained(file: &str, variables: &[&str], flags: &[&str]) -> Result<(Lamp, String), String> {
     let mut on_disk = tempfile::NamedTempFile::new().unwrap();
     on_disk.write_all(file.as_bytes()).unwrap();
     let split = |pair: &&str| {
@@ -70,10 +75,16 @@ fn lamp(file: &str, variables: &[&str], flags: &[&str]) -> Result<Lamp, String> 
         Variable { name, key, value }
     });
     let flags: Vec<_> = flags.iter().map(split).collect();
-    load_from(Some(on_disk.path()), variables.collect(), &flags).map_err(|error| {
-        let path = on_disk.path().display().to_string();
-        error.to_string().replace(&path, "FILE")
-    })
+    let plain = |text: String| text.replace(&on_disk.path().display().to_string(), "FILE");
+    let load = || -> Result<(Lamp, String), SettingsError> {
+        let sources = Sources::of(Some(on_disk.path()), variables.collect(), &flags)?;
+        let lamp = sources.settings()?;
+        let text = sources.explained(&lamp).unwrap();
+        Ok((lamp, text))
+    };
+    load()
+        .map(|(lamp, text)| (lamp, plain(text)))
+        .map_err(|error| plain(error.to_string()))
 }
 
 #[track_caller]
@@ -107,6 +118,27 @@ fn later_layers_win() {
         .map(|(k, v)| (k.as_str(), v.watts))
         .collect();
     assert_eq!(templates, [("default", 1), ("fast", 60)]);
+}
+
+#[test]
+fn every_setting_is_shown_with_its_origin() {
+    let file = "wait_ms = 2\nbulbs = [{ watts = 3 }]\nregion = 'b'\n[templates.dim]\nwatts = 2";
+    let variables = ["KVMESH_LAMP_REGION=c"];
+    let (lamp, text) = explained(file, &variables, &["zone=z"]).unwrap();
+    let want = "\
+bulbs = [{ watts = 3 }]  # file FILE
+listen = \"127.0.0.1:7400\"  # default
+region = \"c\"  # variable KVMESH_LAMP_REGION
+templates.default.watts = 1  # default
+templates.dim.watts = 2  # file FILE
+tls.ca = \"\"  # default
+tls.certificate = \"\"  # default
+tls.key = \"\"  # default
+wait_ms = 2  # file FILE
+zone = \"z\"  # flag --set zone
+";
+    assert_eq!(text, want);
+    assert_eq!(toml::from_str::<Lamp>(&text).unwrap(), lamp, "it is TOML");
 }
 
 #[test]
@@ -233,7 +265,10 @@ fn beyond_loopback_grpc_needs_tls_and_metrics_need_to_be_meant() {
 
 #[test]
 fn a_missing_file_is_refused() {
-    let error = super::load::<Lamp>("lamp", Some("/nowhere/lamp.toml".as_ref()), &[]).unwrap_err();
+    let file = "/nowhere/lamp.toml";
+    let error = Sources::read("lamp", Some(file.as_ref()), &[])
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("/nowhere/lamp.toml"));
 }
 

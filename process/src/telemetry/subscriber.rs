@@ -1,6 +1,7 @@
 //! What becomes of spans and events: logs on standard error, and traces where they are on.
 
 use std::{
+    error::Error,
     io::{self, IsTerminal},
     sync::OnceLock,
 };
@@ -20,6 +21,7 @@ use super::{
     lines::Lines,
     place::{PlaceLayer, places},
 };
+use crate::settings::Impossible;
 
 /// The filter of this process's logs, to be changed.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
@@ -43,14 +45,33 @@ pub fn logs_and_traces(filter: &str, traces: &Traces) -> Result<(), TelemetryErr
     install(parsed(filter)?, Some(traces.tracer()))
 }
 
-/// Changes what is logged from now on.
+/// Whether a filter can be, under the key `log`.
 ///
 /// # Errors
-/// When the filter cannot be read, or logs are not set up by this module; nothing changes then.
-pub fn set_log_filter(filter: &str) -> Result<(), TelemetryError> {
-    let parsed = parsed(filter)?;
-    let handle = FILTER.get().ok_or(TelemetryError::Installed)?;
-    handle.reload(parsed).map_err(|_| TelemetryError::Installed)
+/// When it cannot be read.
+pub fn check_log_filter(filter: &str) -> Result<(), Impossible> {
+    parsed(filter)
+        .map(|_| ())
+        .map_err(|error| unreadable(filter, &error))
+}
+
+/// Changes what is logged from now on. Nothing, where others set up the logs.
+///
+/// # Errors
+/// When the filter cannot be read; nothing changes then.
+pub fn change_log_filter(filter: &str) -> Result<(), Impossible> {
+    let parsed = parsed(filter).map_err(|error| unreadable(filter, &error))?;
+    if let Some(handle) = FILTER.get() {
+        // An error only says that the subscriber is gone, and with it the logs.
+        let _ = handle.reload(parsed);
+    }
+    Ok(())
+}
+
+fn unreadable(filter: &str, error: &TelemetryError) -> Impossible {
+    let why = error.source().map_or_else(String::new, ToString::to_string);
+    let want = format!("write it as info,h2=warn: {why}");
+    Impossible::new("log", format!("{filter:?}"), want)
 }
 
 fn install(filter: EnvFilter, tracer: Option<SdkTracer>) -> Result<(), TelemetryError> {

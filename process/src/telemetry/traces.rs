@@ -57,6 +57,12 @@ pub struct TraceSettings {
 }
 
 impl TraceSettings {
+    /// `host:port` of the collector, or nothing.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.endpoint.strip_prefix("http://").unwrap_or_default()
+    }
+
     /// Whether they can be, under the keys `otlp_endpoint` and `trace_ratio`.
     ///
     /// # Errors
@@ -66,8 +72,8 @@ impl TraceSettings {
             let want = "the share of calls to be traced, 0 to 1";
             return Err(Impossible::new("trace_ratio", self.ratio, want));
         }
-        let authority = self.endpoint.strip_prefix("http://").unwrap_or_default();
-        let possible = authority
+        let possible = self
+            .authority()
             .parse::<http::uri::Authority>()
             .is_ok_and(|authority| authority.port_u16().is_some());
         if self.endpoint.is_empty() || possible {

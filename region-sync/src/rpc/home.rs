@@ -1,11 +1,8 @@
 //! Commits commands on a node of the own region.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use kvmesh_client::{
@@ -16,11 +13,14 @@ use kvmesh_client::{
 use kvmesh_directory::{
     Command, FeedPosition, Outcome, command::Refusal, limits::MESSAGE_BYTES_MAX,
 };
+use kvmesh_process::settings::Live;
 use kvmesh_proto::v1::{
     self as wire, consensus_client::ConsensusClient, replication_client::ReplicationClient,
 };
 use tokio::time::timeout;
 use tonic::{Request, Status};
+
+use crate::Settings;
 
 /// Why effects are not committed yet.
 #[derive(Debug, thiserror::Error)]
@@ -56,16 +56,16 @@ pub(crate) struct Nodes {
     channels: Channels,
     addresses: Arc<[String]>,
     turn: Arc<AtomicUsize>,
-    timeout: Duration,
+    settings: Live<Settings>,
 }
 
 impl Nodes {
-    pub(crate) fn new(channels: Channels, addresses: &[String], timeout: Duration) -> Self {
+    pub(crate) fn new(channels: Channels, addresses: &[String], settings: Live<Settings>) -> Self {
         Self {
             channels,
             addresses: addresses.into(),
             turn: Arc::default(),
-            timeout,
+            settings,
         }
     }
 
@@ -74,7 +74,8 @@ impl Nodes {
         let turn = self.turn.load(Ordering::Relaxed);
         let address = &self.addresses[turn % self.addresses.len()];
         let channel = self.channels.to(address)?;
-        let committed = match timeout(self.timeout, self.call(channel, command)).await {
+        let limit = self.settings.now().commit_timeout();
+        let committed = match timeout(limit, self.call(channel, command)).await {
             Err(_) => Err(HomeError::Late(address.clone())),
             Ok(Err(CallError::Status(status))) => Err(HomeError::Status {
                 address: address.clone(),
@@ -137,7 +138,7 @@ impl Nodes {
 
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.set_timeout(self.timeout);
+        request.set_timeout(self.settings.now().commit_timeout());
         request
     }
 }

@@ -31,7 +31,7 @@ pub(super) async fn delete(
 ) -> Result<wire::DeleteResponse, Problem> {
     let namespace = namespace_of(node, &request.namespace_id)?;
     let keys = keys_of(&request, &namespace)?;
-    let deadline = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
+    let deadline = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
     let here = || delete_here(node, &namespace, &keys, deadline).boxed();
     let there = |channel| delete_there(channel, request.clone()).boxed();
     at_leader(node, "the delete", passed_on, deadline, here, there).await

@@ -80,7 +80,7 @@ fn read(node: &Node, request: wire::GetRequest) -> Result<Wanted, Problem> {
         return Err(Problem::invalid("parts", why));
     }
     let deadline_ms = match request.deadline_ms {
-        0 => node.settings.get_deadline_ms,
+        0 => node.settings.now().get_deadline_ms,
         named => u64::from(named),
     };
     Ok(Wanted {

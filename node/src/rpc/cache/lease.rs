@@ -46,7 +46,7 @@ pub(super) fn lease(
 /// For how long, when so long was asked for.
 fn granted(node: &Node, hold_ms: u32) -> Duration {
     let wanted = match hold_ms {
-        0 => node.settings.lease_ttl_ms,
+        0 => node.settings.now().lease_ttl_ms,
         named => u64::from(named),
     };
     Duration::from_millis(wanted.min(LEASE_MS_MAX))

@@ -39,7 +39,7 @@ pub(super) async fn lookup(
     };
     let age_ms = match node.consensus.lease_valid() {
         true => 0,
-        false => node.settings.serve_lease_ms,
+        false => node.settings.now().serve_lease_ms,
     };
     Ok(wire::LookupResponse {
         matches,

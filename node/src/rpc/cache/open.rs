@@ -49,7 +49,7 @@ pub(super) async fn open(
         policy_hlc: node.stamp(),
         policy_region: node.region.clone(),
     };
-    let deadline = Instant::now() + Settings::millis(node.settings.put_deadline_ms);
+    let deadline = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
     let command = Command::OpenNamespace(namespace);
     let (_, outcome) = node.consensus.propose(command, deadline).await?;
     match outcome.namespace {

@@ -107,7 +107,7 @@ async fn terms(node: &Node, open: &wire::PutOpen) -> Result<Terms, Problem> {
     let namespace = namespace_of(node, &open.namespace_id)?;
     let ack = convert::ack_level(open.ack)?;
     let deadline = Duration::from_millis(match open.deadline_ms {
-        0 => node.settings.put_deadline_ms,
+        0 => node.settings.now().put_deadline_ms,
         named => u64::from(named),
     });
     let epoch = RingEpoch(open.ring_epoch);
@@ -216,5 +216,5 @@ impl Call {
 
 /// How long one block may wait for its turn: others of the same call come first.
 pub(super) fn turn_wait(node: &Node) -> Duration {
-    Settings::millis(node.settings.owner_timeout_ms)
+    Settings::millis(node.settings.now().owner_timeout_ms)
 }

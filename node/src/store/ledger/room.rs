@@ -46,14 +46,46 @@ impl Ledger {
             let Some(victim) = self.victim(key.name.namespace, cost) else {
                 break;
             };
-            if saved(victim) {
-                self.demote(victim, second);
-                gone.demoted.push(victim);
-            } else {
-                self.evict(victim, second);
-                gone.evicted.push(victim);
-            }
+            self.give_up(victim, second, &mut saved, &mut gone);
         }
+        gone
+    }
+
+    fn give_up(
+        &mut self,
+        victim: CopyKey,
+        second: u64,
+        saved: &mut impl FnMut(CopyKey) -> bool,
+        gone: &mut Gone,
+    ) {
+        if saved(victim) {
+            self.demote(victim, second);
+            gone.demoted.push(victim);
+        } else {
+            self.evict(victim, second);
+            gone.evicted.push(victim);
+        }
+    }
+
+    /// Brings the budget to `max`, or as near as it gets by letting at most `at_most` copies
+    /// go. `saved` is as in [`Self::admit_over`].
+    pub fn resize(
+        &mut self,
+        max: u64,
+        at_most: usize,
+        second: u64,
+        mut saved: impl FnMut(CopyKey) -> bool,
+    ) -> Gone {
+        let mut gone = Gone::default();
+        for _ in 0..at_most {
+            let leads = self.retention.leads();
+            let next = self.order.first(&leads);
+            let Some(victim) = next.filter(|_| self.used > max) else {
+                break;
+            };
+            self.give_up(victim, second, &mut saved, &mut gone);
+        }
+        self.max = max.max(self.used);
         gone
     }
 
