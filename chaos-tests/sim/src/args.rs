@@ -25,6 +25,10 @@ pub struct Args {
     /// Prints the events, and every segment on the wire: where do two runs part?
     #[arg(long)]
     pub wire: bool,
+    /// Runs each seed twice in one process and once in another: do they agree in every event
+    /// and every byte on the wire?
+    #[arg(long)]
+    pub repeat: bool,
     /// Prints a summary for programs.
     #[arg(long)]
     pub brief: bool,

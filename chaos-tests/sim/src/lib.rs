@@ -28,7 +28,7 @@ mod workload;
 pub use args::{Args, Bug};
 pub use content::{Content, Name};
 pub use history::{History, Kind, Loss, Op, Present, PutTold};
-pub use many::run_seeds;
+pub use many::{Sweep, run_again};
 pub use oracle::{Rule, Violation, judge};
 pub use plan::{Fault, FaultKind, KINDS};
 pub use report::{Summary, mutations_table, table};

@@ -1,9 +1,9 @@
 //! `kvmesh-sim`: runs seeds of the simulation. Exits 0 exactly when no run had a bug.
 
-use std::{process::ExitCode, thread, time::Instant};
+use std::{process::ExitCode, thread};
 
 use clap::{Parser, ValueEnum};
-use kvmesh_sim::{Args, Bug, Summary, mutations_table, run, run_seeds, table};
+use kvmesh_sim::{Args, Bug, Summary, Sweep, mutations_table, run, run_again, table};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -33,7 +33,10 @@ fn one(args: &Args) -> bool {
     for line in &outcome.lines {
         println!("{line}");
     }
-    let summary = Summary::from(&outcome);
+    let mut summary = Summary::from(&outcome);
+    if args.repeat {
+        summary.bugs.extend(run_again(&args.order(), &outcome));
+    }
     print!("{summary}");
     if !args.brief {
         let (segments, bytes) = outcome.wire;
@@ -49,21 +52,17 @@ fn one(args: &Args) -> bool {
     summary.bugs.is_empty()
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "how long the runs take is real time"
-)]
 fn many(args: &Args, seeds: std::ops::Range<u64>) -> bool {
-    let began = Instant::now();
+    let began = uptime_s();
     let told = |summary: &Summary| {
         let seed = summary.seed;
         for bug in &summary.bugs {
             eprintln!("seed {seed}: {bug}");
         }
     };
-    match run_seeds(seeds, jobs(args), &args.passed_on(), told) {
+    match sweep(args, seeds).run(told) {
         Ok(summaries) => {
-            print!("{}", table(&summaries, began.elapsed()));
+            print!("{}", table(&summaries, uptime_s() - began));
             summaries.iter().all(|summary| summary.bugs.is_empty())
         }
         Err(error) => {
@@ -81,8 +80,7 @@ fn mutations(args: &Args, seeds: &std::ops::Range<u64>) -> bool {
             mutation: Some(*bug),
             ..args.clone()
         };
-        let jobs = jobs(args);
-        match run_seeds(seeds.clone(), jobs, &with.passed_on(), |_| {}) {
+        match sweep(&with, seeds.clone()).run(|_| {}) {
             Ok(summaries) => found.push((format!("{bug:?}"), summaries)),
             Err(error) => {
                 eprintln!("the seeds could not be run: {error}");
@@ -95,7 +93,20 @@ fn mutations(args: &Args, seeds: &std::ops::Range<u64>) -> bool {
     found.iter().all(|(_, summaries)| by_any(summaries))
 }
 
-fn jobs(args: &Args) -> usize {
+fn sweep(args: &Args, seeds: std::ops::Range<u64>) -> Sweep {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    args.jobs.unwrap_or(cores)
+    Sweep {
+        seeds,
+        jobs: args.jobs.unwrap_or(cores),
+        arguments: args.passed_on(),
+        repeat: args.repeat,
+    }
+}
+
+/// How long the machine is up. std's clocks are the simulation's in this program, and stand
+/// still outside of it.
+fn uptime_s() -> f64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let first = text.split(' ').next().and_then(|first| first.parse().ok());
+    first.unwrap_or(f64::NAN)
 }

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use turmoil::Sim;
 
 use crate::{
-    determinism::align_task_ids,
+    determinism::seal,
     faults::Faults,
     history::History,
     hosts,
@@ -124,7 +124,7 @@ pub fn run(order: &Order) -> Outcome {
 }
 
 fn on_this_thread(order: &Order) -> Outcome {
-    align_task_ids();
+    let _sealed = seal(order.seed);
     trace::begin(order.keep_lines, order.keep_segments);
     random::seed(order.seed);
     mutation::set(order.mutation);

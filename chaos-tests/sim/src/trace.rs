@@ -5,6 +5,9 @@ use std::{cell::RefCell, collections::BTreeMap, fmt, net::IpAddr};
 
 use xxhash_rust::xxh3::Xxh3;
 
+/// Of a segment's bytes in its line.
+const SHOWN_BYTES: usize = 96;
+
 /// Marks an event: how many came before it in the run. Ordered as they happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mark(pub u64);
@@ -141,8 +144,9 @@ pub(crate) fn sent(from: IpAddr, to: IpAddr, bytes: &[u8]) {
         trace.segments += 1;
         if trace.keep_segments {
             let (at, hash) = (at as f64 / 1e6, xxhash_rust::xxh3::xxh3_64(bytes));
-            let len = bytes.len();
-            let line = format!("{at:>10.3} WIRE {from} to {to}: {len} bytes, {hash:016x}");
+            let (len, begin) = (bytes.len(), &bytes[..bytes.len().min(SHOWN_BYTES)]);
+            let shown = begin.escape_ascii();
+            let line = format!("{at:>10.3} WIRE {from} to {to}: {len} bytes, {hash:016x} {shown}");
             trace.lines.push(line);
         }
         trace.bytes += bytes.len() as u64;
