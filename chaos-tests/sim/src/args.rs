@@ -85,6 +85,7 @@ impl Args {
                 nodes: 3,
                 gateways: 1,
                 clients: 2,
+                joins: [false; 3],
             },
             load: Duration::from_secs(self.load_s.max(1)),
             faults: !self.calm,

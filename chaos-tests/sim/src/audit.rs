@@ -63,7 +63,7 @@ impl Auditor {
                 tasks.spawn(follower.run(CancellationToken::new()));
                 view
             };
-            nodes.push((0..shape.nodes).map(follow).collect());
+            nodes.push((0..shape.nodes_of(region)).map(follow).collect());
             let source = source(&shape.region_sync(region));
             let (follower, view) = MeshViewFollower::new(source);
             tasks.spawn(follower.run(CancellationToken::new()));
@@ -95,12 +95,24 @@ impl Auditor {
             self.losses.push((loss.region, node, incarnation));
         }
         let mut losses = self.losses.iter().filter(|(at, ..)| *at == region);
+        let nodes = self.shared.nodes.borrow();
         view.with(|state| {
-            let noticed = losses.all(|(_, node, incarnation)| {
-                let record = state.node(*node);
-                record.is_some_and(|now| !now.alive || now.incarnation > *incarnation)
+            let noticed = losses.all(|(_, node, incarnation)| match state.node(*node) {
+                Some(now) => !now.alive || now.incarnation > *incarnation,
+                None => nodes.has_left(region, node.0 as usize - 1),
             });
             noticed && state.stats().under_replicated == 0
+        })
+    }
+
+    /// The nodes that a region has, from 0.
+    pub(crate) fn members(&self, region: usize) -> Vec<usize> {
+        let Some(view) = self.newest(region) else {
+            return Vec::new();
+        };
+        view.with(|state| {
+            let members = state.topology().members.iter();
+            members.map(|member| member.node.0 as usize - 1).collect()
         })
     }
 
@@ -133,6 +145,10 @@ impl Auditor {
     pub(crate) fn replicas(&self) -> Vec<String> {
         mutation::off(|| {
             let mut wrong = Vec::new();
+            let left = self.shared.changes_left.get();
+            if left > 0 {
+                wrong.push(format!("{left} changes of nodes are not made"));
+            }
             for region in 0..self.shared.shape.regions {
                 self.nodes_agree(region, &mut wrong);
                 self.mesh_is_true(region, &mut wrong);
@@ -148,8 +164,8 @@ impl Auditor {
             wrong.push(format!("{} is not known", shape.region(region)));
             return;
         };
-        for (node, view) in self.nodes[region].iter().enumerate() {
-            let host = shape.node(region, node);
+        for node in self.members(region) {
+            let (host, view) = (shape.node(region, node), &self.nodes[region][node]);
             let (at, want) = (view.position(), newest.position());
             if at != want {
                 let index = |at: &Option<_>| {
@@ -165,6 +181,15 @@ impl Auditor {
         newest.with(|state| {
             for record in state.nodes().filter(|record| !record.alive) {
                 wrong.push(format!("{}: {} is dead", shape.region(region), record.node));
+            }
+            let topology = state.topology();
+            let (voters, wanted) = (topology.voters(), topology.voters_wanted as usize);
+            if topology.is_moving() || voters < wanted.min(topology.staying().count()) {
+                wrong.push(format!(
+                    "{}: {voters} of {wanted} vote, blocks move: {}",
+                    shape.region(region),
+                    topology.is_moving()
+                ));
             }
             let lacking = state.stats().under_replicated;
             if lacking > 0 {

@@ -11,6 +11,7 @@ use crate::{
     history::Loss,
     plan::{Fault, FaultKind},
     shape::Shape,
+    shared::Shared,
     trace,
 };
 
@@ -70,7 +71,12 @@ impl Faults {
     }
 
     /// Does what is due. Returns the nodes that lost their blocks.
-    pub(crate) fn tick(&mut self, sim: &mut Sim<'_>, since_load_ms: u64) -> Vec<Loss> {
+    pub(crate) fn tick(
+        &mut self,
+        sim: &mut Sim<'_>,
+        shared: &Shared,
+        since_load_ms: u64,
+    ) -> Vec<Loss> {
         let mut losses = Vec::new();
         while let Some(&(at, number, turn)) = self.turns.last() {
             if at > since_load_ms {
@@ -91,7 +97,8 @@ impl Faults {
                         trace::meet(number);
                     }
                     sim.crash(host.as_str());
-                    if kind == FaultKind::Crash {
+                    let left = shared.nodes.borrow().has_left(fault.region, fault.node);
+                    if kind == FaultKind::Crash && !left {
                         losses.push(Loss {
                             region: fault.region,
                             node: fault.node,

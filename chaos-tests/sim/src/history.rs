@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     content::{Content, Name},
+    rpc::Opening,
     trace::Mark,
 };
 
@@ -40,6 +41,13 @@ pub enum Kind {
         got: Vec<(Name, Result<Content, String>, String)>,
         /// Every fault had healed, and what was deleted should have arrived everywhere.
         settled: bool,
+    },
+    /// A node was asked to take a put by a ring older than the one that it has said to have.
+    Straggle {
+        /// The node, from 0.
+        node: usize,
+        /// The answer.
+        told: Opening,
     },
     /// A range was deleted.
     Delete {

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     content::{Content, Name},
     history::{History, Kind, Op, PutTold},
+    rpc::Opening,
     trace::Mark,
 };
 
@@ -37,6 +38,8 @@ pub enum Rule {
     Durable,
     /// A get that begins after an acknowledged delete does not return the block.
     Deleted,
+    /// A node takes no put by a ring older than its own.
+    Epoch,
 }
 
 impl fmt::Display for Violation {
@@ -76,7 +79,10 @@ pub fn judge(history: &History) -> Vec<Violation> {
             } if *copies as usize > LOSSES_SURVIVED => {
                 found.extend(facts.kept(op, *name, *existed));
             }
-            Kind::Put { .. } | Kind::Delete { .. } => {}
+            Kind::Straggle { node, told } if *told == Opening::Taken => {
+                found.extend(facts.straggled(op, *node));
+            }
+            Kind::Put { .. } | Kind::Delete { .. } | Kind::Straggle { .. } => {}
         }
     }
     found
@@ -118,7 +124,7 @@ impl<'a> Facts<'a> {
                         deletes.entry(*name).or_default().push((op, *acked));
                     }
                 }
-                Kind::Get { .. } => {}
+                Kind::Get { .. } | Kind::Straggle { .. } => {}
             }
         }
         Self {
@@ -180,6 +186,25 @@ impl<'a> Facts<'a> {
                 "{} was acknowledged to {}, and is not there at the end; at most {lost} of \
                  the region's nodes were lost at once since",
                 name, put.client
+            ),
+        })
+    }
+
+    /// What is wrong with a node that took a put of an older ring. One that began anew in
+    /// between may not have caught up.
+    fn straggled(&self, put: &Op, node: usize) -> Option<Violation> {
+        let mut losses = self.history.losses.iter();
+        let lost = losses.any(|loss| {
+            (loss.region, loss.node) == (put.region, node)
+                && loss.at > put.begun
+                && put.ended.is_none_or(|ended| loss.at < ended)
+        });
+        (!lost).then(|| Violation {
+            rule: Rule::Epoch,
+            what: format!(
+                "node {} took a put of {} by a past ring",
+                node + 1,
+                put.client
             ),
         })
     }

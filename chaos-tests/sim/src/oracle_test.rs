@@ -4,6 +4,7 @@ use super::{Rule, judge};
 use crate::{
     content::{Content, Name},
     history::{History, Kind, Loss, Op, PutTold},
+    rpc::Opening,
     trace::Mark,
 };
 
@@ -96,6 +97,31 @@ fn a_deleted_block_that_comes_back_is_found() {
     assert_eq!(story(delete(1, 3, 4, true), after()), []);
     let settled = get(0, 7, Ok(C), true);
     assert_eq!(story(delete(1, 3, 4, true), settled), [Rule::Deleted]);
+}
+
+#[test]
+fn a_put_by_a_past_ring_that_is_taken_is_found() {
+    let story = |told, lost: &[(usize, usize, u64)]| {
+        let kind = Kind::Straggle { node: 1, told };
+        let loss = |(region, node, at): &(usize, usize, u64)| Loss {
+            region: *region,
+            node: *node,
+            at: Mark(*at),
+        };
+        let history = History {
+            ops: vec![op(0, 5, 8, kind)],
+            losses: lost.iter().map(loss).collect(),
+            ..History::default()
+        };
+        judge(&history).len()
+    };
+    assert_eq!(story(Opening::Taken, &[]), 1);
+    assert_eq!(story(Opening::Refused, &[]), 0);
+    assert_eq!(story(Opening::Unknown, &[]), 0);
+    // A node that began anew in between may not have caught up; another one did not.
+    assert_eq!(story(Opening::Taken, &[(0, 1, 6)]), 0);
+    assert_eq!(story(Opening::Taken, &[(0, 1, 4), (0, 1, 9)]), 1);
+    assert_eq!(story(Opening::Taken, &[(0, 0, 6), (1, 1, 6)]), 1);
 }
 
 #[test]

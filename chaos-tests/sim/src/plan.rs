@@ -73,6 +73,16 @@ pub struct Fault {
     pub until_ms: u64,
 }
 
+impl Fault {
+    /// Whether its host is a node.
+    pub(crate) fn of_a_node(&self) -> bool {
+        !matches!(
+            self.kind,
+            FaultKind::GatewayCrash | FaultKind::SyncCrash | FaultKind::RegionCut
+        )
+    }
+}
+
 impl FaultKind {
     fn is_crash(self) -> bool {
         matches!(self, Self::Crash | Self::GatewayCrash | Self::SyncCrash)
@@ -167,6 +177,7 @@ mod tests {
         nodes: 3,
         gateways: 1,
         clients: 1,
+        joins: [false; 3],
     };
 
     #[test]

@@ -8,8 +8,10 @@ use std::{
 use comfy_table::{LineStyle, Table, TableStyle};
 
 use crate::{
+    changes::CHANGES,
     history::{History, Kind, PutTold},
-    plan::{FaultKind, KINDS},
+    plan::KINDS,
+    rpc::Opening,
     run::Outcome,
 };
 
@@ -24,7 +26,7 @@ pub struct Summary {
     pub seed: u64,
     /// Of history and wire.
     pub fingerprint: String,
-    /// By kind of fault: planned, and how many of these met something.
+    /// By kind of fault or change: planned, and how many of these met something or were made.
     pub faults: BTreeMap<String, (u64, u64)>,
     /// By what was asked or met: how often.
     pub calls: BTreeMap<String, u64>,
@@ -41,6 +43,11 @@ impl From<&Outcome> for Summary {
             let count = faults.entry(fault.kind.to_string()).or_default();
             count.0 += 1;
             count.1 += u64::from(*met > 0);
+        }
+        for (change, made) in &outcome.changes {
+            let count = faults.entry(change.kind.to_string()).or_default();
+            count.0 += 1;
+            count.1 += u64::from(*made);
         }
         let mut calls = calls(&outcome.history);
         if outcome.stale_claims > 0 {
@@ -65,6 +72,11 @@ fn calls(history: &History) -> BTreeMap<String, u64> {
                 PutTold::Acked { .. } => "put-acked",
                 PutTold::Refused => "put-refused",
                 PutTold::Unknown => "put-unknown",
+            },
+            Kind::Straggle { told, .. } => match told {
+                Opening::Taken => "straggle-taken",
+                Opening::Refused => "straggle-refused",
+                Opening::Unknown => "straggle-unknown",
             },
             Kind::Get { got, .. } if got.is_empty() => "get-nothing",
             Kind::Get { .. } => "get-blocks",
@@ -133,9 +145,10 @@ pub fn table(summaries: &[Summary], took_s: f64) -> String {
     let mut faults = Table::new();
     faults.load_style(STYLE);
     faults.set_header(["fault", "planned", "took effect", "in seeds"]);
-    for kind in KINDS {
-        let (planned, met, seeds) = faults_of(summaries, kind);
-        let cells = [kind.to_string(), planned, met, seeds];
+    let kinds = KINDS.iter().map(ToString::to_string);
+    for kind in kinds.chain(CHANGES.iter().map(ToString::to_string)) {
+        let (planned, met, seeds) = faults_of(summaries, &kind);
+        let cells = [kind, planned, met, seeds];
         faults.add_row(cells);
     }
     let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
@@ -189,11 +202,10 @@ pub fn mutations_table(found: &[(String, Vec<Summary>)]) -> String {
     table.to_string()
 }
 
-fn faults_of(summaries: &[Summary], kind: FaultKind) -> (String, String, String) {
-    let kind = kind.to_string();
+fn faults_of(summaries: &[Summary], kind: &str) -> (String, String, String) {
     let counts = summaries
         .iter()
-        .filter_map(|summary| summary.faults.get(&kind));
+        .filter_map(|summary| summary.faults.get(kind));
     let (mut planned, mut met, mut seeds) = (0, 0, 0);
     for (one, of_it) in counts {
         planned += one;

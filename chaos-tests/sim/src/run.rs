@@ -7,6 +7,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use futures::future::{join, join_all};
 use kvmesh_client::random;
 use kvmesh_directory::mutation::{self, Mutation};
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
@@ -14,6 +15,7 @@ use tokio::time::sleep;
 use turmoil::Sim;
 
 use crate::{
+    changes::{self, Change},
     determinism::seal,
     faults::Faults,
     history::History,
@@ -78,6 +80,8 @@ pub struct Outcome {
     pub bugs: Vec<String>,
     /// The faults that were planned, and how much each of them met.
     pub faults: Vec<(Fault, u64)>,
+    /// The changes of nodes that were planned, and whether each of them was made.
+    pub changes: Vec<(Change, bool)>,
     /// Copies that the directory claimed and their holders did not have, healed since.
     pub stale_claims: u64,
     /// The events, when they were kept.
@@ -115,6 +119,7 @@ pub fn run(order: &Order) -> Outcome {
             history: History::default(),
             bugs: vec![bug],
             faults: Vec::new(),
+            changes: Vec::new(),
             stale_claims: 0,
             lines: Vec::new(),
             simulated: Duration::ZERO,
@@ -137,6 +142,7 @@ fn on_this_thread(order: &Order) -> Outcome {
         sim,
         shared,
         faults,
+        changes,
     } = driver;
     drop(sim);
     let trace = trace::end();
@@ -153,8 +159,11 @@ fn on_this_thread(order: &Order) -> Outcome {
         (fault.clone(), met.unwrap_or(0))
     };
     let faults: Vec<_> = faults.planned().iter().enumerate().map(met).collect();
+    let nodes = shared.nodes.borrow();
+    let made = |change: &Change| (change.clone(), nodes.is_made(change));
     for (fault, met) in &faults {
-        if *met == 0 {
+        let host_left = fault.of_a_node() && nodes.has_left(fault.region, fault.node);
+        if *met == 0 && !host_left {
             bugs.push(format!(
                 "NO EFFECT: {} of {} met nothing",
                 fault.kind, fault.host
@@ -167,6 +176,7 @@ fn on_this_thread(order: &Order) -> Outcome {
         history,
         bugs,
         faults,
+        changes: changes.iter().map(made).collect(),
         stale_claims: meters.stale_claims(),
         lines: trace.lines,
         simulated,
@@ -178,11 +188,20 @@ struct Driver<'a> {
     sim: Sim<'a>,
     shared: Rc<Shared>,
     faults: Faults,
+    changes: Vec<Change>,
 }
 
 impl Driver<'_> {
     fn new(order: &Order) -> Self {
-        let shape = order.shape;
+        let load_ms = order.load.as_millis() as u64;
+        let (faults, changes) = match order.faults {
+            true => (
+                plan(order.seed, order.shape, load_ms),
+                changes::plan(order.seed, order.shape, load_ms),
+            ),
+            false => (Vec::new(), Vec::new()),
+        };
+        let shape = order.shape.joined(&changes);
         let mut rng = SmallRng::seed_from_u64(order.seed ^ 0xd01e);
         let mut sim = turmoil::Builder::new()
             .rng_seed(order.seed)
@@ -194,7 +213,7 @@ impl Driver<'_> {
             .tcp_capacity(TCP_CAPACITY)
             .build();
         let shared = Shared::new(shape, 2);
-        hosts::add(&mut sim, shape);
+        hosts::add(&mut sim, &shared);
         for region in 0..shape.regions {
             for client in 0..shape.clients {
                 let (shared, seed) = (Rc::clone(&shared), rng.next_u64());
@@ -204,22 +223,19 @@ impl Driver<'_> {
                 });
             }
         }
-        let operator = Rc::clone(&shared);
+        shared.changes_left.set(changes.len());
+        let (operator, planned) = (Rc::clone(&shared), changes.clone());
         sim.client("operator", async move {
-            operate(operator).await;
+            operate(operator, planned).await;
             Ok(())
         });
         far_apart(&sim, shape);
-        let load_ms = order.load.as_millis() as u64;
-        let faults = match order.faults {
-            true => plan(order.seed, shape, load_ms),
-            false => Vec::new(),
-        };
         let faults = Faults::new(shape, faults);
         Self {
             sim,
             shared,
             faults,
+            changes,
         }
     }
 
@@ -232,7 +248,8 @@ impl Driver<'_> {
         let began = self.sim.elapsed();
         while self.sim.elapsed() < began + order.load || !self.faults.is_over() {
             let since = self.sim.elapsed() - began;
-            let losses = self.faults.tick(&mut self.sim, since.as_millis() as u64);
+            let since_ms = since.as_millis() as u64;
+            let losses = self.faults.tick(&mut self.sim, &self.shared, since_ms);
             self.shared.history.borrow_mut().losses.extend(losses);
             self.step()?;
         }
@@ -280,8 +297,8 @@ fn far_apart(sim: &Sim<'_>, shape: Shape) {
     }
 }
 
-/// Initialises the regions.
-async fn operate(shared: Rc<Shared>) {
+/// Initialises the regions, and changes their nodes.
+async fn operate(shared: Rc<Shared>, changes: Vec<Change>) {
     let channels = environment("operator").channels;
     for region in 0..shared.shape.regions {
         let node = &shared.shape.nodes(region)[0];
@@ -291,5 +308,9 @@ async fn operate(shared: Rc<Shared>) {
         }
         trace::event(format_args!("operator: {node} is initialised"));
     }
-    settle::watch(shared).await;
+    let regions = (0..shared.shape.regions).map(|region| {
+        let own = changes.iter().filter(|change| change.region == region);
+        changes::make(Rc::clone(&shared), region, own.cloned().collect())
+    });
+    join(settle::watch(Rc::clone(&shared)), join_all(regions)).await;
 }

@@ -31,10 +31,12 @@ pub(crate) async fn watch(shared: Rc<Shared>) {
     let mut auditor = Auditor::new(Rc::clone(&shared));
     while shared.phase() < Phase::Settle {
         note_whole(&shared, &mut auditor);
+        see_nodes(&shared, &auditor);
         sleep(LOOK).await;
     }
     let until = Instant::now() + CONVERGED_MAX;
     loop {
+        see_nodes(&shared, &auditor);
         let mut wrong = auditor.replicas();
         if wrong.is_empty() {
             wrong = answers(&shared, &auditor).await;
@@ -70,12 +72,20 @@ fn note_whole(shared: &Shared, auditor: &mut Auditor) {
     }
 }
 
+fn see_nodes(shared: &Shared, auditor: &Auditor) {
+    for region in 0..shared.shape.regions {
+        if let Some(view) = auditor.newest(region) {
+            view.with(|state| shared.nodes.borrow_mut().see(region, state));
+        }
+    }
+}
+
 /// What is wrong with what nodes and gateways answer.
 async fn answers(shared: &Rc<Shared>, auditor: &Auditor) -> Vec<String> {
     let shape = shared.shape;
     let mut asked = Vec::new();
     for region in 0..shape.regions {
-        for node in 0..shape.nodes {
+        for node in auditor.members(region) {
             asked.push(claims(shared, auditor, region, node));
         }
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use kvmesh_gateway::templates::{self, Template};
 
-use crate::net::PORT;
+use crate::{
+    changes::{Change, ChangeKind},
+    net::PORT,
+};
 
 /// Names of regions.
 const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-south"];
@@ -18,8 +21,10 @@ const INFLIGHT_BYTES: u64 = 64 << 20;
 pub struct Shape {
     /// Regions; 1 to 3.
     pub regions: usize,
-    /// Nodes of each.
+    /// Nodes of each, at first.
     pub nodes: usize,
+    /// Regions which another node joins.
+    pub joins: [bool; REGIONS.len()],
     /// Gateways of each.
     pub gateways: usize,
     /// Clients of each.
@@ -27,6 +32,13 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// With the nodes that join.
+    pub(crate) fn joined(mut self, changes: &[Change]) -> Self {
+        let joins = changes.iter().filter(|it| it.kind == ChangeKind::Join);
+        joins.for_each(|change| self.joins[change.region] = true);
+        self
+    }
+
     /// A region's name.
     #[must_use]
     pub fn region(self, region: usize) -> &'static str {
@@ -37,6 +49,12 @@ impl Shape {
     #[must_use]
     pub fn node(self, region: usize, node: usize) -> String {
         format!("{}-n{}", REGIONS[region], node + 1)
+    }
+
+    /// Nodes of a region, with the one that joins it.
+    #[must_use]
+    pub fn nodes_of(self, region: usize) -> usize {
+        self.nodes + usize::from(self.joins[region])
     }
 
     /// A gateway's host.
@@ -60,7 +78,7 @@ impl Shape {
     /// Servers of a region.
     #[must_use]
     pub fn servers(self, region: usize) -> Vec<String> {
-        let nodes = (0..self.nodes).map(|node| self.node(region, node));
+        let nodes = (0..self.nodes_of(region)).map(|node| self.node(region, node));
         let gateways = (0..self.gateways).map(|gateway| self.gateway(region, gateway));
         let mut servers: Vec<String> = nodes.chain(gateways).collect();
         servers.push(self.region_sync(region));
@@ -80,6 +98,7 @@ impl Shape {
         gateways.collect()
     }
 
+    /// Those that form it.
     pub(crate) fn nodes(self, region: usize) -> Vec<String> {
         let nodes = (0..self.nodes).map(|node| address(&self.node(region, node)));
         nodes.collect()
@@ -93,6 +112,10 @@ impl Shape {
             weight: 1,
             voter: true,
         };
+        let (members, join) = match node < self.nodes {
+            true => ((0..self.nodes).map(member).collect(), Vec::new()),
+            false => (Vec::new(), self.nodes(region)),
+        };
         kvmesh_node::Settings {
             region: self.region(region).to_owned(),
             node: node as u64 + 1,
@@ -101,7 +124,9 @@ impl Shape {
             // A thread of its own would touch it.
             memory_ahead_bytes: 0,
             inflight_bytes_max: INFLIGHT_BYTES,
-            members: (0..self.nodes).map(member).collect(),
+            members,
+            join,
+            advertise: address(&self.node(region, node)),
             suspect_after_ms: 1_000,
             dead_after_ms: 4_000,
             serve_lease_ms: 2_000,

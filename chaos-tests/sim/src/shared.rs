@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::{
     content::{Content, Name},
     history::{History, Kind},
+    nodes::Nodes,
     shape::Shape,
     trace::{self, Mark},
 };
@@ -37,6 +38,9 @@ pub(crate) struct Shared {
     pub(crate) shape: Shape,
     pub(crate) namespaces: u8,
     pub(crate) history: RefCell<History>,
+    pub(crate) nodes: RefCell<Nodes>,
+    /// Changes of nodes that are still to be made.
+    pub(crate) changes_left: Cell<usize>,
     phase: Cell<Phase>,
     /// Clients that have opened their namespaces.
     pub(crate) ready: Cell<usize>,
@@ -55,6 +59,8 @@ impl Shared {
             shape,
             namespaces,
             history: RefCell::default(),
+            nodes: RefCell::new(Nodes::new(shape)),
+            changes_left: Cell::default(),
             phase: Cell::new(Phase::Boot),
             ready: Cell::default(),
             resting: Cell::default(),

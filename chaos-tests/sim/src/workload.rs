@@ -7,7 +7,7 @@ use kvmesh_client::{
     channel::Channels,
     client::{Chain, ChainQuery, GetOptions, Opened, PutBlock, PutOptions, PutResult},
 };
-use kvmesh_directory::Part;
+use kvmesh_directory::{Part, RingEpoch};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::time::sleep;
 
@@ -52,7 +52,10 @@ pub(crate) struct Worker {
     pub(crate) region: usize,
     pub(crate) shared: Rc<Shared>,
     pub(crate) namespaces: Vec<Opened>,
-    rng: SmallRng,
+    pub(crate) channels: Channels,
+    /// The ring of the beginning.
+    pub(crate) first_epoch: RingEpoch,
+    pub(crate) rng: SmallRng,
 }
 
 /// Runs a client until the faults are over.
@@ -61,6 +64,7 @@ pub(crate) async fn run(shared: Rc<Shared>, region: usize, client: usize, seed: 
     let mut rng = SmallRng::seed_from_u64(seed);
     let once = rng.random_bool(0.5);
     let mut worker = Worker::open(host, region, shared, once, rng).await;
+    worker.learn_ring(chain_of(0, 0)[0]).await;
     let shared = Rc::clone(&worker.shared);
     shared.ready.set(shared.ready.get() + 1);
     shared.wait_for(Phase::Load).await;
@@ -82,7 +86,7 @@ impl Worker {
         rng: SmallRng,
     ) -> Self {
         let channels = environment(&host).channels;
-        let client = connect(&shared, region, channels, once);
+        let client = connect(&shared, region, channels.clone(), once);
         let mut namespaces = Vec::new();
         for number in 0..shared.namespaces {
             let description = description(number);
@@ -101,6 +105,8 @@ impl Worker {
             region,
             shared,
             namespaces,
+            channels,
+            first_epoch: RingEpoch(0),
             rng,
         }
     }
@@ -113,7 +119,8 @@ impl Worker {
             0..40 => self.put(&names).await,
             40..78 => self.get(&names, false).await,
             78..88 => self.delete(&names).await,
-            _ => self.lookup(&names).await,
+            88..96 => self.lookup(&names).await,
+            _ => self.straggle(names[0]).await,
         }
     }
 
