@@ -1,13 +1,14 @@
 //! Faults on real processes: a mesh of programs on loopback, and what is done to it.
 //!
 //! `tests/house.rs` keeps the house rules; `tests/rolling_kill.rs` runs [`rolling_kill`],
-//! the program `region-change` runs [`region_change`].
+//! the programs `region-change` and `power-cut` run [`region_change`] and [`power_cut`].
 
 mod blocks;
 mod load;
 pub mod mesh;
 mod operator;
 mod poll;
+pub mod power_cut;
 mod process;
 mod programs;
 pub mod region_change;

@@ -142,8 +142,14 @@ impl Process {
     /// When it does not run.
     pub fn kill(&mut self) -> Result<()> {
         self.check()?;
-        let mut child = self.child.take().context("it runs")?;
-        child.kill()?;
+        self.put_down()
+    }
+
+    /// As [`Self::kill`], also when it has ended by itself.
+    pub(crate) fn put_down(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("it was started")?;
+        // An error says that it has ended.
+        let _ = child.kill();
         child.wait()?;
         Ok(())
     }

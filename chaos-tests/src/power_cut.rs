@@ -1,0 +1,274 @@
+//! Ends a node in the middle of durable puts, by SIGKILL or by cutting the power of its file
+//! system, starts it again, and finds every acknowledged block.
+
+mod disk;
+mod lone;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use kvmesh_client::{
+    Block,
+    client::{Chain, GetOptions, Opened, PutBlock, PutOptions, PutResult},
+};
+use kvmesh_directory::{Description, Part, namespace::AckLevel};
+use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng};
+use serde_json::json;
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use self::{disk::Disk, lone::Lone};
+use crate::{blocks, poll};
+
+/// Puts at a time.
+const WRITERS: usize = 8;
+/// Reads at a time.
+const READERS: usize = 8;
+/// Of a block: from 4 KiB on.
+const BLOCK_BYTES: std::ops::Range<usize> = 4 << 10..320 << 10;
+/// Of one put; it ends without an answer when its node does.
+const PUT_BOUND: Duration = Duration::from_secs(10);
+/// For the wanted acknowledgements before a fault.
+const ACKS_BOUND: Duration = Duration::from_secs(60);
+/// From a start until all that was acknowledged is read.
+const FOUND_BOUND: Duration = Duration::from_secs(60);
+
+/// How much is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Times that the node is killed.
+    pub kills: u32,
+    /// Times that its power is cut.
+    pub cuts: u32,
+    /// Blocks that are acknowledged before each of these.
+    pub blocks: u64,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub struct Report {
+    plan: Plan,
+    acked: usize,
+    unanswered: u64,
+    corrupt: usize,
+    lost: usize,
+    found_ms_max: u128,
+    seconds: f64,
+}
+
+impl Report {
+    /// As it is printed.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        json!({
+            "kills": self.plan.kills,
+            "cuts": self.plan.cuts,
+            "blocks_acknowledged": self.acked,
+            "puts_unanswered": self.unanswered,
+            "blocks_corrupt": self.corrupt,
+            "blocks_lost": self.lost,
+            "found_after_start_ms_max": self.found_ms_max,
+            "seconds": self.seconds,
+        })
+    }
+}
+
+/// What is put, and what of it is acknowledged.
+#[derive(Default)]
+struct Work {
+    next: AtomicU64,
+    acked: Mutex<Vec<u64>>,
+    unanswered: AtomicU64,
+}
+
+impl Work {
+    fn acked(&self) -> Vec<u64> {
+        let acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
+        acked.clone()
+    }
+
+    async fn put(&self, opened: &Opened) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (hash, bytes) = block(number);
+        let put = PutBlock {
+            hash,
+            part: Part::default(),
+            block: Block::of(&bytes, 0),
+        };
+        let options = PutOptions {
+            ack: Some(AckLevel::Durable),
+            deadline: Some(PUT_BOUND),
+        };
+        match opened.put(&[put], options).await.as_deref() {
+            Ok([PutResult::Acked(acked)]) if acked.level == AckLevel::Durable => {
+                let mut all = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
+                all.push(number);
+            }
+            _ => {
+                self.unanswered.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// A block's name and bytes follow from its number.
+fn block(number: u64) -> (Bytes, Bytes) {
+    let mut rng = SmallRng::seed_from_u64(number);
+    let mut hash = vec![0; 32];
+    rng.fill_bytes(&mut hash);
+    let mut bytes = vec![0; rng.random_range(BLOCK_BYTES)];
+    rng.fill_bytes(&mut bytes);
+    (hash.into(), bytes.into())
+}
+
+fn description() -> Description {
+    Description {
+        model: "power-cut".to_owned(),
+        ..blocks::description()
+    }
+}
+
+/// Runs all of it in a folder.
+///
+/// # Errors
+/// When the region does not start, or a promise is broken; says which.
+pub async fn run(plan: Plan, folder: &Path) -> Result<Report> {
+    let begun = Instant::now();
+    // Where no power is cut, no disk of its own is needed.
+    let disk = match plan.cuts {
+        0 => None,
+        _ => Some(Disk::new(folder)?),
+    };
+    let place = disk.as_ref().map_or(folder, |disk| &disk.path);
+    let mut lone = Lone::start(folder, place, &description()).await?;
+    let work = Arc::new(Work::default());
+    let mut found_ms_max = 0;
+    for round in 0..plan.kills + plan.cuts {
+        // Spread evenly among the kills.
+        let cuts_before = |round: u32| round * plan.cuts / (plan.kills + plan.cuts);
+        let cut = cuts_before(round + 1) > cuts_before(round);
+        let fault = if cut { "power cut" } else { "kill" };
+        write_until_fault(&mut lone, &work, plan.blocks, disk.as_ref().filter(|_| cut))
+            .await
+            .with_context(|| format!("round {round}, {fault}"))?;
+        lone.restart().await?;
+        let started = Instant::now();
+        all_found(&lone.opened, &work.acked())
+            .await
+            .with_context(|| format!("after round {round}, {fault}"))?;
+        found_ms_max = found_ms_max.max(started.elapsed().as_millis());
+    }
+    lone.node.kill()?;
+    drop(lone);
+    Ok(Report {
+        plan,
+        acked: work.acked().len(),
+        unanswered: work.unanswered.load(Ordering::Relaxed),
+        // Else it would have ended with an error.
+        corrupt: 0,
+        lost: 0,
+        found_ms_max,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
+}
+
+/// Puts until so many more are acknowledged, and ends the node while more are under way.
+async fn write_until_fault(
+    lone: &mut Lone,
+    work: &Arc<Work>,
+    blocks: u64,
+    cut: Option<&Disk>,
+) -> Result<()> {
+    let stop = CancellationToken::new();
+    let mut writers = JoinSet::new();
+    for _ in 0..WRITERS {
+        let (work, opened, stop) = (Arc::clone(work), lone.opened.clone(), stop.clone());
+        writers.spawn(async move {
+            while !stop.is_cancelled() {
+                work.put(&opened).await;
+            }
+        });
+    }
+    let wanted = work.acked().len() + blocks as usize;
+    poll::until("durable acknowledgements", ACKS_BOUND, async || {
+        let got = work.acked().len();
+        ensure!(got >= wanted, "{got} of {wanted} came");
+        Ok(())
+    })
+    .await?;
+    match cut {
+        Some(disk) => {
+            disk.cut()?;
+            // A node whose Raft log cannot be written may be faster.
+            lone.node.put_down()?;
+        }
+        None => lone.node.kill()?,
+    }
+    stop.cancel();
+    while let Some(ended) = writers.join_next().await {
+        ended?;
+    }
+    match cut {
+        Some(disk) => disk.power_on(),
+        None => Ok(()),
+    }
+}
+
+/// Reads every acknowledged block until each is found; other bytes end it at once.
+async fn all_found(opened: &Opened, acked: &[u64]) -> Result<()> {
+    let end = Instant::now() + FOUND_BOUND;
+    let mut missing = acked.to_vec();
+    loop {
+        let reads = stream::iter(missing).map(|number| async move {
+            Ok::<_, anyhow::Error>((number, is_found(opened, number).await?))
+        });
+        let read: Vec<_> = reads.buffer_unordered(READERS).collect().await;
+        let mut left = Vec::new();
+        for one in read {
+            let (number, found) = one?;
+            left.extend((!found).then_some(number));
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < end,
+            "{} of {} acknowledged blocks are lost: {:?}",
+            left.len(),
+            acked.len(),
+            &left[..left.len().min(10)]
+        );
+        missing = left;
+    }
+}
+
+/// Whether a block is served.
+///
+/// # Errors
+/// When it is served with other bytes.
+async fn is_found(opened: &Opened, number: u64) -> Result<bool> {
+    let (hash, bytes) = block(number);
+    let options = GetOptions {
+        deadline: Some(PUT_BOUND),
+        ..GetOptions::default()
+    };
+    let chain = Chain::new([hash])?;
+    let Ok(got) = opened.get(&chain, options).await else {
+        return Ok(false);
+    };
+    let Some(block) = got.blocks.first() else {
+        return Ok(false);
+    };
+    let same = block.block.pieces.concat() == bytes;
+    ensure!(same, "block {number} is served with other bytes");
+    Ok(true)
+}
