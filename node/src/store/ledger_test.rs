@@ -127,15 +127,15 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let number = 0..24_u64;
     let step = prop_oneof![
-        3 => (number.clone(), 1..3_000_u64, 0..4_u32, 0..6_u64)
+        3 => (number.clone(), 1..3_000_u64, 0..4_u32, 0..60_u64)
             .prop_map(|(n, bytes, depth, touched)| Step::Admit(n, bytes, depth, touched)),
         3 => number.clone().prop_map(Step::Claim),
-        2 => (number.clone(), 0..6_u64).prop_map(|(n, touched)| Step::Touch(n, touched)),
+        2 => (number.clone(), 0..60_u64).prop_map(|(n, touched)| Step::Touch(n, touched)),
         1 => number.clone().prop_map(Step::Remove),
         2 => number.clone().prop_map(Step::Pin),
         1 => number.prop_map(Step::Unpin),
     ];
-    prop::collection::vec(step, 0..120)
+    prop::collection::vec(step, 0..240)
 }
 
 /// The obvious way: a list, sorted when something must go; with every pin, how often what went
@@ -193,10 +193,10 @@ impl Model {
             touched: copy.touched,
             kept: copy.since,
             in_memory: true,
-            uses: match self.2.get(&key) {
+            uses: match self.2.remove(&key) {
                 None => 0,
-                Some((uses, second)) if *second >= copy.touched => *uses,
-                Some((uses, _)) => used_again(*uses),
+                Some((uses, second)) if second >= copy.touched => uses,
+                Some((uses, _)) => used_again(uses),
             },
         };
         self.0.push((key, held));
@@ -260,7 +260,6 @@ proptest! {
                     {
                         held.uses = forgotten.uses;
                     }
-                    model.2.remove(&key(n));
                 }
                 Step::Claim(n) => {
                     let known = model.find(key(n)).map(|held| held.state = CopyState::Claimed);
