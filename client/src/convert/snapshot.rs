@@ -207,6 +207,9 @@ impl Iterator for Chunks {
                 Some(Stage::Entries(None))
             }
             Stage::Entries(after) => {
+                if let Some(after) = &after {
+                    self.state.let_go(after);
+                }
                 let (records, last) = take(self.state.entries_after(after));
                 chunk.entries = records;
                 Some(last.map_or(Stage::Tombstones(None), |last| Stage::Entries(Some(last))))

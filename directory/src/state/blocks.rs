@@ -114,6 +114,11 @@ impl BlockTable {
         self.rows.iter_after(after)
     }
 
+    /// See [`CowMap::let_go`].
+    pub(super) fn let_go(&mut self, up_to: &BlockName) {
+        self.rows.let_go(up_to);
+    }
+
     /// In key order, from a name on (exclusive).
     pub(super) fn lacking(&self, after: Option<BlockName>) -> impl Iterator<Item = BlockName> {
         self.lacking.iter_after(after).map(|(name, ())| name)

@@ -15,6 +15,8 @@ use crate::{
 /// Entries at which a shard splits. Under the limit, since each of the 256 changes of a
 /// log entry may have to copy a shard of its own after a freeze.
 const SPLIT_AT: usize = 1_024;
+/// Shards that are let go together: fewer would move the lists of the others too often.
+const LET_GO: usize = if cfg!(test) { 2 } else { 64 };
 /// Keys of a run that are looked up together.
 const RUN_BATCH: usize = 16;
 const _: () = assert!(SPLIT_AT <= SHARD_ENTRIES_MAX && SPLIT_AT <= ROWS_MAX);
@@ -206,6 +208,28 @@ impl<V: Clone, const MAX: usize> CowMap<V, MAX> {
                         .map(|(key, value)| (BlockName::new(*namespace, *key), value))
                 })
             })
+    }
+
+    /// Lets shards go that have nothing behind a name. Only [`Self::iter_after`], from that name
+    /// on, is as it was.
+    pub(super) fn let_go(&mut self, up_to: &BlockName) {
+        let spaces = Arc::make_mut(&mut self.spaces);
+        if spaces
+            .first_key_value()
+            .is_some_and(|(first, _)| *first < up_to.namespace)
+        {
+            *spaces = spaces.split_off(&up_to.namespace);
+        }
+        let Some(space) = spaces.get_mut(&up_to.namespace) else {
+            return;
+        };
+        let gone = space.shard_of(&up_to.key()).unwrap_or(0);
+        if gone >= LET_GO {
+            let space = Arc::make_mut(space);
+            space.starts.drain(..gone);
+            space.heads.drain(..gone);
+            space.shards.drain(..gone);
+        }
     }
 
     /// Names whose value fits, in key order.

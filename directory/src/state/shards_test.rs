@@ -114,3 +114,29 @@ fn an_entry_of_the_directory_costs_at_most_112_bytes_of_rows() {
         size_of::<(BlockKey, Row)>()
     );
 }
+
+#[test]
+fn a_map_that_is_read_once_lets_go_of_what_was_read_and_of_nothing_else() {
+    let mut live: CowMap<u16, MAX> = CowMap::new();
+    for number in 0..600 {
+        live.insert(name(number), number);
+    }
+    let (mut frozen, mut read, mut after) = (live.clone(), Vec::new(), None);
+    let shards = frozen.shard_lens().len();
+    loop {
+        let batch: Vec<_> = frozen.iter_after(after).take(20).collect();
+        let batch: Vec<(BlockName, u16)> = batch.into_iter().map(|(n, v)| (n, *v)).collect();
+        let Some((last, _)) = batch.last() else { break };
+        after = Some(*last);
+        read.extend(batch);
+        frozen.let_go(after.as_ref().unwrap());
+    }
+    let all: Vec<_> = live.iter().map(|(name, value)| (name, *value)).collect();
+    assert_eq!(read, all);
+    assert!(all.len() > 300);
+    let left = frozen.shard_lens().len();
+    assert!(
+        shards > 40 && left <= 3,
+        "{left} of {shards} shards are left"
+    );
+}

@@ -34,6 +34,14 @@ impl DirectoryState {
         }
     }
 
+    /// Lets blocks up to a name go from a frozen state that is read once, in key order: what the
+    /// live one has replaced since is then freed bit by bit, and what it replaces from now on
+    /// need not be copied. Only [`Self::entries_after`], from that name on, and
+    /// [`Self::tombstones_after`] are as they were.
+    pub fn let_go(&mut self, up_to: &BlockName) {
+        self.blocks.let_go(up_to);
+    }
+
     /// The state that a snapshot describes; `entries` and `tombstones` in any order.
     /// What no state could hold (a copy that is not current, a block without copies) is left out.
     #[must_use]
