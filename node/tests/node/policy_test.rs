@@ -65,7 +65,7 @@ async fn a_policy_that_cannot_be_is_refused() {
         ),
         (wrong(|it| it.fallback = 0), Code::InvalidArgument),
         (wrong(|it| it.lossy = true), Code::Unimplemented),
-        (wrong(|it| it.ack = 3), Code::Unimplemented),
+        (wrong(|it| it.ack = 9), Code::InvalidArgument),
         (wrong(|it| it.replication = 2), Code::Unimplemented),
         (wrong(|it| it.replication = 3), Code::Unimplemented),
     ];

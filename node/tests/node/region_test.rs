@@ -83,11 +83,6 @@ pub(crate) fn payload(number: u64, len: usize) -> Bytes {
     (0..len).map(byte).collect::<Vec<u8>>().into()
 }
 
-/// A put without an answer is safe to repeat.
-fn client_retries(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::DeadlineExceeded)
-}
-
 fn fast(settings: &mut Settings) {
     settings.raft_heartbeat_ms = 100;
     settings.election_min_ms = 500;
@@ -365,8 +360,10 @@ impl Region {
         loop {
             match self.put(node, number, bytes, ack).await {
                 Put::Refused(later) if later.retry_after_ms > 0 && began.elapsed() < PATIENCE => {}
+                // Without an answer it is safe to repeat.
                 Put::Failed(status)
-                    if client_retries(status.code()) && began.elapsed() < PATIENCE => {}
+                    if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
+                        && began.elapsed() < PATIENCE => {}
                 other => return other.acked(),
             }
         }
