@@ -61,7 +61,7 @@ pub struct BenchArgs {
     /// Of 100 calls so many put instead, under new names.
     #[arg(long, default_value_t = 0, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
     pub puts: u32,
-    /// Bytes of a block.
+    /// Bytes of a block; of one that is only looked up 4 KiB at most.
     #[arg(long, default_value = "2MiB", value_name = "SIZE")]
     pub bytes: Size,
     /// Blocks of a call; a chain is as long.

@@ -146,12 +146,11 @@ impl Report {
             0 => String::new(),
             percent => format!(" and {percent} % puts"),
         };
-        format!(
-            "{}{mixed}: {} x {} a call, {} connections\n{table}",
-            self.work,
-            self.batch,
-            sizes::human(self.bytes),
-            self.connections,
-        )
+        let what = match self.work {
+            "lookup" => format!("{} names", self.batch),
+            _ => format!("{} x {}", self.batch, sizes::human(self.bytes)),
+        };
+        let (work, connections) = (self.work, self.connections);
+        format!("{work}{mixed}: {what} a call, {connections} connections\n{table}")
     }
 }

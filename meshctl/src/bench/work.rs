@@ -14,6 +14,9 @@ use crate::args::{BenchArgs, Work as Kind};
 /// Different contents that are put; the names are always new.
 const CONTENTS_BYTES: u64 = 64 << 20;
 
+/// Who looks blocks up does not read them: more would only take memory.
+const LOOKED_UP_BYTES: u64 = 4 << 10;
+
 /// Puts whose names a store that does not evict keeps.
 pub const PUTS_KEPT: u64 = 128;
 
@@ -51,14 +54,17 @@ impl Work {
     /// # Errors
     /// When a chain of so many blocks cannot be.
     pub fn new(args: &BenchArgs) -> anyhow::Result<Self> {
-        let bytes = usize::try_from(args.bytes.0)?;
-        let per_run = args.bytes.0 * u64::from(args.batch);
+        let bytes = match args.work {
+            Kind::Lookup => args.bytes.0.min(LOOKED_UP_BYTES),
+            Kind::Get | Kind::Put => args.bytes.0,
+        };
+        let per_run = bytes * u64::from(args.batch);
         let nonce = kvmesh_client::random::word();
-        let contents = (CONTENTS_BYTES / args.bytes.0).clamp(1, 64);
+        let contents = (CONTENTS_BYTES / bytes).clamp(1, 64);
+        let bytes = usize::try_from(bytes)?;
         let contents: Vec<Bytes> = (0..contents).map(|at| content(nonce ^ at, bytes)).collect();
         let runs = match args.work {
             Kind::Put => 0,
-            // A name is enough to be looked up: bytes would only take memory.
             Kind::Lookup => 64,
             Kind::Get => (args.working_set.0 / per_run).clamp(1, 65_536),
         };
