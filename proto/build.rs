@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "kvmesh/v1/common.proto",
     "kvmesh/v1/state.proto",
     "kvmesh/v1/cache.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 7] = [
     "kvmesh/v1/feed.proto",
     "kvmesh/v1/replication.proto",
     "kvmesh/v1/consensus.proto",
+    "kvmesh/v1/local.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -126,6 +126,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use kvmesh_client::client::Path;
+
     use super::*;
 
     fn fetched(blocks: Blocks, chain: u64) -> Vec<FetchedBlock> {
@@ -134,6 +136,7 @@ mod tests {
             part: put.part,
             block: put.block,
             region: "us-east".parse().unwrap(),
+            path: Path::Node,
         };
         blocks.to_put(chain).into_iter().map(block).collect()
     }

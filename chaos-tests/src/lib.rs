@@ -1,11 +1,20 @@
 //! Faults on real processes: a mesh of programs on loopback, and what is done to it.
 //!
 //! `tests/house.rs` keeps the house rules; `tests/rolling_kill.rs` runs [`rolling_kill`],
-//! the programs `region-change` and `power-cut` run [`region_change`] and [`power_cut`].
+//! `tests/processes.rs` [`hangups`], [`mutual_tls`] and [`one_chain`]; the programs
+//! `region-change`, `power-cut` and `full-disk` run [`region_change`], [`power_cut`] and
+//! [`full_disk`].
 
 mod blocks;
+mod disk;
+mod filler;
+pub mod full_disk;
+pub mod hangups;
 mod load;
+mod lone;
 pub mod mesh;
+pub mod mutual_tls;
+pub mod one_chain;
 mod operator;
 mod poll;
 pub mod power_cut;

@@ -51,15 +51,27 @@ impl Mesh {
     /// # Errors
     /// When a process does not start or a region cannot be made in time.
     pub async fn start(folder: &Path) -> Result<Self> {
+        let channels = Channels::new(Arc::new(TcpConnect));
+        Self::start_with(folder, &REGIONS, None, channels).await
+    }
+
+    /// Starts these regions, with the certificates of this folder; an operator calls by
+    /// `channels`.
+    pub(crate) async fn start_with(
+        folder: &Path,
+        regions: &[(&'static str, u64)],
+        pki: Option<&Path>,
+        channels: Channels,
+    ) -> Result<Self> {
         let programs = programs::folder()?;
-        let places = settings::places(&REGIONS)?;
+        let places = settings::places(regions, pki)?;
         let regions: Result<Vec<Region>> = places
             .iter()
             .map(|place| Region::new(place, &places, &programs, folder))
             .collect();
         let mut mesh = Self {
             regions: regions?,
-            channels: Channels::new(Arc::new(TcpConnect)),
+            channels,
         };
         for region in &mut mesh.regions {
             region.start(&mesh.channels).await?;
@@ -75,6 +87,12 @@ impl Mesh {
         let gateway = self.regions[region].place.gateway.clone();
         let channels = Channels::new(Arc::new(TcpConnect));
         Ok(Client::connect(vec![gateway], channels)?)
+    }
+
+    /// Where a region's first node and its gateway listen.
+    pub(crate) fn addresses(&self, region: usize) -> (&str, &str) {
+        let place = &self.regions[region].place;
+        (&place.nodes[0].listen, &place.gateway)
     }
 
     /// What a node of a region sees.

@@ -101,16 +101,47 @@ impl Process {
         Ok((code, self.last_words()?))
     }
 
+    /// Writes other settings, and tells it to read them.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) fn hang_up(&mut self, settings: &str) -> Result<()> {
+        self.check()?;
+        fs::write(&self.config, settings).context("settings cannot be written")?;
+        self.signal("HUP")
+    }
+
+    /// Whether it has logged a line with all of these words.
+    ///
+    /// # Errors
+    /// Says which words are missing.
+    pub(crate) fn logged(&self, words: &[&str]) -> Result<()> {
+        let log = fs::read_to_string(self.config.with_extension("log"))?;
+        let mut lines = log.lines();
+        ensure!(
+            lines.any(|line| words.iter().all(|word| line.contains(word))),
+            "{} has not logged {words:?}: {}",
+            self.name,
+            self.last_words()?
+        );
+        Ok(())
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        let id = self.child.as_ref().context("it does not run")?.id();
+        let kill = format!("kill -{name} {id}");
+        let told = Command::new("sh").args(["-c", &kill]).status()?;
+        ensure!(told.success(), "{} cannot be sent SIG{name}", self.name);
+        Ok(())
+    }
+
     /// Ends it with SIGTERM and waits until it is gone.
     ///
     /// # Errors
     /// When it does not run, does not end in time, or not with exit code 0.
     pub(crate) async fn terminate(&mut self, bound: Duration) -> Result<()> {
         self.check()?;
-        let id = self.child.as_ref().context("it runs")?.id();
-        let kill = format!("kill -TERM {id}");
-        let told = Command::new("sh").args(["-c", &kill]).status()?;
-        ensure!(told.success(), "{} cannot be told to end", self.name);
+        self.signal("TERM")?;
         let (code, words) = self.ended(bound).await?;
         ensure!(code == 0, "{} ended with {code}: {words}", self.name);
         Ok(())

@@ -45,14 +45,33 @@ fn has_all(folder: &Path) -> bool {
 fn build(folder: &Path) -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo
-        .arg("build")
+        .args(["build", "--locked"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("CARGO_TARGET_DIR", folder.parent().unwrap_or(folder));
+    // What cargo tells the tests that it runs of their package is not for a cargo of theirs: it
+    // would build anew what looks at that, and with it all that depends on it.
+    for (name, _) in env::vars_os() {
+        let of_package = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+        ];
+        if of_package
+            .iter()
+            .any(|start| name.to_string_lossy().starts_with(start))
+        {
+            cargo.env_remove(name);
+        }
+    }
     if folder.ends_with("release") {
         cargo.arg("--release");
-    }
-    for package in PACKAGES {
-        cargo.args(["-p", package]);
+        for package in PACKAGES {
+            cargo.args(["-p", package]);
+        }
+    } else {
+        // As `cargo test --workspace` builds them: other features would build everything anew.
+        cargo.args(["--workspace", "--bins", "--tests"]);
     }
     let status = cargo.status().context("cargo cannot be run")?;
     ensure!(status.success(), "cargo could not build the programs");

@@ -26,8 +26,6 @@ use crate::{
 
 /// Nodes that form the region.
 const NODES: u64 = 5;
-/// Inside of which a call may be made again.
-const CALL_BOUND: Duration = Duration::from_secs(10);
 const OPEN_BOUND: Duration = Duration::from_secs(30);
 /// After a change, until the region is whole again.
 const WHOLE_BOUND: Duration = Duration::from_secs(120);
@@ -51,6 +49,8 @@ pub struct Plan {
     pub voters: u64,
     /// Every node is restarted, not only one.
     pub all: bool,
+    /// Inside of which a call may be made again.
+    pub call_bound: Duration,
 }
 
 /// Runs all of it, with settings, logs and Raft stores in this folder.
@@ -114,7 +114,7 @@ async fn open(site: &Site, plan: Plan) -> Result<Load> {
         ledger: Ledger::default(),
         progress: Progress::default(),
         next: 0.into(),
-        deadline: CALL_BOUND,
+        deadline: plan.call_bound,
     })
 }
 

@@ -45,6 +45,14 @@ pub(crate) async fn init_region(channels: &Channels, node: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether somebody of another make is answered.
+pub(crate) async fn shows(
+    channel: tonic::transport::Channel,
+) -> std::result::Result<(), tonic::Status> {
+    let mut topology = TopologyClient::new(channel);
+    topology.show(ShowRequest {}).await.map(|_| ())
+}
+
 /// Asks a node what it sees.
 pub(crate) async fn see(channels: &Channels, node: &str) -> Result<Seen> {
     let mut topology = TopologyClient::new(channels.to(node)?);

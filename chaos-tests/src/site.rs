@@ -59,6 +59,8 @@ pub(crate) struct Site {
     doors: Vec<String>,
     first: Vec<MemberSetting>,
     addresses: Vec<String>,
+    /// Of gateways, where it is another than usual.
+    owner_timeout_ms: Option<u64>,
     programs: PathBuf,
     folder: PathBuf,
     channels: Channels,
@@ -67,6 +69,19 @@ pub(crate) struct Site {
 impl Site {
     /// Starts the first nodes, of which so many vote, and the gateways, and makes the region.
     pub(crate) async fn start(folder: &Path, nodes: u64, voters: u64) -> Result<Self> {
+        Self::start_with(folder, (nodes, voters), None).await
+    }
+
+    /// As [`Self::start`], all nodes vote, and gateways give up no owner that is only slow.
+    pub(crate) async fn patient(folder: &Path, nodes: u64) -> Result<Self> {
+        Self::start_with(folder, (nodes, nodes), Some(30_000)).await
+    }
+
+    async fn start_with(
+        folder: &Path,
+        (nodes, voters): (u64, u64),
+        owner_timeout_ms: Option<u64>,
+    ) -> Result<Self> {
         let programs = programs::folder()?;
         let mut addresses = ports::free(2 * NODES_MAX + 2 * GATEWAYS)?;
         let mut site = Self {
@@ -78,6 +93,7 @@ impl Site {
             doors: addresses.split_off(2 * NODES_MAX),
             first: Vec::new(),
             addresses,
+            owner_timeout_ms,
             programs,
             folder: folder.to_owned(),
             channels: Channels::new(Arc::new(TcpConnect)),
@@ -138,6 +154,7 @@ impl Site {
             metrics_listen: metrics.parse()?,
             memory_bytes: NODE_MEMORY_BYTES,
             raft_dir: raft_dir.clone(),
+            raft_reserve: 0,
             members,
             join,
             ..kvmesh_node::Settings::default()
@@ -166,6 +183,7 @@ impl Site {
             metrics_listen: self.addresses[free + 1].parse()?,
             memory_bytes: NODE_MEMORY_BYTES,
             raft_dir: self.folder.join("impostor-raft"),
+            raft_reserve: 0,
             join: vec![through],
             ..kvmesh_node::Settings::default()
         };
@@ -174,12 +192,14 @@ impl Site {
 
     fn gateway(&self, gateway: usize) -> Result<Process> {
         let nodes = self.first.iter().map(|member| member.address.clone());
+        let usual = kvmesh_gateway::Settings::default();
         let settings = kvmesh_gateway::Settings {
             region: REGION.to_owned(),
+            owner_timeout_ms: self.owner_timeout_ms.unwrap_or(usual.owner_timeout_ms),
             listen: self.doors[2 * gateway].parse()?,
             metrics_listen: self.doors[2 * gateway + 1].parse()?,
             nodes: nodes.collect(),
-            ..kvmesh_gateway::Settings::default()
+            ..usual
         };
         let name = format!("gateway-{}", gateway + 1);
         self.process(&name, "kvmesh-gateway", &toml::to_string(&settings)?)
@@ -214,11 +234,26 @@ impl Site {
         fs::remove_dir_all(&node.raft_dir).context("the Raft store cannot be removed")
     }
 
+    /// A client whose blocks go through gateways, this one first, with channels of its own.
+    pub(crate) fn client_through(&self, first: usize) -> Result<Client> {
+        let channels = Channels::new(Arc::new(TcpConnect));
+        Ok(Client::connect_through(self.gateways(first), channels)?)
+    }
+
     /// A client that asks this gateway first, with channels of its own.
     pub(crate) fn client(&self, first: usize) -> Result<Client> {
-        let doors = (0..GATEWAYS).map(|at| self.doors[2 * ((first + at) % GATEWAYS)].clone());
         let channels = Channels::new(Arc::new(TcpConnect));
-        Ok(Client::connect(doors.collect(), channels)?)
+        Ok(Client::connect(self.gateways(first), channels)?)
+    }
+
+    fn gateways(&self, first: usize) -> Vec<String> {
+        let doors = (0..GATEWAYS).map(|at| self.doors[2 * ((first + at) % GATEWAYS)].clone());
+        doors.collect()
+    }
+
+    /// Where the gateways show their metrics.
+    pub(crate) fn gateway_metrics(&self) -> impl Iterator<Item = &str> {
+        self.doors.iter().skip(1).step_by(2).map(String::as_str)
     }
 
     /// Whether a gateway takes calls.

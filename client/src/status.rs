@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{block::BlockError, convert::WireError};
+use crate::{block::BlockError, convert::WireError, ranges::RangesError};
 
 /// Of the reasons in error details.
 const DOMAIN: &str = "kvmesh";
@@ -327,6 +327,12 @@ pub(crate) fn root_cause(status: &Status) -> Option<String> {
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         Status::with_error_details(problem.code(), problem.to_string(), problem.details())
+    }
+}
+
+impl From<RangesError> for Problem {
+    fn from(error: RangesError) -> Self {
+        Self::from(WireError::from(error))
     }
 }
 

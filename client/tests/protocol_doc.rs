@@ -59,6 +59,7 @@ fn the_listed_values_are_the_limits() {
         ("PIECE_BYTES", limits::PIECE_BYTES as u64),
         ("BLOCK_BYTES_MAX", limits::BLOCK_BYTES_MAX),
         ("BLOCK_PIECES_MAX", limits::BLOCK_PIECES_MAX as u64),
+        ("RANGES_MAX", limits::RANGES_MAX as u64),
         ("CHAIN_BLOCKS_MAX", limits::CHAIN_BLOCKS_MAX as u64),
         ("LOOKUP_CHAINS_MAX", limits::LOOKUP_CHAINS_MAX as u64),
         ("LOOKUP_HASHES_MAX", limits::LOOKUP_HASHES_MAX as u64),
@@ -90,11 +91,21 @@ fn the_listed_values_are_the_limits() {
         ("LEASED_COPIES_MAX", limits::LEASED_COPIES_MAX as u64),
         ("LEASED_MEMORY_PART", limits::LEASED_MEMORY_PART),
         ("LEASED_NAMESPACE_PART", limits::LEASED_NAMESPACE_PART),
+        ("MAPPED_MEMORY_PART", limits::MAPPED_MEMORY_PART),
+        (
+            "LOCAL_PACKET_BYTES_MAX",
+            limits::LOCAL_PACKET_BYTES_MAX as u64,
+        ),
+        ("LOCAL_BLOCKS_MAX", limits::LOCAL_BLOCKS_MAX as u64),
+        ("LOCAL_CLIENTS_MAX", limits::LOCAL_CLIENTS_MAX as u64),
+        ("LOCAL_LEASED_PART", limits::LOCAL_LEASED_PART),
+        ("LOCAL_CLIENT_PART", limits::LOCAL_CLIENT_PART),
         ("FEATURE_LEVEL", limits::FEATURE_LEVEL.into()),
         (
             "FEATURE_BEGIN_FILLS_VOTERS",
             limits::FEATURE_BEGIN_FILLS_VOTERS.into(),
         ),
+        ("FEATURE_COSTS", limits::FEATURE_COSTS.into()),
         ("PROTOCOL_VERSION", limits::PROTOCOL_VERSION.into()),
     ];
     for (name, value) in values {

@@ -1,6 +1,7 @@
 //! What a region's log says, and what comes of it.
 
 use crate::{
+    limits::FEATURE_COSTS,
     namespace::Namespace,
     topology::Member,
     words::{
@@ -97,6 +98,7 @@ impl Command {
     #[must_use]
     pub fn feature_level(&self) -> u32 {
         match self {
+            Self::OpenNamespace(namespace) if namespace.policy.says_costs() => FEATURE_COSTS,
             Self::InitRegion { .. }
             | Self::BeginIncarnation { .. }
             | Self::MarkDead { .. }
@@ -261,6 +263,10 @@ pub enum Refusal {
 }
 
 /// What others may want to know about an applied command, in order.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "namespaces change seldom, and few events are held at once"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The ring changed.
@@ -296,6 +302,8 @@ pub enum Event {
         name: BlockName,
         /// Which copy.
         copy: Copy,
+        /// The block's clock here: of the first put of this content.
+        put_hlc: Hlc,
     },
     /// A copy is not, or no longer, committed: its holder drops it. Not sent for evictions and
     /// retractions: the holder has dropped it already.

@@ -9,6 +9,8 @@ pub const PIECE_BYTES: usize = 1 << 20;
 pub const BLOCK_BYTES_MAX: u64 = 256 << 20;
 /// Pieces of one block.
 pub const BLOCK_PIECES_MAX: usize = (BLOCK_BYTES_MAX as usize).div_ceil(PIECE_BYTES);
+/// Byte ranges of one get, the same for each of its blocks.
+pub const RANGES_MAX: usize = 256;
 /// Blocks of one chain.
 pub const CHAIN_BLOCKS_MAX: usize = 65_536;
 /// Chains of one lookup.
@@ -61,14 +63,30 @@ pub const LEASED_MEMORY_PART: u64 = 4;
 /// One namespace takes at most this part (half) of a node's leases, of the copies that they
 /// cover and of the memory for these.
 pub const LEASED_NAMESPACE_PART: u64 = 2;
+/// Memory that clients on a node's host can map takes at most this part (half) of its memory
+/// for blocks.
+pub const MAPPED_MEMORY_PART: u64 = 2;
+/// Bytes of one packet between a node and a client on its host.
+pub const LOCAL_PACKET_BYTES_MAX: usize = 64 << 10;
+/// Blocks that a client asks of a node on its host at once.
+pub const LOCAL_BLOCKS_MAX: usize = 256;
+/// Connections of clients on a node's host to it, one for each namespace.
+pub const LOCAL_CLIENTS_MAX: usize = 256;
+/// What all clients on a node's host have leased takes at most this part (a quarter) of its
+/// memory for blocks.
+pub const LOCAL_LEASED_PART: u64 = 4;
+/// One of them has leased at most this part (half) of it.
+pub const LOCAL_CLIENT_PART: u64 = 2;
 /// Format of the log's commands that this build writes.
-pub const FEATURE_LEVEL: u32 = 2;
+pub const FEATURE_LEVEL: u32 = 3;
 /// From this feature level on a start fills the place of a voter that went while nobody lived.
 pub const FEATURE_BEGIN_FILLS_VOTERS: u32 = 2;
+/// From this feature level on a policy keeps what attention and GPUs cost.
+pub const FEATURE_COSTS: u32 = 3;
 /// Version of the wire protocol.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-const _: () = assert!(FEATURE_BEGIN_FILLS_VOTERS <= FEATURE_LEVEL);
+const _: () = assert!(FEATURE_BEGIN_FILLS_VOTERS < FEATURE_COSTS && FEATURE_COSTS <= FEATURE_LEVEL);
 const _: () = assert!(
     PIECE_BYTES * 2 <= MESSAGE_BYTES_MAX,
     "a piece and its header fit a message"
@@ -76,6 +94,10 @@ const _: () = assert!(
 const _: () = assert!(
     CHAIN_BLOCKS_MAX * HASH_WIDTH_MAX + (1 << 20) <= MESSAGE_BYTES_MAX,
     "the longest chain fits a message"
+);
+const _: () = assert!(
+    CHAIN_BLOCKS_MAX * HASH_WIDTH_MAX + RANGES_MAX * 32 + (1 << 20) <= MESSAGE_BYTES_MAX,
+    "the longest chain and all ranges fit a message"
 );
 const _: () = assert!(
     LOOKUP_HASHES_MAX >= CHAIN_BLOCKS_MAX,
@@ -104,3 +126,15 @@ const _: () = assert!(
     "a hold fits its field on the wire"
 );
 const _: () = assert!(DELETE_NAMES_MAX * 64 <= MESSAGE_BYTES_MAX);
+const _: () = assert!(
+    LOCAL_BLOCKS_MAX * 64 + REGIONS_MAX * 64 <= LOCAL_PACKET_BYTES_MAX / 2,
+    "what is asked for fits half a packet, and leases that end the other half"
+);
+const _: () = assert!(
+    BLOCK_PIECES_MAX * 64 <= LOCAL_PACKET_BYTES_MAX,
+    "where one block lies fits a packet"
+);
+const _: () = assert!(
+    LOCAL_LEASED_PART >= MAPPED_MEMORY_PART,
+    "what is leased fits what can be mapped"
+);

@@ -33,7 +33,7 @@ pub struct Description {
     pub tenant: String,
     /// Mixed into the id; keeps otherwise equal namespaces apart.
     pub salt: Vec<u8>,
-    /// Regions that may hold its bytes; empty means all. Ascending, without repeats.
+    /// Regions that may hold its bytes or see its hashes; empty means all. Ascending, without repeats.
     pub residency: Vec<RegionId>,
 }
 
@@ -135,6 +135,13 @@ impl Description {
         NamespaceId(id)
     }
 
+    /// Whether its residency lets a region hold its bytes and see its hashes; an empty one names
+    /// all regions.
+    #[must_use]
+    pub fn resides_in(&self, region: &RegionId) -> bool {
+        self.residency.is_empty() || self.residency.contains(region)
+    }
+
     /// Whether the description has this part.
     #[must_use]
     pub fn has_part(&self, part: Part) -> bool {
@@ -225,6 +232,10 @@ pub struct Policy {
     pub prefetch_blocks: u32,
     /// Tokens per second; 0: unknown.
     pub prefill_rate: f64,
+    /// Tokens at which attention doubles the time of prefill; 0: it does not count.
+    pub attention_growth: f64,
+    /// Of all GPUs that compute one request together; 0: unknown.
+    pub dollars_per_gpu_hour: f64,
 }
 
 impl Default for Policy {
@@ -239,6 +250,8 @@ impl Default for Policy {
             lossy: false,
             prefetch_blocks: 16,
             prefill_rate: 0.0,
+            attention_growth: 0.0,
+            dollars_per_gpu_hour: 0.0,
         }
     }
 }
@@ -248,6 +261,40 @@ impl Policy {
     #[must_use]
     pub fn replicas_fit(&self) -> bool {
         (1..=REPLICAS_MAX).contains(&self.replicas)
+    }
+
+    /// What recomputing costs, by the names on the wire; 0 is unknown, or none.
+    #[must_use]
+    pub fn costs(&self) -> [(&'static str, f64); 3] {
+        [
+            ("prefill_rate", self.prefill_rate),
+            ("attention_growth", self.attention_growth),
+            ("dollars_per_gpu_hour", self.dollars_per_gpu_hour),
+        ]
+    }
+
+    /// The first of its costs that is no number of at least 0.
+    #[must_use]
+    pub fn impossible_cost(&self) -> Option<(&'static str, f64)> {
+        let mut costs = self.costs().into_iter();
+        costs.find(|(_, cost)| !(cost.is_finite() && *cost >= 0.0))
+    }
+
+    /// Whether it says what regions of an earlier feature level than
+    /// [`FEATURE_COSTS`](crate::limits::FEATURE_COSTS) do not keep.
+    #[must_use]
+    pub fn says_costs(&self) -> bool {
+        self.attention_growth != 0.0 || self.dollars_per_gpu_hour != 0.0
+    }
+
+    /// Without what those do not keep.
+    #[must_use]
+    pub fn without_costs(&self) -> Self {
+        Self {
+            attention_growth: 0.0,
+            dollars_per_gpu_hour: 0.0,
+            ..self.clone()
+        }
     }
 
     /// The first field whose value is on the wire and not built yet, with its value.

@@ -9,6 +9,8 @@ mod mesh;
 mod projection;
 mod region;
 #[cfg(test)]
+mod residency_test;
+#[cfg(test)]
 mod view_test;
 
 pub use self::{

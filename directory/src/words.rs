@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 use crate::limits::{HASH_WIDTH_MAX, HASH_WIDTH_MIN, PIECE_BYTES, REGION_NAME_BYTES_MAX};
 
@@ -190,21 +190,21 @@ impl Checksum {
     /// Of one piece.
     #[must_use]
     pub fn of(piece: &[u8]) -> Self {
-        Self(xxh3_128(piece).to_be_bytes())
+        Self(XxHash3_128::oneshot(piece).to_be_bytes())
     }
 
     /// Of a whole block, from the checksums of its pieces in order.
     #[must_use]
     pub fn over(pieces: &[Checksum]) -> Self {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        pieces.iter().for_each(|piece| hasher.update(&piece.0));
-        Self(hasher.digest128().to_be_bytes())
+        let mut running = Self::running();
+        pieces.iter().for_each(|piece| running.update(&piece.0));
+        running.checksum()
     }
 
     /// Of a long text that arrives in parts, as [`Self::of`] of the whole.
     #[must_use]
     pub fn running() -> RunningChecksum {
-        RunningChecksum(xxhash_rust::xxh3::Xxh3::new())
+        RunningChecksum(XxHash3_128::new())
     }
 
     /// Checksums of a whole block's pieces, in order; an empty block has none.
@@ -216,18 +216,18 @@ impl Checksum {
 
 /// See [`Checksum::running`].
 #[derive(Clone)]
-pub struct RunningChecksum(xxhash_rust::xxh3::Xxh3);
+pub struct RunningChecksum(XxHash3_128);
 
 impl RunningChecksum {
     /// Takes the next part.
     pub fn update(&mut self, part: &[u8]) {
-        self.0.update(part);
+        self.0.write(part);
     }
 
     /// Of all parts so far.
     #[must_use]
     pub fn checksum(&self) -> Checksum {
-        Checksum(self.0.digest128().to_be_bytes())
+        Checksum(self.0.finish_128().to_be_bytes())
     }
 }
 
@@ -306,14 +306,14 @@ impl BlockName {
     /// depend on how any version of Rust hashes a struct.
     #[must_use]
     pub fn point(&self) -> u64 {
-        xxh3_64(&self.canonical())
+        XxHash3_64::oneshot(&self.canonical())
     }
 
     /// Its stand-in in the mesh view: another seed than [`Self::point`], so that
     /// blocks that are neighbours on the ring are not neighbours there.
     #[must_use]
     pub fn tag(&self) -> Tag {
-        Tag(xxhash_rust::xxh3::xxh3_64_with_seed(&self.canonical(), 1))
+        Tag(XxHash3_64::oneshot_with_seed(1, &self.canonical()))
     }
 }
 

@@ -10,13 +10,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     budget::{Budget, Room},
+    coding::Coding,
     fill::Fills,
     flight::Flights,
+    links::Links,
     meters::Meters,
     peers::Peers,
     pending::Pending,
     prefetch::Prefetches,
     prefill::Prefill,
+    reach::Reach,
     settings::Settings,
     views::Views,
     watch::WATCHES_MAX,
@@ -32,6 +35,8 @@ pub(crate) struct Gateway {
     pub(crate) environment: Environment,
     pub(crate) views: Views,
     pub(crate) peers: Peers,
+    /// Which other regions this gateway could not reach.
+    pub(crate) reach: Arc<Reach>,
     pub(crate) meters: Meters,
     pub(crate) tasks: TaskTracker,
     /// Puts under way here.
@@ -44,9 +49,13 @@ pub(crate) struct Gateway {
     pub(crate) get_bytes: Budget,
     pub(crate) fetch_bytes: Budget,
     pub(crate) put_bytes: Budget,
+    /// What fetches showed of the links to other regions.
+    pub(crate) links: Links,
     /// How fast engines prefill.
     pub(crate) prefill: Prefill,
     pub(crate) prefetches: Prefetches,
+    /// Encodings on links.
+    pub(crate) coding: Coding,
     /// Room for watches.
     pub(crate) watches: Arc<Semaphore>,
     /// Ends what would go on for long.
@@ -66,13 +75,20 @@ impl Gateway {
     ) -> Self {
         let first = settings.now();
         let bytes = first.inflight_bytes_max;
+        let meters = Meters::new(Arc::clone(&environment.instance));
         Self {
             peers: Peers::new(&environment.channels, &region, settings.clone()),
             region,
             views,
-            meters: Meters::new(Arc::clone(&environment.instance)),
+            reach: Arc::default(),
+            links: Links::new(meters.clone()),
+            meters,
             prefill: Prefill::default(),
             prefetches: Prefetches::new(&environment.instance, environment.clock.millis()),
+            coding: Coding::new(
+                environment.clone(),
+                Meters::new(Arc::clone(&environment.instance)),
+            ),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             stop,
             environment,

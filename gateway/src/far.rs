@@ -3,17 +3,22 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use kvmesh_client::{block::Assembler, follow::Link};
-use kvmesh_directory::{BlockName, Hlc, Namespace, Part, RegionId, namespace::ReplicationMode};
+use bytes::Bytes;
+use kvmesh_client::{Ranges, block::Assembler, follow::Link};
+use kvmesh_directory::{
+    BlockName, Hlc, Namespace, Part, RegionId, cost::Time, namespace::ReplicationMode,
+};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use kvmesh_process::telemetry::{self, SPANS};
 use tracing::{Instrument, info_span};
 
 use crate::{
+    coding,
     context::Gateway,
     fill::Job,
     flight::{Flight, Ticket},
@@ -23,14 +28,14 @@ use crate::{
     rpc::ask::{self, Ask},
 };
 
-/// Kept back from the deadline, so that what has arrived there still comes here.
-const ANSWER_ROOM: Duration = Duration::from_millis(20);
+/// What an answer may take over its round trips.
+const MARGIN: Duration = Duration::from_millis(100);
 
 /// A block that this fetch leads.
 struct Led {
     index: u32,
     part: Part,
-    hash: bytes::Bytes,
+    hash: Bytes,
     flight: Arc<Flight>,
 }
 
@@ -41,17 +46,19 @@ struct Fetch {
     ask: Ask,
     led: Vec<Led>,
     left: watch::Receiver<()>,
+    /// A gateway of the region has begun to answer.
+    answered: CancellationToken,
 }
 
 /// Joins the flights of `wanted`, all of which `region` has, and begins those that nobody
-/// flies. Also gives the estimate in milliseconds: last RTT seen + bytes / bandwidth.
+/// flies. Also gives what that is expected to take, where the link is known.
 pub(crate) fn join(
     gateway: &Arc<Gateway>,
     want: &Want,
     region: &RegionId,
     wanted: &[&Slot],
     until: Instant,
-) -> (Vec<Ticket>, f64) {
+) -> (Vec<Ticket>, Option<Time>) {
     let left = Arc::new(watch::Sender::new(()));
     let mut tickets = Vec::with_capacity(wanted.len());
     let mut led: BTreeMap<u32, Vec<Led>> = BTreeMap::new();
@@ -70,8 +77,11 @@ pub(crate) fn join(
         }
     }
     let link = gateway.views.mesh.link(region);
-    let bytes = wanted.iter().map(|slot| slot.bytes).sum();
-    let estimate = link.as_ref().map_or(0.0, |link| estimate_ms(link, bytes));
+    let bytes: u64 = wanted.iter().map(|slot| slot.bytes).sum();
+    let estimate = link.as_ref().map(|link| {
+        let cost = gateway.links.cost(region, link);
+        cost.fetch(bytes as f64)
+    });
     // A call names indexes and parts apart: one for each set of parts.
     let mut by_parts: BTreeMap<Vec<Part>, Vec<Led>> = BTreeMap::new();
     for (_, blocks) in led {
@@ -79,7 +89,8 @@ pub(crate) fn join(
         by_parts.entry(parts).or_default().extend(blocks);
     }
     for (parts, led) in by_parts {
-        let fetch = fetch_of(want, region, link.clone(), parts, led, until, &left);
+        let between = (&gateway.region, region);
+        let fetch = fetch_of(want, between, link.clone(), parts, led, until, &left);
         match fetch {
             Ok(fetch) => {
                 let shared = Arc::clone(gateway);
@@ -102,18 +113,9 @@ pub(crate) fn join(
     (tickets, estimate)
 }
 
-/// Last RTT seen + bytes / bandwidth, in milliseconds.
-pub(crate) fn estimate_ms(link: &Link, bytes: u64) -> f64 {
-    let transfer = match link.bandwidth {
-        bandwidth if bandwidth > 0.0 => bytes as f64 / bandwidth * 1_000.0,
-        _ => 0.0,
-    };
-    link.rtt_ms + transfer
-}
-
 fn fetch_of(
     want: &Want,
-    region: &RegionId,
+    (own, region): (&RegionId, &RegionId),
     link: Option<Link>,
     parts: Vec<Part>,
     led: Vec<Led>,
@@ -131,8 +133,13 @@ fn fetch_of(
         select,
         touch: Vec::new(),
         parts,
+        // A shared fetch brings whole blocks, which are kept here; each waiter is sent what it wants.
+        ranges: Ranges::default(),
+        encodings: coding::that_pay(&want.namespace, &link),
         hop: 1,
-        until: until - ANSWER_ROOM,
+        from: Some(own.clone()),
+        any_order: want.any_order,
+        until,
     };
     Ok(Fetch {
         region: region.clone(),
@@ -141,6 +148,7 @@ fn fetch_of(
         ask,
         led,
         left: left.subscribe(),
+        answered: CancellationToken::new(),
     })
 }
 
@@ -153,17 +161,19 @@ async fn run(gateway: Arc<Gateway>, fetch: Fetch) {
         .collect();
     let transfer = transfer(&gateway, &fetch);
     tokio::pin!(transfer);
+    let mut abandoned = false;
     loop {
         let longest = flights.iter().map(|flight| flight.until()).max();
         let longest = longest.unwrap_or_else(Instant::now);
         tokio::select! {
             () = &mut transfer => break,
             // The flights keep the other end.
-            _ = left.changed() => {
-                if gateway.flights.abandon(&flights) {
-                    break;
-                }
+            _ = left.changed(), if !abandoned => {
+                abandoned = gateway.flights.abandon(&flights);
             }
+            // Whether anybody answers is found out, though nobody waits for it: gets that are
+            // less patient than `Patience` would else ask a dead region again and again.
+            () = fetch.answered.cancelled(), if abandoned => break,
             () = sleep_until(longest) => {
                 if flights.iter().all(|flight| flight.until() <= longest) {
                     break;
@@ -176,28 +186,85 @@ async fn run(gateway: Arc<Gateway>, fetch: Fetch) {
     }
 }
 
+/// What a far gateway said in the end of the blocks that it did not send.
+enum Told {
+    Missing,
+    Failed,
+    /// It was given no more time, and waiters that came later have more.
+    MoreTime,
+}
+
 /// Asks one gateway of the region after the other, until one has answered for everything.
 async fn transfer(gateway: &Gateway, fetch: &Fetch) {
+    while let Some(true) = ask_in_turn(gateway, fetch).await {}
+}
+
+/// None: all is answered. Otherwise whether it is worth asking again.
+async fn ask_in_turn(gateway: &Gateway, fetch: &Fetch) -> Option<bool> {
+    let patience = Patience::new(gateway, &fetch.link);
+    let mut unreached = true;
     for address in gateway.peers.in_turn(&fetch.link.gateways) {
-        match call(gateway, fetch, &address).await {
-            Ok(missing) => {
+        let Some(limit) = patience.left() else { break };
+        match call(gateway, fetch, &address, limit).await {
+            Ok(Told::MoreTime) => return Some(true),
+            Ok(told) => {
                 for led in unfinished(fetch) {
+                    let missing = matches!(told, Told::Missing);
                     gateway.flights.lose(&led.flight, missing);
                 }
-                return;
+                return None;
             }
             Err(failure) => {
                 if failure.unreachable {
                     gateway.peers.failed(&address);
                 }
+                unreached &= failure.unreachable;
                 let region = &fetch.region;
                 tracing::debug!(%region, address, error = %failure, "a far gateway failed");
             }
         }
-        if unfinished(fetch).next().is_none() {
-            return;
+        unfinished(fetch).next()?;
+    }
+    if unreached {
+        gateway.reach.unreached(&fetch.region);
+        gateway.meters.unreached(&fetch.region);
+    }
+    Some(false)
+}
+
+/// How long the gateways of a region may take to connect and answer: one connect timeout, over
+/// all of them, and twice the round trip.
+struct Patience {
+    until: Instant,
+    /// What one of them may take of it.
+    share: Duration,
+    rtt: Duration,
+}
+
+impl Patience {
+    fn new(gateway: &Gateway, link: &Link) -> Self {
+        let rtt = Duration::from_secs_f64((link.rtt_ms / 1e3).clamp(0.0, 60.0));
+        let connect = Duration::from_millis(gateway.settings.now().connect_timeout_ms);
+        let all = connect + rtt * 2;
+        let each = all / u32::try_from(link.gateways.len().max(1)).unwrap_or(u32::MAX);
+        Self {
+            until: Instant::now() + all,
+            // A handshake and an answer take three round trips.
+            share: each.max(rtt * 4 + MARGIN),
+            rtt,
         }
     }
+
+    /// What the next one may take; none: there is no time for another one.
+    fn left(&self) -> Option<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        (left > self.rtt).then(|| self.share.min(left))
+    }
+}
+
+/// The deadline of the longest waiter that there is now.
+fn longest(fetch: &Fetch) -> Option<Instant> {
+    unfinished(fetch).map(|led| led.flight.until()).max()
 }
 
 fn unfinished(fetch: &Fetch) -> impl Iterator<Item = &Led> {
@@ -205,14 +272,25 @@ fn unfinished(fetch: &Fetch) -> impl Iterator<Item = &Led> {
     led.filter(|led| led.flight.arriving.ended().is_none())
 }
 
-/// One call; says whether what did not come is missing there.
-async fn call(gateway: &Gateway, fetch: &Fetch, address: &str) -> Result<bool, ask::Failure> {
+/// One call; an answer begins within `limit`. It may take longer than the first waiter does:
+/// others join.
+async fn call(
+    gateway: &Gateway,
+    fetch: &Fetch,
+    address: &str,
+    limit: Duration,
+) -> Result<Told, ask::Failure> {
     gateway.meters.outbound("Get");
     let channel = match gateway.peers.far(&fetch.region, address) {
         Ok(channel) => channel,
         Err(problem) => return Err(ask::Failure::from(problem)),
     };
     let mut ask = fetch.ask.clone();
+    let usual = Duration::from_millis(gateway.settings.now().get_deadline_ms);
+    ask.until = longest(fetch)
+        .max(Some(Instant::now() + usual))
+        .unwrap_or(ask.until);
+    let until = ask.until;
     // What came of a call before this one need not come again.
     let wanted: BTreeMap<(u32, Part), &Led> = unfinished(fetch)
         .filter(|led| led.flight.header().is_none())
@@ -221,26 +299,39 @@ async fn call(gateway: &Gateway, fetch: &Fetch, address: &str) -> Result<bool, a
     ask.select = wanted.keys().map(|(index, _)| *index).collect();
     ask.select.sort_unstable();
     ask.select.dedup();
-    let mut stream = match ask::get(channel, fetch.region.clone(), ask).await {
-        Err(failure) if failure.is_not_found() => return Ok(true),
+    let mut timing = gateway.links.time(&fetch.region, &fetch.link);
+    let asking = timeout(limit, ask::get(channel, fetch.region.clone(), ask));
+    let Ok(asked) = asking.await else {
+        return Err(ask::Failure::silent(limit));
+    };
+    let mut stream = match asked {
+        Err(failure) if failure.is_not_found() => return Ok(Told::Missing),
         stream => stream?,
     };
+    fetch.answered.cancel();
     let mut current: Option<(&Led, Assembler)> = None;
     while let Some(frame) = stream.next().await? {
         match frame {
             Frame::Block {
                 header,
                 piece,
+                encoding,
                 whole,
             } => {
+                // As they come off the wire: of an encoded piece, the encoded bytes.
+                timing.came(piece.as_ref().map_or(0, Bytes::len));
                 if let Some(header) = header {
                     let led = wanted.get(&(header.index, header.part)).copied();
+                    let before = Instant::now();
                     current = match led {
                         Some(led) => begin(gateway, fetch, led, header).await,
                         None => None,
                     };
+                    timing.paused(before.elapsed());
                 }
                 if let (Some((led, assembler)), Some(piece)) = (&mut current, piece) {
+                    let bytes = assembler.next_len();
+                    let piece = gateway.coding.decode(encoding, piece, bytes).await;
                     if assembler.push(piece.clone()).is_err() {
                         gateway.flights.lose(&led.flight, false);
                         current = None;
@@ -261,12 +352,16 @@ async fn call(gateway: &Gateway, fetch: &Fetch, address: &str) -> Result<bool, a
                 }
             }
             Frame::Summary(summary) => {
-                let missing = matches!(summary.outcome, Outcome::Complete | Outcome::Miss);
-                return Ok(missing);
+                let more = Instant::now() >= until && longest(fetch) > Some(until);
+                return Ok(match summary.outcome {
+                    Outcome::Complete | Outcome::Miss => Told::Missing,
+                    Outcome::OutOfTime if more => Told::MoreTime,
+                    _ => Told::Failed,
+                });
             }
         }
     }
-    Ok(false)
+    Ok(Told::Failed)
 }
 
 /// Whether no delete or newer generation of this region hides the block.

@@ -216,6 +216,11 @@ impl Ticket {
         }
     }
 
+    /// Waits until the block is whole or does not come. May be dropped at any time.
+    pub(crate) async fn arrived(&mut self) {
+        self.reader.ended().await;
+    }
+
     /// Whether the block is kept here, once it is whole; none: it is not to be.
     pub(crate) fn filled(&self) -> Option<Filled> {
         self.flight.filled.get().cloned()

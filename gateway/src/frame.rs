@@ -1,7 +1,7 @@
 //! What streams of blocks are made of, between the wire's edges.
 
 use bytes::Bytes;
-use kvmesh_client::BlockMeta;
+use kvmesh_client::{BlockMeta, Encoding, client::LeftOut};
 use kvmesh_directory::{FeedPosition, Part, RegionId};
 
 /// Announces a block.
@@ -13,6 +13,8 @@ pub(crate) struct Header {
     pub(crate) meta: BlockMeta,
     /// Where the bytes came from.
     pub(crate) region: RegionId,
+    /// Which pieces come; none named: all.
+    pub(crate) pieces: Vec<u32>,
 }
 
 /// One message of a get: of one block, or the summary.
@@ -22,6 +24,8 @@ pub(crate) enum Frame {
     Block {
         header: Option<Header>,
         piece: Option<Bytes>,
+        /// Of the piece, where it comes from another region.
+        encoding: Option<Encoding>,
         whole: bool,
     },
     /// The rest of the block under way does not come; with a place, that block does not come at all.
@@ -43,21 +47,53 @@ pub(crate) enum Outcome {
     Recompute,
 }
 
+impl Outcome {
+    /// As metrics call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Miss => "miss",
+            Self::OutOfTime => "out_of_time",
+            Self::ViewBehind => "view_behind",
+            Self::TooShort => "too_short",
+            Self::SourceFailed => "source_failed",
+            Self::Recompute => "recompute",
+        }
+    }
+}
+
+/// What came from one region.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SourceCount {
+    pub(crate) region: RegionId,
+    /// Over all parts, as its bytes.
+    pub(crate) blocks: u32,
+    pub(crate) bytes: u64,
+    pub(crate) tokens: u64,
+}
+
 /// What a get did.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) outcome: Outcome,
-    /// Blocks and bytes by region, over all parts.
-    pub(crate) sources: Vec<(RegionId, u32, u64)>,
+    pub(crate) sources: Vec<SourceCount>,
     /// Chain positions.
     pub(crate) blocks: u32,
     pub(crate) tokens: u64,
+    /// Of the wanted run that some region had.
+    pub(crate) matched_tokens: u64,
     pub(crate) estimated_fetch_ms: Option<f64>,
+    pub(crate) estimated_fetch_p95_ms: Option<f64>,
     pub(crate) estimated_recompute_ms: Option<f64>,
     pub(crate) fetch_ms: Option<f64>,
+    /// Of recomputing what came from afar.
+    pub(crate) saved_ms: Option<f64>,
     pub(crate) position: Option<FeedPosition>,
     pub(crate) fill_position: Option<FeedPosition>,
     pub(crate) fill_failures: u32,
+    /// There are other regions, and none was asked.
+    pub(crate) local_only: bool,
+    pub(crate) left_out: Vec<LeftOut>,
 }
 
 impl Summary {
@@ -68,12 +104,17 @@ impl Summary {
             sources: Vec::new(),
             blocks: 0,
             tokens: 0,
+            matched_tokens: 0,
             estimated_fetch_ms: None,
+            estimated_fetch_p95_ms: None,
             estimated_recompute_ms: None,
             fetch_ms: None,
+            saved_ms: None,
             position,
             fill_position: None,
             fill_failures: 0,
+            local_only: false,
+            left_out: Vec::new(),
         }
     }
 }

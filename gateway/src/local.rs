@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use kvmesh_client::Ranges;
 use kvmesh_directory::{NodeId, Part, limits::PIECE_BYTES};
 use kvmesh_process::telemetry::SPANS;
 use tokio::{
@@ -87,7 +88,11 @@ pub(crate) fn start(
         select: numbers(0, places.len()),
         touch: numbers(places.len(), touch.len()),
         parts: vec![part],
+        ranges: want.ranges.clone(),
+        encodings: Vec::new(),
         hop: 0,
+        from: None,
+        any_order: want.any_order,
         until: want.deadline.at,
     };
     let address = gateway.views.address(node);
@@ -121,7 +126,11 @@ pub(crate) fn touch_only(gateway: &Arc<Gateway>, want: &Want, node: NodeId, touc
         select: Vec::new(),
         touch: numbers(0, touch.len()),
         parts: want.parts.clone(),
+        ranges: Ranges::default(),
+        encodings: Vec::new(),
         hop: 0,
+        from: None,
+        any_order: false,
         until: want.deadline.at,
     };
     let address = gateway.views.address(node);
@@ -165,9 +174,9 @@ fn numbers(from: usize, count: usize) -> Vec<u32> {
 
 fn buffered_frames(slots: &[Slot], places: &[usize]) -> usize {
     match places {
-        [only] if slots[*only].bytes as usize > LARGE_FRAMES * PIECE_BYTES => LARGE_FRAMES,
+        [only] if slots[*only].asked as usize > LARGE_FRAMES * PIECE_BYTES => LARGE_FRAMES,
         _ => {
-            let pieces = |&place: &usize| slots[place].bytes as usize / PIECE_BYTES + 3;
+            let pieces = |&place: &usize| slots[place].asked as usize / PIECE_BYTES + 3;
             places.iter().map(pieces).sum::<usize>().max(1)
         }
     }
@@ -217,6 +226,7 @@ fn placed(frame: Frame, places: &[usize], current: &mut Option<usize>) -> Option
         Frame::Block {
             header,
             piece,
+            encoding: None,
             whole,
         } => {
             if let Some(header) = &header {
@@ -238,7 +248,8 @@ fn placed(frame: Frame, places: &[usize], current: &mut Option<usize>) -> Option
             let kind = FrameKind::Aborted;
             Some(CallFrame { slot, kind })
         }
-        Frame::Summary(_) => None,
+        // Nodes are asked for pieces as they are.
+        Frame::Block { .. } | Frame::Summary(_) => None,
     }
 }
 

@@ -2,15 +2,12 @@
 
 use kvmesh_client::follow::Link;
 use kvmesh_directory::{
-    BlockName, DirectoryState, MeshView, Namespace, NamespaceId, RegionId, view::RegionSet,
+    BlockName, DirectoryState, MeshView, Namespace, NamespaceId, RegionId,
+    cost::{LinkCost, Prefill, Run, Time, Weighed, weigh},
+    view::RegionSet,
 };
 
-use crate::{
-    context::Gateway,
-    far::estimate_ms,
-    recompute::{Advice, Speed, advise},
-    request::Query,
-};
+use crate::{context::Gateway, reach::Others, request::Query};
 
 /// How much of one chain is where; counts are chain positions from the query's start.
 #[derive(Debug, Default, PartialEq)]
@@ -29,15 +26,28 @@ pub(crate) struct Remote {
     pub(crate) blocks: u32,
     /// Those that this region lacks.
     pub(crate) fetch_bytes: u64,
-    pub(crate) estimated_fetch_ms: f64,
+    /// Seconds.
+    pub(crate) fetch: Time,
     pub(crate) rtt_ms: f64,
     /// Of the blocks that this region lacks; none: nothing is lacking, or no rate is known.
-    pub(crate) recompute: Option<(f64, Advice)>,
+    pub(crate) weighed: Option<Weighed>,
+    /// Where prices are known.
+    pub(crate) fetch_dollars: Option<f64>,
+    pub(crate) recompute_dollars: Option<f64>,
 }
 
 /// Looks the chains up.
-pub(crate) fn lookup(gateway: &Gateway, namespace: &Namespace, queries: &[Query]) -> Vec<Match> {
-    let links = gateway.views.reachable();
+pub(crate) fn lookup(
+    gateway: &Gateway,
+    namespace: &Namespace,
+    queries: &[Query],
+    others: &Others,
+) -> Vec<Match> {
+    let links = others.asked.iter().map(|(region, link)| {
+        let cost = gateway.links.cost(region, link);
+        (region.clone(), link.clone(), cost)
+    });
+    let links: Vec<(RegionId, Link, LinkCost)> = links.collect();
     let hashes: usize = queries.iter().map(|it| it.chain.len() - it.start).sum();
     gateway.meters.looked_up(hashes as u64);
     gateway.views.local.with(|state| {
@@ -46,10 +56,9 @@ pub(crate) fn lookup(gateway: &Gateway, namespace: &Namespace, queries: &[Query]
                 state,
                 mesh,
                 links: &links,
-                speed: Speed {
-                    block_tokens: namespace.description.block_tokens,
-                    rate: gateway.prefill.rate(namespace),
-                },
+                block_tokens: namespace.description.block_tokens,
+                prefill: gateway.prefill.speed(namespace),
+                dollars_per_gpu_hour: namespace.policy.dollars_per_gpu_hour,
                 under_way: &|name| gateway.pending.has(name) || gateway.flights.has(name),
             };
             queries
@@ -65,9 +74,12 @@ pub(crate) struct Sight<'a> {
     pub(crate) state: &'a DirectoryState,
     pub(crate) mesh: &'a MeshView,
     /// To the regions that can be asked.
-    pub(crate) links: &'a [(RegionId, Link)],
-    /// Of the namespace's engines.
-    pub(crate) speed: Speed,
+    pub(crate) links: &'a [(RegionId, Link, LinkCost)],
+    pub(crate) block_tokens: u32,
+    /// Of the namespace's engines, where it is known.
+    pub(crate) prefill: Option<Prefill>,
+    /// 0: not known.
+    pub(crate) dollars_per_gpu_hour: f64,
     /// Whether a block is being put or fetched here.
     pub(crate) under_way: &'a dyn Fn(&BlockName) -> bool,
 }
@@ -105,7 +117,7 @@ impl Sight<'_> {
             found.mesh_blocks += u32::from(mesh);
             let ended = RegionSet(remote.0 & !at.everywhere.0);
             let run = index - query.start;
-            self.end_remote(&mut found, ended, run, fetch_bytes);
+            self.end_remote(&mut found, query, ended, run, fetch_bytes);
             remote = RegionSet(remote.0 & at.everywhere.0);
             fetch_bytes += at.lacking;
             if !local && !pending && !mesh && remote.is_empty() {
@@ -113,7 +125,7 @@ impl Sight<'_> {
             }
         }
         let run = query.chain.len() - query.start;
-        self.end_remote(&mut found, remote, run, fetch_bytes);
+        self.end_remote(&mut found, query, remote, run, fetch_bytes);
         found
     }
 
@@ -121,7 +133,7 @@ impl Sight<'_> {
         let mut asked = RegionSet(0);
         // A set names regions by their order of being heard of.
         for (number, (region, _, _)) in self.mesh.regions().enumerate() {
-            if self.links.iter().any(|(linked, _)| linked == region) {
+            if self.links.iter().any(|(linked, ..)| linked == region) {
                 asked.0 |= 1 << number;
             }
         }
@@ -171,25 +183,41 @@ impl Sight<'_> {
         })
     }
 
-    fn end_remote(&self, found: &mut Match, ended: RegionSet, run: usize, fetch_bytes: u64) {
+    fn end_remote(
+        &self,
+        found: &mut Match,
+        query: &Query,
+        ended: RegionSet,
+        run: usize,
+        fetch_bytes: u64,
+    ) {
         if ended.is_empty() || run == 0 {
             return;
         }
+        // Whatever lies behind the local run has to be computed after it.
+        let local = found.local_blocks as usize;
+        let lacking = Run {
+            behind: (query.start + local) as u64 * u64::from(self.block_tokens),
+            blocks: run.saturating_sub(local) as u32,
+            block_tokens: self.block_tokens,
+            bytes: fetch_bytes,
+        };
+        let prefill = self.prefill.filter(|_| lacking.blocks > 0);
         // Nearest first, as the links are.
-        for (region, link) in self.links {
+        for (region, link, cost) in self.links {
             if self.mesh.names(ended, region) {
-                let fetch_ms = estimate_ms(link, fetch_bytes);
-                // Whatever lies behind the local run has to be computed after it.
-                let lacking = run.saturating_sub(found.local_blocks as usize);
-                let recompute_ms = self.speed.recompute_ms(lacking).filter(|_| lacking > 0);
-                let advice = |ms| (ms, advise(fetch_ms, link.rtt_ms, ms, lacking));
+                let weighed = prefill.map(|prefill| weigh(&lacking, cost, &prefill));
+                let gpu_second = self.dollars_per_gpu_hour / 3_600.0;
+                let recompute = weighed.filter(|_| gpu_second > 0.0);
                 found.remote.push(Remote {
                     region: region.clone(),
                     blocks: run as u32,
                     fetch_bytes,
-                    estimated_fetch_ms: fetch_ms,
+                    fetch: cost.fetch(fetch_bytes as f64),
                     rtt_ms: link.rtt_ms,
-                    recompute: recompute_ms.map(advice),
+                    weighed,
+                    fetch_dollars: cost.dollars(fetch_bytes as f64),
+                    recompute_dollars: recompute.map(|it| it.recompute * gpu_second),
                 });
             }
         }

@@ -32,9 +32,10 @@ pub(crate) async fn open(
     template: &str,
     until: Instant,
 ) -> Result<(Namespace, FeedPosition), Problem> {
-    if !description.residency.is_empty() {
-        let what = "a residency other than all regions (description.residency)";
-        return Err(Problem::Unimplemented(what.to_owned()));
+    if !description.resides_in(&gateway.region) {
+        let region = &gateway.region;
+        let why = format!("the description's residency does not name this region, {region}");
+        return Err(Problem::Denied(why));
     }
     let policy = template_of(gateway, template)?.policy();
     let (id, name) = named(&description, name)?;

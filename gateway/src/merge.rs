@@ -1,8 +1,11 @@
-//! Makes one stream of many: blocks in chain order, whoever sends them, each from the next
-//! source when one fails.
+//! Makes one stream of many: blocks in chain order (or in `any` order), whoever sends them,
+//! each from the next source when one fails.
 //!
 //! Invariants: a block's frames have no other block's between them; after a failure in the
 //! middle of a block the client is told to forget what came of it.
+
+mod any;
+mod block;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,21 +13,20 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-use kvmesh_directory::{DirectoryState, Hlc, NodeId, Part, RegionId};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use kvmesh_client::Problem;
+use kvmesh_directory::{DirectoryState, NodeId, Part, RegionId, cost::Time};
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     context::Gateway,
     current::Current,
     far,
     fill::Filled,
-    flight::{Event, Ticket},
-    frame::{Frame, Header, Outcome},
-    local::{self, Call, FrameKind},
+    flight::Ticket,
+    frame::{Frame, Outcome, SourceCount},
+    local::{self, Call},
+    patience::Patience,
+    reach::Under,
     read::{self, Slot, Source},
     request::Want,
 };
@@ -34,7 +36,8 @@ enum Feed {
     /// Nobody was asked yet, or nobody is left.
     None,
     Call(usize),
-    Flight(Box<Ticket>),
+    /// None: it is waited for already.
+    Flight(Option<Box<Ticket>>),
 }
 
 /// How the sending of one block ended.
@@ -48,19 +51,25 @@ enum Sent {
     /// The source broke.
     Failed,
     OutOfTime,
+    /// It comes so slowly that recomputing the rest is faster.
+    TooSlow,
     /// The client does not take any more.
     Gone,
+    /// The block does not have the bytes that are wanted.
+    Refused(Problem),
 }
 
 /// What a run came to.
 pub(crate) struct Run {
     pub(crate) outcome: Outcome,
     pub(crate) blocks: u32,
-    pub(crate) sources: Vec<(RegionId, u32, u64)>,
-    pub(crate) estimated_fetch_ms: Option<f64>,
+    pub(crate) sources: Vec<SourceCount>,
+    pub(crate) estimated_fetch: Option<Time>,
     pub(crate) fetch_ms: Option<f64>,
     /// Of the fetched blocks that are kept here.
     pub(crate) fills: Vec<Filled>,
+    /// The call cannot be answered as it is, whoever is asked.
+    pub(crate) refused: Option<Problem>,
 }
 
 /// One get under way.
@@ -75,13 +84,18 @@ pub(crate) struct Merge<'a> {
     /// Places of the unwanted head that are not touched yet.
     heads: BTreeMap<NodeId, Vec<u32>>,
     far_until: Option<Instant>,
+    /// The get, as those that turn to other regions are counted.
+    under: Under,
     /// Begun with the first far fetch.
     current: Option<Current>,
     begun: Instant,
     sent: u64,
     failed: bool,
+    refused: Option<Problem>,
     sources: BTreeMap<RegionId, (u32, u64)>,
-    estimated_fetch_ms: Option<f64>,
+    estimated_fetch: Option<Time>,
+    /// None: it is waited for as long as the call may.
+    patience: Option<Patience>,
     fetch_ms: Option<f64>,
     fills: Vec<Filled>,
 }
@@ -92,7 +106,9 @@ impl<'a> Merge<'a> {
         want: &'a Want,
         slots: Vec<Slot>,
         far_until: Option<Instant>,
+        patience: Option<Patience>,
         out: &'a mpsc::Sender<Frame>,
+        under: Under,
     ) -> Self {
         Self {
             rounds: read::rounds(&slots),
@@ -104,32 +120,35 @@ impl<'a> Merge<'a> {
             slots,
             calls: Vec::new(),
             far_until,
+            under,
             current: None,
             begun: Instant::now(),
             sent: 0,
             failed: false,
+            refused: None,
             sources: BTreeMap::new(),
-            estimated_fetch_ms: None,
+            estimated_fetch: None,
+            patience,
             fetch_ms: None,
             fills: Vec::new(),
         }
     }
 
     /// Sends the slots; `cut`: more was wanted than they are. None: the client has gone.
-    pub(crate) async fn run(mut self, cut: bool) -> Option<Run> {
-        let far = |slot: &Slot| matches!(slot.sources.front(), Some(Source::Region(_)));
-        let afar = (0..self.slots.len()).filter(|&at| far(&self.slots[at]));
-        self.launch(&afar.collect::<Vec<_>>());
-        self.launch_round();
-        for (node, touch) in std::mem::take(&mut self.heads) {
-            local::touch_only(self.gateway, self.want, node, &touch);
+    pub(crate) async fn run(self, cut: bool) -> Option<Run> {
+        match self.want.any_order {
+            true => self.run_any(cut).await,
+            false => self.run_in_order(cut).await,
         }
+    }
+
+    async fn run_in_order(mut self, cut: bool) -> Option<Run> {
+        let afar = self.afar();
+        self.launch(&afar);
+        self.launch_round();
+        self.touch_heads();
         let (mut whole, mut next_round) = (0, 0);
-        let mut outcome = if cut {
-            Outcome::Miss
-        } else {
-            Outcome::Complete
-        };
+        let mut outcome = Self::all_sent(cut);
         for at in 0..self.slots.len() {
             if at >= next_round {
                 next_round = self.launch_round().unwrap_or(usize::MAX);
@@ -140,18 +159,51 @@ impl<'a> Merge<'a> {
             }
             whole += 1;
         }
+        Some(self.finish(outcome, whole))
+    }
+
+    /// The slots that only other regions have.
+    fn afar(&self) -> Vec<usize> {
+        let far = |slot: &Slot| matches!(slot.sources.front(), Some(Source::Region(_)));
+        let all = 0..self.slots.len();
+        all.filter(|&at| far(&self.slots[at])).collect()
+    }
+
+    fn touch_heads(&mut self) {
+        for (node, touch) in std::mem::take(&mut self.heads) {
+            local::touch_only(self.gateway, self.want, node, &touch);
+        }
+    }
+
+    /// How a run ends of which everything was sent.
+    fn all_sent(cut: bool) -> Outcome {
+        match cut {
+            true => Outcome::Miss,
+            false => Outcome::Complete,
+        }
+    }
+
+    /// `whole`: slots that were sent without a hole.
+    fn finish(self, outcome: Outcome, whole: usize) -> Run {
         self.report();
-        let sources = std::mem::take(&mut self.sources).into_iter();
-        Some(Run {
+        let sources = self.sources.into_iter();
+        let block_tokens = u64::from(self.want.namespace.description.block_tokens);
+        Run {
             outcome,
             blocks: (whole / self.want.parts.len()) as u32,
             sources: sources
-                .map(|(region, (blocks, bytes))| (region, blocks, bytes))
+                .map(|(region, (blocks, bytes))| SourceCount {
+                    region,
+                    blocks,
+                    bytes,
+                    tokens: u64::from(blocks) * block_tokens / self.want.parts.len() as u64,
+                })
                 .collect(),
-            estimated_fetch_ms: self.estimated_fetch_ms,
+            estimated_fetch: self.estimated_fetch,
             fetch_ms: self.fetch_ms,
             fills: self.fills,
-        })
+            refused: self.refused,
+        }
     }
 
     fn report(&self) {
@@ -233,10 +285,13 @@ impl<'a> Merge<'a> {
         let wanted: Vec<&Slot> = places.iter().map(|&at| &self.slots[at]).collect();
         let (tickets, estimate) = far::join(self.gateway, self.want, region, &wanted, until);
         for (&at, ticket) in places.iter().zip(tickets) {
-            self.feeds[at] = Feed::Flight(Box::new(ticket));
+            self.feeds[at] = Feed::Flight(Some(Box::new(ticket)));
         }
-        let before = self.estimated_fetch_ms.unwrap_or(0.0);
-        self.estimated_fetch_ms = Some(before.max(estimate));
+        let longer = estimate.filter(|new| {
+            let before = self.estimated_fetch;
+            before.is_none_or(|before| before.p50 < new.p50)
+        });
+        self.estimated_fetch = longer.or(self.estimated_fetch);
     }
 
     /// Sends one block from whoever has it. `Some(None)`: it was sent; `Some(end)`: the run
@@ -249,25 +304,40 @@ impl<'a> Merge<'a> {
                     asked = Some(call);
                     self.send_from_call(at, call).await
                 }
-                Feed::Flight(ticket) => self.send_from_flight(at, *ticket).await,
-                Feed::None => {
+                Feed::Flight(Some(ticket)) => self.send_from_flight(at, *ticket).await,
+                Feed::None | Feed::Flight(None) => {
                     return Some(Some(self.end_without_source(at)));
                 }
             };
             match sent {
                 Sent::Whole { region, bytes } => {
-                    let count = self.sources.entry(region).or_default();
-                    count.0 += 1;
-                    count.1 += bytes;
+                    self.count_sent(region, bytes);
                     return Some(None);
                 }
                 Sent::Missed => self.gateway.meters.stale_claim(),
                 Sent::Failed => self.failed = true,
                 Sent::OutOfTime => return Some(Some(Outcome::OutOfTime)),
+                Sent::TooSlow => return Some(Some(Outcome::Recompute)),
                 Sent::Gone => return None,
+                Sent::Refused(problem) => {
+                    self.refused = Some(problem);
+                    return Some(Some(Outcome::SourceFailed));
+                }
             }
             self.ask_next(at, asked);
         }
+    }
+
+    /// Until when it is worth waiting for a slot from afar, if nothing comes.
+    fn patient_until(&self, at: usize) -> Option<Instant> {
+        let patience = self.patience.as_ref()?;
+        Some(patience.until(at / self.want.parts.len()))
+    }
+
+    fn count_sent(&mut self, region: RegionId, bytes: u64) {
+        let count = self.sources.entry(region).or_default();
+        count.0 += 1;
+        count.1 += bytes;
     }
 
     /// A block that the view still shows is worth another call; one that it does not is gone.
@@ -282,7 +352,10 @@ impl<'a> Merge<'a> {
 
     /// Asks the next source for a slot, and for all later ones that waited for the same dead call.
     fn ask_next(&mut self, at: usize, asked: Option<usize>) {
-        self.slots[at].sources.pop_front();
+        let lost = self.slots[at].sources.pop_front();
+        if matches!(lost, Some(Source::Region(_))) && self.failed && !self.may_turn() {
+            self.slots[at].sources.clear();
+        }
         let mut again = vec![at];
         let dead = |call: usize| self.calls[call].as_ref().is_none_or(Call::is_over);
         if let Some(dead) = asked.filter(|&call| dead(call)) {
@@ -297,6 +370,14 @@ impl<'a> Merge<'a> {
         self.launch(&again);
     }
 
+    /// Whether the get may go on with another region than the one that failed.
+    fn may_turn(&mut self) -> bool {
+        let share = self.gateway.settings.now().failover_share_max_permille;
+        let may = self.under.may_turn(share);
+        self.gateway.meters.turned(may);
+        may
+    }
+
     async fn send_from_call(&mut self, at: usize, number: usize) -> Sent {
         let Some(mut call) = self.calls[number].take() else {
             return Sent::Failed;
@@ -306,184 +387,5 @@ impl<'a> Merge<'a> {
             self.calls[number] = Some(call);
         }
         sent
-    }
-
-    /// Relays one block of a call; also says whether the call is of further use.
-    async fn relay(&mut self, at: usize, call: &mut Call) -> (Sent, bool) {
-        let mut block = Relayed::default();
-        loop {
-            let silent = local::silent_at(self.gateway, &self.slots[at]);
-            let until = silent.map_or(self.want.deadline.at, |at| at.min(self.want.deadline.at));
-            let frame = match timeout_at(until, call.next()).await {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return (self.take_back(&block, Sent::Failed).await, false),
-                Err(_) if until == self.want.deadline.at => {
-                    return (self.take_back(&block, Sent::OutOfTime).await, false);
-                }
-                Err(_) => {
-                    if let Some(address) = self.gateway.views.address(call.node) {
-                        self.gateway.peers.failed(&address);
-                    }
-                    return (self.take_back(&block, Sent::Failed).await, false);
-                }
-            };
-            if frame.slot < at {
-                continue; // of a block that was given up
-            }
-            if frame.slot > at {
-                call.put_back(frame);
-                return (self.take_back(&block, Sent::Missed).await, true);
-            }
-            let FrameKind::Block {
-                header,
-                piece,
-                whole,
-            } = frame.kind
-            else {
-                return (self.take_back(&block, Sent::Missed).await, true);
-            };
-            if !block.fits(header.as_ref(), piece.as_ref(), whole) {
-                return (self.take_back(&block, Sent::Failed).await, true);
-            }
-            if let Some(end) = self.forward(at, header, piece, whole).await {
-                return (self.take_back(&block, end).await, false);
-            }
-            block.forwarded = true;
-            if whole {
-                let region = self.gateway.region.clone();
-                let bytes = block.bytes;
-                return (Sent::Whole { region, bytes }, true);
-            }
-        }
-    }
-
-    async fn send_from_flight(&mut self, at: usize, mut ticket: Ticket) -> Sent {
-        let until = self.far_until.unwrap_or(self.want.deadline.at);
-        let mut block = Relayed::default();
-        loop {
-            let Ok(event) = timeout_at(until, ticket.next()).await else {
-                return self.take_back(&block, Sent::OutOfTime).await;
-            };
-            let (header, piece, whole) = match event {
-                Event::Header(region, meta) => {
-                    match timeout_at(until, self.may_show(at, meta.put_hlc)).await {
-                        Ok(Some(true)) => {}
-                        Ok(Some(false)) => return Sent::Missed,
-                        Ok(None) => return Sent::Failed,
-                        Err(_) => return Sent::OutOfTime,
-                    }
-                    let (index, part) = (self.slots[at].index, self.slots[at].part);
-                    let header = Header {
-                        index,
-                        part,
-                        meta,
-                        region,
-                    };
-                    (Some(header), None, false)
-                }
-                Event::Piece(piece) => (None, Some(piece), false),
-                Event::Whole => (None, None, true),
-                Event::Missing => return self.take_back(&block, Sent::Missed).await,
-                Event::Lost => return self.take_back(&block, Sent::Failed).await,
-            };
-            let region = header.as_ref().map(|header| header.region.clone());
-            if !block.fits(header.as_ref(), piece.as_ref(), whole) {
-                return self.take_back(&block, Sent::Failed).await;
-            }
-            block.region = region.or(block.region);
-            if let Some(end) = self.forward(at, header, piece, whole).await {
-                return self.take_back(&block, end).await;
-            }
-            block.forwarded = true;
-            if whole {
-                self.fetch_ms = Some(self.begun.elapsed().as_secs_f64() * 1_000.0);
-                self.fills.extend(ticket.filled());
-                let region = block.region.unwrap_or_else(|| self.gateway.region.clone());
-                let bytes = block.bytes;
-                return Sent::Whole { region, bytes };
-            }
-        }
-    }
-
-    /// Whether no delete that was acknowledged before this get hides a fetched block; none:
-    /// nobody can say.
-    async fn may_show(&mut self, at: usize, put_hlc: Hlc) -> Option<bool> {
-        let current = self.current.as_mut()?;
-        if !current.holds().await {
-            return None;
-        }
-        let name = &self.slots[at].name;
-        let local = &self.gateway.views.local;
-        Some(local.with(|state| state.visible(name, put_hlc)))
-    }
-
-    /// Passes a frame on; says how the block ended if it could not be.
-    async fn forward(
-        &mut self,
-        at: usize,
-        mut header: Option<Header>,
-        piece: Option<Bytes>,
-        whole: bool,
-    ) -> Option<Sent> {
-        if let Some(header) = &mut header {
-            // Nodes are asked with a chain of only what is wanted of them.
-            header.index = self.slots[at].index;
-            header.part = self.slots[at].part;
-        }
-        if self.sent == 0 {
-            self.gateway.meters.first_block(self.begun.elapsed());
-        }
-        self.sent += 1;
-        let frame = Frame::Block {
-            header,
-            piece,
-            whole,
-        };
-        match timeout_at(self.want.deadline.at, self.out.send(frame)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(_)) => Some(Sent::Gone),
-            Err(_) => Some(Sent::OutOfTime),
-        }
-    }
-
-    /// Tells the client to forget what came of a block, if anything did.
-    async fn take_back(&self, block: &Relayed, sent: Sent) -> Sent {
-        if !block.forwarded {
-            return sent;
-        }
-        let forget = self.out.send(Frame::Aborted(None));
-        match tokio::time::timeout(read::FAREWELL, forget).await {
-            Ok(Ok(())) => sent,
-            Ok(Err(_)) | Err(_) => Sent::Gone,
-        }
-    }
-}
-
-/// What was relayed of one block.
-#[derive(Default)]
-struct Relayed {
-    begun: bool,
-    /// The client has some of it.
-    forwarded: bool,
-    announced: u64,
-    bytes: u64,
-    region: Option<RegionId>,
-}
-
-impl Relayed {
-    /// Whether the frame can be the next one of a block.
-    fn fits(&mut self, header: Option<&Header>, piece: Option<&Bytes>, whole: bool) -> bool {
-        match (header, self.begun) {
-            (Some(header), false) => self.announced = header.meta.bytes,
-            (None, true) => {}
-            _ => return false,
-        }
-        let bytes = self.bytes + piece.map_or(0, |piece| piece.len() as u64);
-        if bytes > self.announced || (whole && bytes != self.announced) {
-            return false;
-        }
-        self.bytes = bytes;
-        self.begun = true;
-        true
     }
 }

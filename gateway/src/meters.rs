@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kvmesh_directory::RegionId;
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use tonic::Code;
 
 /// Counts for one gateway.
@@ -84,6 +84,21 @@ impl Meters {
             .increment(1);
     }
 
+    /// A piece was encoded for another region (`way` is `sent`) or decoded (`received`).
+    pub(crate) fn coded(&self, way: &'static str, encoding: &'static str, plain: u64, wire: u64) {
+        for (form, bytes) in [("plain", plain), ("wire", wire)] {
+            counter!("kvmesh_gateway_coded_bytes_total", "instance" => self.instance(),
+                "way" => way, "encoding" => encoding, "form" => form)
+            .increment(bytes);
+        }
+    }
+
+    /// A piece from another region cannot be decoded.
+    pub(crate) fn not_decoded(&self) {
+        counter!("kvmesh_gateway_undecodable_pieces_total", "instance" => self.instance())
+            .increment(1);
+    }
+
     /// A prefetch ended.
     pub(crate) fn prefetched(&self, kept: u64, failed: u64) {
         for (end, blocks) in [("ok", kept), ("failed", failed)] {
@@ -98,6 +113,59 @@ impl Meters {
         counter!("kvmesh_gateway_fetch_decisions_total",
             "instance" => self.instance(), "decision" => decision)
         .increment(1);
+    }
+
+    /// A get came to blocks whose nearest region is lost: it turned to another one, or might not.
+    pub(crate) fn turned(&self, may: bool) {
+        let end = if may { "taken" } else { "refused" };
+        counter!("kvmesh_gateway_failovers_total", "instance" => self.instance(), "end" => end)
+            .increment(1);
+    }
+
+    /// No gateway of another region could be reached.
+    pub(crate) fn unreached(&self, region: &RegionId) {
+        counter!("kvmesh_gateway_regions_lost_total",
+            "instance" => self.instance(), "peer" => region.as_str().to_owned())
+        .increment(1);
+    }
+
+    /// A fetch from another region ended; so many bytes came after the first ones.
+    pub(crate) fn transferred(&self, peer: &RegionId, bytes: u64) {
+        counter!("kvmesh_gateway_link_transfers_total",
+            "instance" => self.instance(), "peer" => peer.as_str().to_owned())
+        .increment(1);
+        counter!("kvmesh_gateway_link_bytes_total",
+            "instance" => self.instance(), "peer" => peer.as_str().to_owned())
+        .increment(bytes);
+    }
+
+    /// What a fetch from there is expected to see now: half of the time better, 19 times of 20
+    /// better.
+    pub(crate) fn link(&self, peer: &RegionId, quantile: &'static str, first: f64, rate: f64) {
+        gauge!("kvmesh_gateway_link_first_byte_seconds", "instance" => self.instance(),
+            "peer" => peer.as_str().to_owned(), "quantile" => quantile)
+        .set(first);
+        gauge!("kvmesh_gateway_link_bandwidth_bytes", "instance" => self.instance(),
+            "peer" => peer.as_str().to_owned(), "quantile" => quantile)
+        .set(rate);
+    }
+
+    /// A get fetched from afar: how much longer that took than recomputing would have.
+    pub(crate) fn regretted(&self, seconds: f64) {
+        histogram!("kvmesh_decision_regret_seconds", "instance" => self.instance()).record(seconds);
+    }
+
+    /// Tokens of a get went to a client; `region` is where they came from.
+    pub(crate) fn served_tokens(&self, region: &RegionId, tokens: u64) {
+        counter!("kvmesh_gateway_tokens_served_total",
+            "instance" => self.instance(), "source" => region.as_str().to_owned())
+        .increment(tokens);
+    }
+
+    /// Tokens that a get wanted and the client has to compute.
+    pub(crate) fn left_tokens(&self, why: &'static str, tokens: u64) {
+        counter!("kvmesh_gateway_tokens_left_total", "instance" => self.instance(), "why" => why)
+            .increment(tokens);
     }
 
     /// Requests were reported, of which so many say something about the prefill rate.

@@ -102,6 +102,12 @@ impl Reader {
         }
     }
 
+    /// Waits for the end. May be dropped at any time.
+    pub(crate) async fn ended(&mut self) {
+        // Without a writer nothing more comes, either.
+        let _ = self.progress.wait_for(|it| it.end.is_some()).await;
+    }
+
     /// Waits for what is at place `index`. May be dropped at any time.
     pub(crate) async fn wait(&mut self, index: usize) -> Next {
         let there = |progress: &Progress| progress.pieces.len() > index || progress.end.is_some();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use kvmesh_client::Problem;
+use kvmesh_client::{Problem, Ranges};
 use kvmesh_directory::{
     FeedPosition, Namespace, NamespaceId, RegionId,
     namespace::{Fallback, ReplicationMode},
@@ -28,6 +28,7 @@ use crate::{
     deadline::Deadline,
     far,
     flight::{Event, Ticket},
+    reach::{self, Others},
     read::{self, Slot, Source},
     request::{Query, Want},
 };
@@ -217,10 +218,10 @@ pub(crate) fn begin(gateway: &Arc<Gateway>, order: Order) -> Result<Arc<Prefetch
                    replication none)";
         return Err(Problem::invalid("namespace_id", why));
     }
-    let regions = regions(gateway, order.region.as_ref())?;
+    let others = others(gateway, &order.namespace, order.region.as_ref())?;
     let until = Instant::now() + order.limit.min(TIME_MAX);
     let (batches, total, total_bytes) =
-        plan(gateway, order.queries, &order.namespace, &regions, until)?;
+        plan(gateway, order.queries, &order.namespace, &others, until)?;
     let progress = Progress {
         total,
         total_bytes,
@@ -234,22 +235,31 @@ pub(crate) fn begin(gateway: &Arc<Gateway>, order: Order) -> Result<Arc<Prefetch
     Ok(prefetch)
 }
 
-/// Whom to ask, the nearest first.
-fn regions(gateway: &Gateway, only: Option<&RegionId>) -> Result<Vec<RegionId>, Problem> {
-    let reachable = gateway.views.reachable().into_iter().map(|it| it.0);
+/// Whom to ask.
+fn others(
+    gateway: &Gateway,
+    namespace: &Namespace,
+    only: Option<&RegionId>,
+) -> Result<Others, Problem> {
+    let mut others = reach::others(gateway, namespace);
     let Some(only) = only else {
-        return Ok(reachable.collect());
+        return Ok(others);
     };
     if *only == gateway.region || gateway.views.mesh.link(only).is_none() {
         let why = format!("{only} is no other region of the mesh");
         return Err(Problem::invalid("region", why));
     }
-    let wanted: Vec<RegionId> = reachable.filter(|region| region == only).collect();
-    match wanted.is_empty() {
+    if !namespace.description.resides_in(only) {
+        return Err(Problem::Denied(format!(
+            "the namespace's residency does not name region {only}"
+        )));
+    }
+    others.asked.retain(|(region, _)| region == only);
+    match others.asked.is_empty() {
         true => Err(Problem::unavailable(format!(
             "region {only} does not answer now"
         ))),
-        false => Ok(wanted),
+        false => Ok(others),
     }
 }
 
@@ -258,7 +268,7 @@ fn plan(
     gateway: &Gateway,
     queries: Vec<Query>,
     namespace: &Arc<Namespace>,
-    regions: &[RegionId],
+    others: &Others,
     until: Instant,
 ) -> Result<(VecDeque<Batch>, u32, u64), Problem> {
     let (mut batches, mut total, mut bytes) = (VecDeque::new(), 0, 0);
@@ -270,15 +280,18 @@ fn plan(
             indexes: indexes.collect(),
             parts: query.parts,
             touch: Vec::new(),
+            ranges: Ranges::default(),
             blocks_min: 0,
+            any_order: true,
             await_fill: true,
             from_afar: false,
+            encoding: None,
             deadline: Deadline {
                 at: until,
                 named: true,
             },
         });
-        let mut slots = read::plan_from_views(gateway, &want, regions).slots;
+        let mut slots = read::plan_from_views(gateway, &want, others).slots;
         slots.retain(|slot| matches!(slot.sources.front(), Some(Source::Region(_))));
         total += slots.len();
         if total > BLOCKS_MAX {

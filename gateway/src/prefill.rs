@@ -1,7 +1,7 @@
 //! How fast engines prefill, by namespace: declared by the policy, or learnt from reports.
 //!
-//! The rate is the median over the newest [`WINDOW`] reported requests of tokens computed /
-//! time taken: half of a window may be wrong without moving the median beyond what the other
+//! The rate is the median over the newest [`WINDOW`] reported requests of tokens computed, as
+//! the policy's attention makes them count, / time taken: half of a window may be wrong without moving the median beyond what the other
 //! half measured (its breakdown point; Hampel, J. Am. Stat. Assoc. 69, 1974). Requests of few
 //! tokens measure overhead rather than rate and do not count.
 //!
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_directory::{Namespace, NamespaceId};
+use kvmesh_directory::{Namespace, NamespaceId, cost::Prefill as Speed};
 use tokio::time::Instant;
 
 /// Requests that the rate is the median of.
@@ -35,6 +35,8 @@ const _: () = assert!(WINDOW_MIN > 0 && WINDOW_MIN <= WINDOW);
 pub(crate) struct Measured {
     /// Tokens that were computed.
     pub(crate) tokens: u32,
+    /// As many tokens without attention would have taken as long.
+    pub(crate) work: f64,
     /// How long that took; 0: not measured.
     pub(crate) prefill_ms: f64,
 }
@@ -57,7 +59,7 @@ impl Measured {
         if self.tokens < TOKENS_MIN || self.prefill_ms.is_nan() || self.prefill_ms <= 0.0 {
             return None;
         }
-        let rate = f64::from(self.tokens) / self.prefill_ms * 1_000.0;
+        let rate = self.work / self.prefill_ms * 1_000.0;
         (rate > 0.0 && rate <= RATE_MAX).then_some(rate)
     }
 }
@@ -92,6 +94,13 @@ impl Prefill {
         window.median = median(&window.rates);
         window.heard = now;
         rates.len()
+    }
+
+    /// How long computing takes; none: not known.
+    pub(crate) fn speed(&self, namespace: &Namespace) -> Option<Speed> {
+        let growth = namespace.policy.attention_growth;
+        let rate = self.rate(namespace)?;
+        Some(Speed { rate, growth })
     }
 
     /// Tokens per second; the declared rate wins. None: not known.

@@ -31,7 +31,11 @@ fn namespace(prefill_rate: f64) -> Namespace {
 }
 
 fn measured(tokens: u32, prefill_ms: f64) -> Measured {
-    Measured { tokens, prefill_ms }
+    Measured {
+        tokens,
+        work: tokens.into(),
+        prefill_ms,
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,11 @@
 
 use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
 
-use kvmesh_client::Problem;
+use kvmesh_client::{
+    Problem,
+    client::{LeftOut, LeftOutReason},
+    follow::Link,
+};
 use kvmesh_directory::{
     BlockName, DirectoryState, MeshView, NodeId, Part, RegionId, namespace::Fallback,
 };
@@ -20,15 +24,16 @@ use crate::{
     context::Gateway,
     fill::Filled,
     frame::{Frame, Outcome, Summary},
-    merge::Merge,
+    merge::{Merge, Run},
+    reach::{self, Others, Under},
     request::{Position, Want},
-    weigh::weigh,
+    weigh::{Decided, Weighed, weigh},
 };
 
 /// Bytes that one round of calls to nodes asks for; two rounds are under way at most.
-const ROUND_BYTES: u64 = 8 << 20;
+pub(crate) const ROUND_BYTES: u64 = 8 << 20;
 /// Blocks of one round.
-const ROUND_SLOTS: usize = 1_024;
+pub(crate) const ROUND_SLOTS: usize = 1_024;
 /// How long the last message may wait for a slow client.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -49,6 +54,8 @@ pub(crate) struct Whereabouts {
     /// Other regions that may be asked, the nearest first.
     pub(crate) regions: Vec<RegionId>,
     pub(crate) bytes: u64,
+    /// A nearer region has it and is lost: asking the others is a failover.
+    pub(crate) failover: bool,
 }
 
 /// One block to be sent.
@@ -60,8 +67,19 @@ pub(crate) struct Slot {
     pub(crate) name: BlockName,
     /// As the views say.
     pub(crate) bytes: u64,
+    /// Those of them that are sent.
+    pub(crate) asked: u64,
     /// Those not asked in vain yet; the front one is asked.
     pub(crate) sources: VecDeque<Source>,
+    /// See [`Whereabouts::failover`].
+    pub(crate) failover: bool,
+}
+
+impl Slot {
+    /// Asked first of another region.
+    pub(crate) fn is_far(&self) -> bool {
+        matches!(self.sources.front(), Some(Source::Region(_)))
+    }
 }
 
 /// What a get sends, if no source fails.
@@ -99,6 +117,8 @@ pub(crate) fn plan(want: &Want, mut find: impl FnMut(&BlockName) -> Whereabouts)
                 part,
                 name,
                 bytes: found.bytes,
+                asked: want.ranges.touched_bytes(found.bytes),
+                failover: found.failover,
                 sources,
             });
         }
@@ -131,12 +151,12 @@ pub(crate) fn rounds(slots: &[Slot]) -> VecDeque<Range<usize>> {
     let mut rounds = VecDeque::new();
     let (mut start, mut bytes) = (0, 0);
     for (at, slot) in slots.iter().enumerate() {
-        let full = bytes + slot.bytes > ROUND_BYTES || at - start == ROUND_SLOTS;
+        let full = bytes + slot.asked > ROUND_BYTES || at - start == ROUND_SLOTS;
         if full && at > start {
             rounds.push_back(start..at);
             (start, bytes) = (at, 0);
         }
-        bytes += slot.bytes;
+        bytes += slot.asked;
     }
     if start < slots.len() {
         rounds.push_back(start..slots.len());
@@ -168,66 +188,152 @@ pub(crate) async fn get(
 ) -> Result<(), Problem> {
     let begun = Instant::now();
     let far_until = far_until(&gateway, &want, begun);
-    let regions = match far_until {
-        Some(_) => gateway.views.reachable(),
-        None => Vec::new(),
+    let mut others = match far_until {
+        Some(_) => reach::others(&gateway, &want.namespace),
+        None => Others::default(),
     };
-    let regions: Vec<RegionId> = regions.into_iter().map(|it| it.0).collect();
-    let mut plan = plan_from_views(&gateway, &want, &regions);
-    let (weighed, declined) = weigh(&gateway, &want, &mut plan);
+    let mut under = gateway.reach.get_begins();
+    let mut plan = plan_from_views(&gateway, &want, &others);
+    // Before it is cut, by whatever rule: some region has them.
+    let matched = tokens(&want, plan.run);
+    turn(&gateway, &want, &mut plan, &mut under, &mut others);
+    let (weighed, declined) = match weigh(&gateway, &want, &mut plan) {
+        Decided::Unweighed => (None, false),
+        Decided::Fetch(weighed) => (Some(Arc::new(weighed)), false),
+        Decided::Recompute(weighed) => (Some(Arc::new(weighed)), true),
+    };
+    check_ranges(&want, &plan)?;
     let mut summary = if plan.run < want.blocks_min as usize {
         Summary::nothing(Outcome::TooShort, position)
     } else {
-        let planned = plan.slots.iter().map(|slot| slot.bytes).sum::<u64>();
+        let planned = plan.slots.iter().map(|slot| slot.asked).sum::<u64>();
         let share = planned.min(2 * ROUND_BYTES);
         let _share = gateway.get_bytes.take(share, want.deadline.at).await?;
-        let merge = Merge::new(&gateway, &want, plan.slots, far_until, &out);
+        let patience = weighed.as_ref().and_then(|it| it.patience(&want));
+        let patience = patience.filter(|_| !declined);
+        let slots = plan.slots;
+        let merge = Merge::new(&gateway, &want, slots, far_until, patience, &out, under);
         let served = async {
             let mut run = merge.run(plan.cut).await?;
+            let took = begun.elapsed();
             let fills = wait_for_fills(&want, std::mem::take(&mut run.fills)).await;
-            Some((run, fills))
+            Some((run, took, fills))
         };
         // Whoever waits for the client's sake stops when it goes.
         let served = tokio::select! {
             served = served => served,
             () = out.closed() => None,
         };
-        let Some((run, fills)) = served else {
+        let Some((run, took, fills)) = served else {
             return Ok(());
         };
+        if let Some(refused) = run.refused {
+            return Err(refused);
+        }
+        let saved = weighed.as_ref().filter(|_| !declined);
         Summary {
+            saved_ms: saved.and_then(|weighed| saved_ms(weighed, &run, took)),
             outcome: match run.outcome {
                 Outcome::Complete if declined => Outcome::Recompute,
                 other => other,
             },
             blocks: run.blocks,
-            tokens: u64::from(run.blocks) * u64::from(want.namespace.description.block_tokens),
+            tokens: tokens(&want, run.blocks as usize),
             sources: run.sources,
-            estimated_fetch_ms: run.estimated_fetch_ms,
+            matched_tokens: 0,
+            estimated_fetch_ms: run.estimated_fetch.map(|time| time.p50 * 1e3),
+            estimated_fetch_p95_ms: run.estimated_fetch.map(|time| time.p95 * 1e3),
             estimated_recompute_ms: None,
             fetch_ms: run.fetch_ms,
             position,
             fill_position: fills.0,
             fill_failures: fills.1,
+            local_only: false,
+            left_out: Vec::new(),
         }
     };
+    summary.local_only = others.local_only();
+    summary.left_out = others.left_out;
+    summary.matched_tokens = matched;
     if let Some(weighed) = weighed {
-        summary.estimated_fetch_ms.get_or_insert(weighed.fetch_ms);
-        summary.estimated_recompute_ms = Some(weighed.recompute_ms);
+        let (p50, p95) = (weighed.fetch.p50 * 1e3, weighed.fetch.p95 * 1e3);
+        summary.estimated_fetch_ms.get_or_insert(p50);
+        summary.estimated_fetch_p95_ms.get_or_insert(p95);
+        summary.estimated_recompute_ms = Some(weighed.recompute_all() * 1e3);
+    }
+    if !want.from_afar {
+        count(&gateway, &want, &summary);
     }
     // The deadline may have passed already; the summary is what the caller then waits for.
     let _ = tokio::time::timeout(FAREWELL, out.send(Frame::Summary(summary))).await;
     Ok(())
 }
 
-/// Plans from both views; `regions` may be asked, the nearest first.
-pub(crate) fn plan_from_views(gateway: &Gateway, want: &Want, regions: &[RegionId]) -> Plan {
+fn tokens(want: &Want, blocks: usize) -> u64 {
+    blocks as u64 * u64::from(want.namespace.description.block_tokens)
+}
+
+/// What recomputing the blocks that came from afar would have taken, less what they took.
+fn saved_ms(weighed: &Weighed, run: &Run, took: Duration) -> Option<f64> {
+    let waited = match run.outcome {
+        // It was waited for what did not come, too.
+        Outcome::OutOfTime | Outcome::Recompute => Some(took.as_secs_f64() * 1e3),
+        _ => run.fetch_ms,
+    };
+    waited.map(|waited| weighed.recompute(0, run.blocks as usize) * 1e3 - waited)
+}
+
+/// Counts tokens by where they came from, and what a decision to fetch has cost.
+fn count(gateway: &Gateway, want: &Want, summary: &Summary) {
+    for source in &summary.sources {
+        gateway.meters.served_tokens(&source.region, source.tokens);
+    }
+    let left = tokens(want, want.indexes.len()) - summary.tokens;
+    gateway.meters.left_tokens(summary.outcome.name(), left);
+    if let Some(saved) = summary.saved_ms {
+        gateway.meters.regretted((-saved).max(0.0) / 1e3);
+    }
+}
+
+/// Refuses ranges that a block of this region does not have, before anything is sent. What the
+/// mesh view says of others is a hint: they say so themselves.
+fn check_ranges(want: &Want, plan: &Plan) -> Result<(), Problem> {
+    let here = |slot: &&Slot| matches!(slot.sources.front(), Some(Source::Node(_)));
+    let mut local = plan.slots.iter().filter(here);
+    Ok(local.try_for_each(|slot| want.ranges.check(slot.bytes))?)
+}
+
+/// Where the nearest region of a block is lost, the get turns to others, if it may; else the
+/// plan is cut before the first such block.
+fn turn(gateway: &Gateway, want: &Want, plan: &mut Plan, under: &mut Under, others: &mut Others) {
+    let fails_over = |slot: &Slot| slot.is_far() && slot.failover;
+    let Some(first) = plan.slots.iter().position(fails_over) else {
+        return;
+    };
+    let may = under.may_turn(gateway.settings.now().failover_share_max_permille);
+    gateway.meters.turned(may);
+    if may {
+        return;
+    }
+    if let Some(Source::Region(region)) = plan.slots[first].sources.front() {
+        others.left_out.push(LeftOut {
+            region: region.clone(),
+            reason: LeftOutReason::FailoverShare,
+        });
+    }
+    let run = first / want.parts.len();
+    plan.slots.truncate(run * want.parts.len());
+    (plan.run, plan.cut) = (run, true);
+}
+
+/// Plans from both views; the others that may be asked come in their order.
+pub(crate) fn plan_from_views(gateway: &Gateway, want: &Want, others: &Others) -> Plan {
     let turn = gateway.peers.turn();
     gateway.views.local.with(|state| {
         gateway
             .views
             .mesh
-            .with(|mesh| plan(want, |name| find(gateway, state, mesh, regions, turn, name)))
+            .with(|mesh| plan(want, |name| find(gateway, state, mesh, others, turn, name)))
     })
 }
 
@@ -235,15 +341,23 @@ fn find(
     gateway: &Gateway,
     state: &DirectoryState,
     mesh: &MeshView,
-    reachable: &[RegionId],
+    others: &Others,
     turn: usize,
     name: &BlockName,
 ) -> Whereabouts {
     let mut found = Whereabouts::default();
-    if !reachable.is_empty() {
+    if !others.asked.is_empty() {
         let (set, bytes) = mesh.whereabouts(name.tag());
-        let named = reachable.iter().filter(|region| mesh.names(set, region));
-        found.regions = named.cloned().collect();
+        let has = |(region, _): &&(RegionId, Link)| mesh.names(set, region);
+        let named: Vec<_> = others.asked.iter().filter(has).collect();
+        found.failover = named.first().is_some_and(|(_, asked)| {
+            let nearer = |(_, lost): &(RegionId, Link)| lost.rtt_ms <= asked.rtt_ms;
+            others.lost.iter().filter(has).any(nearer)
+        });
+        found.regions = named
+            .into_iter()
+            .map(|(region, _)| region.clone())
+            .collect();
         found.bytes = bytes.into();
     }
     if let Some(entry) = state.entry(name) {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use kvmesh_client::Ranges;
 use kvmesh_directory::{BlockHash, Description, Hlc, Namespace, NodeId, Part, Policy};
 use tokio::time::Instant;
 
@@ -46,9 +47,12 @@ fn want(indexes: &[u32], shards: &[u16]) -> Want {
             .map(|&shard| Part { shard, group: 0 })
             .collect(),
         touch: Vec::new(),
+        ranges: Ranges::default(),
         blocks_min: 0,
+        any_order: false,
         await_fill: false,
         from_afar: false,
+        encoding: None,
         deadline: Deadline {
             at: Instant::now() + Duration::from_secs(5),
             named: false,
@@ -149,7 +153,9 @@ async fn rounds_are_bounded_by_bytes_and_count() {
             part: Part::default(),
             name: want.name(0, Part::default()),
             bytes,
+            asked: bytes,
             sources: VecDeque::new(),
+            failover: false,
         };
         let rounds = rounds(&vec![slot; blocks]);
         let got: Vec<usize> = rounds

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kvmesh_client::{Encoding, Ranges};
 use kvmesh_directory::{BlockName, FeedPosition, Namespace, Part, namespace::AckLevel};
 
 use crate::{chain::Chain, deadline::Deadline};
@@ -17,10 +18,16 @@ pub(crate) struct Want {
     pub(crate) parts: Vec<Part>,
     /// Places whose recency is renewed and that are not sent.
     pub(crate) touch: Vec<u32>,
+    /// Of each block only the pieces that they touch are sent.
+    pub(crate) ranges: Ranges,
     pub(crate) blocks_min: u32,
+    /// Blocks are sent as they become ready.
+    pub(crate) any_order: bool,
     pub(crate) await_fill: bool,
     /// Another region's gateway asks: it is answered from this region only.
     pub(crate) from_afar: bool,
+    /// In which that gateway may be sent pieces.
+    pub(crate) encoding: Option<Encoding>,
     pub(crate) deadline: Deadline,
 }
 

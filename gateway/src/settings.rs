@@ -49,13 +49,19 @@ pub struct Settings {
     pub fill_queue_bytes: u64,
     /// Bytes of puts that may be in memory at once.
     pub inflight_bytes_max: u64,
-    /// A region view that has not heard from its feed for so long is not answered from.
+    /// A region view that has not heard from its feed for so long is not answered from; another
+    /// region of which nothing was heard for so long is not asked.
     pub view_age_max_ms: u64,
     /// A node that has not decided on a block, or acknowledged it, in this time and its bytes at
     /// 100 MB/s is given up for the next owner.
     pub owner_timeout_ms: u64,
     /// How long a caller whose ring epoch is ahead of the gateway's waits for it.
     pub epoch_wait_ms: u64,
+    /// How long a gateway of another region may take to connect and answer, over twice its round trip.
+    pub connect_timeout_ms: u64,
+    /// Share of the gets under way that may turn to another region at once when the nearest one
+    /// that has a block is lost, in thousandths; a few always may.
+    pub failover_share_max_permille: u64,
     /// A node or far gateway that could not be reached is left alone for so long.
     pub failure_memory_ms: u64,
     /// Gets, puts and lookups that may be under way at once.
@@ -94,6 +100,8 @@ impl Default for Settings {
             view_age_max_ms: 30_000,
             owner_timeout_ms: 1_000,
             epoch_wait_ms: 500,
+            connect_timeout_ms: 500,
+            failover_share_max_permille: 200,
             failure_memory_ms: 1_000,
             calls_max: 4_096,
             shutdown_grace_ms: 30_000,
@@ -160,7 +168,9 @@ impl ProgramSettings for Settings {
     const RELOADABLE: &'static [&'static str] = &[
         "at_least_wait_ms",
         "calls_max",
+        "connect_timeout_ms",
         "epoch_wait_ms",
+        "failover_share_max_permille",
         "failure_memory_ms",
         "fill_queue_bytes",
         "get_deadline_ms",
@@ -246,11 +256,16 @@ impl Settings {
             ("put_deadline_ms", self.put_deadline_ms),
             ("owner_timeout_ms", self.owner_timeout_ms),
             ("view_age_max_ms", self.view_age_max_ms),
+            ("connect_timeout_ms", self.connect_timeout_ms),
             ("calls_max", self.calls_max as u64),
         ] {
             if value == 0 {
                 return Err(impossible(key, &value, "at least 1"));
             }
+        }
+        if self.failover_share_max_permille > 1_000 {
+            let got = &self.failover_share_max_permille;
+            return Err(impossible("failover_share_max_permille", got, "0 to 1000"));
         }
         if self.calls_max > 1 << 20 {
             return Err(impossible("calls_max", &self.calls_max, "at most 1048576"));
@@ -277,13 +292,9 @@ fn check_template(name: &str, template: &Template) -> Result<(), Impossible> {
         let got = template.quota_permille;
         return Err(impossible(&key("quota_permille"), &got, "1 to 1000"));
     }
-    if !template.prefill_rate.is_finite() || template.prefill_rate < 0.0 {
-        let want = "tokens per second, or 0 when it is not known";
-        return Err(impossible(
-            &key("prefill_rate"),
-            &template.prefill_rate,
-            want,
-        ));
+    if let Some((field, cost)) = template.policy().impossible_cost() {
+        let want = "a number of at least 0, or 0 when it is not known";
+        return Err(impossible(&key(field), &cost, want));
     }
     if let Some((field, value)) = template.not_built() {
         let want = "another value: this one is not built yet";

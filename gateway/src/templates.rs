@@ -66,6 +66,10 @@ pub struct Template {
     pub prefetch_blocks: u32,
     /// Tokens per second; 0: unknown.
     pub prefill_rate: f64,
+    /// Tokens at which attention doubles the time of prefill; 0: it does not count.
+    pub attention_growth: f64,
+    /// Of all GPUs that compute one request together; 0: unknown.
+    pub dollars_per_gpu_hour: f64,
 }
 
 impl Default for Template {
@@ -81,6 +85,8 @@ impl Default for Template {
             lossy: policy.lossy,
             prefetch_blocks: policy.prefetch_blocks,
             prefill_rate: policy.prefill_rate,
+            attention_growth: policy.attention_growth,
+            dollars_per_gpu_hour: policy.dollars_per_gpu_hour,
         }
     }
 }
@@ -132,6 +138,8 @@ impl Template {
             lossy: self.lossy,
             prefetch_blocks: self.prefetch_blocks,
             prefill_rate: self.prefill_rate,
+            attention_growth: self.attention_growth,
+            dollars_per_gpu_hour: self.dollars_per_gpu_hour,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kvmesh_client::{
     Problem,
-    follow::{Link, SharedMeshView, SharedRegionView},
+    follow::{SharedMeshView, SharedRegionView},
 };
 use kvmesh_directory::{FeedPosition, Namespace, NamespaceId, NodeId, RegionId, Ring};
 use kvmesh_process::settings::Live;
@@ -52,6 +52,8 @@ impl Views {
     /// A namespace by id.
     pub(crate) fn namespace(&self, id: NamespaceId) -> Result<Namespace, Problem> {
         let known = self.local.with(|state| state.namespace(id).cloned());
+        // One that may not be here is none, whatever a log says.
+        let known = known.filter(|known| known.description.resides_in(&self.region));
         known.ok_or_else(|| Problem::UnknownNamespace(id.to_string()))
     }
 
@@ -106,15 +108,5 @@ impl Views {
             }
         }
         addresses
-    }
-
-    /// Links to the regions that can be asked, nearest first.
-    pub(crate) fn reachable(&self) -> Vec<(RegionId, Link)> {
-        let mut links = self.mesh.links();
-        links.retain(|(region, link)| {
-            link.reachable && !link.gateways.is_empty() && *region != self.region
-        });
-        links.sort_by(|(_, a), (_, b)| a.rtt_ms.total_cmp(&b.rtt_ms));
-        links
     }
 }

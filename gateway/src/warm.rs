@@ -1,10 +1,15 @@
 //! Keeps connections to the other regions' gateways open, so that a far hit costs one round
-//! trip, and not a handshake's as well.
+//! trip, and not a handshake's as well; and tries those that failed, so that no client has to.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use kvmesh_directory::RegionId;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{context::Gateway, rpc};
@@ -13,6 +18,8 @@ use crate::{context::Gateway, rpc};
 const TICK: Duration = Duration::from_millis(100);
 /// An open connection is probed by HTTP/2 itself; this notices one that broke.
 const TOUCH_EVERY: Duration = Duration::from_secs(5);
+/// One that failed is tried so often. Under `failure_memory_ms`, it stays behind the others.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// Gateways of one region that are kept warm.
 const GATEWAYS_MAX: usize = 4;
 
@@ -22,33 +29,76 @@ type Known = (RegionId, String);
 /// Touches the gateways of reachable regions until `over`.
 pub(crate) async fn run(gateway: Arc<Gateway>, over: CancellationToken) {
     // Bounded by the regions of a mesh and `GATEWAYS_MAX`: rebuilt from the links each time.
-    let mut touched: BTreeMap<Known, Instant> = BTreeMap::new();
-    while !over.is_cancelled() {
-        let now = Instant::now();
-        let links = gateway.views.mesh.links().into_iter();
-        let known = links
-            .filter(|(_, link)| link.reachable)
-            .flat_map(|(region, link)| {
-                let gateways = link.gateways.into_iter().take(GATEWAYS_MAX);
-                gateways.map(move |address| (region.clone(), address))
-            });
-        let known: Vec<Known> = known.collect();
-        touched.retain(|known_at, at| known.contains(known_at) && *at + TOUCH_EVERY > now);
-        let due = known.into_iter().filter(|at| !touched.contains_key(at));
-        let due: Vec<Known> = due.collect();
-        let touches = due.iter().map(|(region, address)| async {
-            if let Ok(channel) = gateway.peers.far(region, address) {
-                rpc::touch::touch(channel).await;
+    let mut next: BTreeMap<Known, Instant> = BTreeMap::new();
+    let mut under_way: BTreeSet<Known> = BTreeSet::new();
+    // Those that did not answer when they were touched last.
+    let mut silent: BTreeSet<Known> = BTreeSet::new();
+    let mut touches = FuturesUnordered::new();
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                let known = known(&gateway);
+                next.retain(|at, _| known.contains(at));
+                silent.retain(|at| known.contains(at));
+                let now = Instant::now();
+                for at in known {
+                    let lost = gateway.reach.is_lost(&at.0);
+                    let due = next.get(&at).is_none_or(|&due| due <= now);
+                    if (due || lost && soon(&next, &at, now)) && under_way.insert(at.clone()) {
+                        touches.push(touch(&gateway, at));
+                    }
+                }
             }
-        });
-        tokio::select! {
-            _ = futures::future::join_all(touches) => {}
-            () = over.cancelled() => return,
-        }
-        touched.extend(due.into_iter().map(|at| (at, now)));
-        tokio::select! {
-            () = sleep(TICK) => {}
+            Some((at, answers)) = touches.next() => {
+                under_way.remove(&at);
+                let hold = Duration::from_millis(gateway.settings.now().failure_memory_ms);
+                if answers {
+                    silent.remove(&at);
+                    gateway.reach.answers(&at.0, hold);
+                } else {
+                    silent.insert(at.clone());
+                    gateway.peers.failed(&at.1);
+                    give_up(&gateway, &at.0, &silent);
+                }
+                let again = if answers { TOUCH_EVERY } else { RETRY_EVERY };
+                next.insert(at, Instant::now() + again);
+            }
             () = over.cancelled() => return,
         }
     }
+}
+
+/// A region none of whose gateways answers is lost before a client's call finds it so.
+fn give_up(gateway: &Gateway, region: &RegionId, silent: &BTreeSet<Known>) {
+    let mut gateways = known(gateway).into_iter().filter(|at| at.0 == *region);
+    if gateways.all(|at| silent.contains(&at)) && !gateway.reach.is_lost(region) {
+        gateway.reach.unreached(region);
+        gateway.meters.unreached(region);
+    }
+}
+
+/// Of a region that was lost since it was touched: it is not left until the next turn.
+fn soon(next: &BTreeMap<Known, Instant>, at: &Known, now: Instant) -> bool {
+    let due = next.get(at);
+    due.is_none_or(|&due| due <= now + TOUCH_EVERY - RETRY_EVERY)
+}
+
+fn known(gateway: &Gateway) -> Vec<Known> {
+    let links = gateway.views.mesh.links().into_iter();
+    let reachable = links.filter(|(_, link)| link.reachable);
+    let known = reachable.flat_map(|(region, link)| {
+        let gateways = link.gateways.into_iter().take(GATEWAYS_MAX);
+        gateways.map(move |address| (region.clone(), address))
+    });
+    known.collect()
+}
+
+async fn touch(gateway: &Gateway, (region, address): Known) -> (Known, bool) {
+    let answers = match gateway.peers.far(&region, &address) {
+        Ok(channel) => rpc::touch::touch(channel).await,
+        Err(_) => false,
+    };
+    ((region, address), answers)
 }

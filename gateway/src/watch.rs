@@ -79,10 +79,9 @@ pub(crate) async fn run(
             messages.push(Message::at(&cursor));
         }
         for message in messages {
-            match timeout(SLOW_MAX, out.send(message)).await {
-                Ok(Ok(())) => silent_until = Instant::now() + HEARTBEAT,
-                Ok(Err(_)) => return Ok(()),
-                Err(_) => return Err(exhausted("the time that a slow watch is waited for (10 s)")),
+            match tell(out, message).await? {
+                true => silent_until = Instant::now() + HEARTBEAT,
+                false => return Ok(()),
             }
         }
         gateway.views.fresh()?;
@@ -96,6 +95,16 @@ pub(crate) async fn run(
                 }
             }
         }
+    }
+}
+
+/// False: the client has left.
+async fn tell(out: &mpsc::Sender<Message>, message: Message) -> Result<bool, Problem> {
+    match timeout(SLOW_MAX, out.send(message)).await {
+        Ok(sent) => Ok(sent.is_ok()),
+        Err(_) => Err(exhausted(
+            "the time that a slow watch is waited for (10 s): watch again from the last position that came",
+        )),
     }
 }
 
@@ -187,6 +196,21 @@ mod tests {
             .map(|it| (it.position, it.appeared, it.vanished))
             .collect();
         assert_eq!(got, want);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_detached_and_told_to_begin_anew() {
+        let (out, mut taken) = mpsc::channel(1);
+        assert_eq!(tell(&out, Message::at(&at(1))).await, Ok(true));
+        let begun = Instant::now();
+        let Err(Problem::Exhausted { limit, .. }) = tell(&out, Message::at(&at(2))).await else {
+            panic!("it was waited for");
+        };
+        assert!(limit.contains("watch again"), "{limit}");
+        assert_eq!(begun.elapsed(), SLOW_MAX);
+        assert_eq!(taken.recv().await, Some(Message::at(&at(1))));
+        drop(taken);
+        assert_eq!(tell(&out, Message::at(&at(3))).await, Ok(false));
     }
 
     #[test]

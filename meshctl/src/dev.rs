@@ -21,6 +21,7 @@ mod ports;
 mod pump;
 mod report;
 pub mod rtt;
+pub mod secured;
 mod severed;
 mod shape;
 mod start;

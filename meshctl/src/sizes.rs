@@ -1,6 +1,6 @@
 //! Sizes as people write them: `4096`, `16KiB`, `1.5GiB`, `2MB`.
 
-use std::str::FromStr;
+use std::{ops::Range, str::FromStr};
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,32 @@ impl FromStr for Size {
             return Err(wrong());
         }
         Ok(Self(bytes.round() as u64))
+    }
+}
+
+/// Bytes from one place to before another: `0..4096`, `1MiB..1.5MiB`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span(pub Range<u64>);
+
+/// A text that is not a range of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpanError {
+    /// It has no two dots.
+    #[error("{0:?} is not a range: write START..END, such as 0..4096")]
+    Dots(String),
+    /// One of its ends cannot be.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+}
+
+impl FromStr for Span {
+    type Err = SpanError;
+
+    fn from_str(text: &str) -> Result<Self, SpanError> {
+        let ends = text.split_once("..");
+        let (start, end) = ends.ok_or_else(|| SpanError::Dots(text.to_owned()))?;
+        let (Size(start), Size(end)) = (start.trim().parse()?, end.trim().parse()?);
+        Ok(Self(start..end))
     }
 }
 
@@ -81,6 +107,15 @@ mod tests {
     fn refuses_what_is_no_size() {
         for text in ["", "KiB", "-1", "1 parsec", "1.2.3k", "99999999999GiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_ranges() {
+        assert_eq!("0..4096".parse(), Ok(Span(0..4_096)));
+        assert_eq!("1MiB .. 1.5MiB".parse(), Ok(Span(1 << 20..3 << 19)));
+        for text in ["", "5", "1-2", "..7", "3..", "1..2..3", "a..b"] {
+            assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }
 

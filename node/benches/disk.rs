@@ -1,10 +1,14 @@
 //! How fast a node reads blocks back from its disk, against a plain loop of direct reads.
 //!
 //! `cargo bench -p kvmesh-node --bench disk -- [--dir DIR] [--blocks N] [--bytes B]
-//! [--depth D] [--rounds R] [--min RATIO]`: writes blocks durably, then reads all of them in a
+//! [--depth D] [--rounds R] [--min RATIO] [--chain]`: writes blocks durably, then reads all of them in a
 //! random order, so many at a time, by turns through the tier (every byte verified) and by
 //! threads that only read the same ranges of one file with `O_DIRECT` into memory of their
 //! own. Prints GB/s of the median round of each; exits 1 below `--min` of the plain loop.
+//!
+//! With `--chain`: reads the blocks in the order of their chain, one after the other, through a
+//! store whose memory is empty at first, by turns without reading ahead and `--ahead` blocks
+//! ahead; `--min` is of the rate without.
 #![allow(missing_docs, reason = "a benchmark has no interface")]
 
 use std::{
@@ -20,20 +24,20 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
-use bytes::Bytes;
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use futures::{StreamExt, stream};
-use kvmesh_client::Block;
-use kvmesh_directory::{
-    BlockHash, BlockName, Copy, CopyNumber, Incarnation, NamespaceId, NodeId, Part,
-};
+use kvmesh_directory::{Checksum, Hlc, LogIncarnation, NodeId};
 use kvmesh_node::store::{
-    BlockTier, CopyKey, Lookup,
-    disk::{self, DiskSettings, DiskTier},
+    BlockTier, Brief, CopyKey, Lookup, MemoryTier, Store,
+    disk::{self, DiskSettings, DiskTier, Found},
 };
+use made::{block, key};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+#[path = "../src/store/made.rs"]
+mod made;
 
 /// The allocator of the programs.
 #[global_allocator]
@@ -59,41 +63,18 @@ struct Args {
     /// Times that each of the two reads everything.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Which part of the plain loop's rate the tier reaches at least.
+    /// Read a chain in order instead, with and without reading ahead.
+    #[arg(long)]
+    chain: bool,
+    /// Blocks of the chain that are wished for ahead of the reader.
+    #[arg(long, default_value_t = 16)]
+    ahead: usize,
+    /// Which part of the other's rate is reached at least.
     #[arg(long)]
     min: Option<f64>,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-fn key(number: usize) -> CopyKey {
-    let mut hash = [0; 32];
-    hash[..8].copy_from_slice(&number.to_be_bytes());
-    let name = BlockName {
-        namespace: NamespaceId([1; 16]),
-        hash: BlockHash(hash),
-        part: Part::default(),
-    };
-    let copy = Copy {
-        node: NodeId(1),
-        incarnation: Incarnation(1),
-        copy: CopyNumber(number as u64),
-    };
-    CopyKey { name, copy }
-}
-
-fn block(number: usize, bytes: usize) -> Arc<Block> {
-    let mut state = number as u64 * 0x9e37_79b9_7f4a_7c15 + 1;
-    let mut raw = Vec::with_capacity(bytes);
-    while raw.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        raw.extend_from_slice(&state.to_be_bytes());
-    }
-    raw.truncate(bytes);
-    Arc::new(Block::of(&Bytes::from(raw), 0))
 }
 
 /// All numbers, in an order that is not the one on disk.
@@ -111,7 +92,7 @@ fn order(count: usize, round: usize) -> Vec<usize> {
 
 async fn through_the_tier(tier: &DiskTier, args: &Args, round: usize) -> anyhow::Result<f64> {
     let begun = Instant::now();
-    let reads = stream::iter(order(args.blocks, round)).map(|number| tier.get(key(number)));
+    let reads = stream::iter(order(args.blocks, round)).map(|number| tier.get(key(number as u64)));
     let mut reads = reads.buffer_unordered(args.depth);
     while let Some(read) = reads.next().await {
         ensure!(
@@ -120,6 +101,75 @@ async fn through_the_tier(tier: &DiskTier, args: &Args, round: usize) -> anyhow:
         );
     }
     Ok(begun.elapsed().as_secs_f64())
+}
+
+/// Seconds from the first block of the chain to the last, each copied once as for a reader.
+async fn along_the_chain(tier: &DiskTier, args: &Args, ahead: usize) -> anyhow::Result<f64> {
+    let brief = |number| Brief {
+        bytes: args.bytes as u64,
+        depth: number as u32,
+        checksum: Checksum([0; 16]),
+        put_hlc: Hlc(number),
+    };
+    let found = (0..args.blocks as u64).map(|number| Found {
+        key: key(number),
+        brief: brief(number),
+        log: LogIncarnation(0),
+    });
+    let found: Vec<Found> = found.collect();
+    let memory_bytes = 2 * (args.blocks * args.bytes) as u64;
+    let memory = Arc::new(MemoryTier::default());
+    let store = Store::over_disk(memory, memory_bytes, tier.clone(), &found, 0);
+    let (store, tasks, stop) = (
+        Arc::new(store),
+        TaskTracker::new(),
+        CancellationToken::new(),
+    );
+    let (reading, ended) = (Arc::clone(&store), stop.clone());
+    tasks.spawn(async move { reading.run_ahead(ended).await });
+    let keys: Vec<CopyKey> = found.iter().map(|it| it.key).collect();
+    let (mut taken, mut wished) = (vec![0; args.bytes], 0);
+    let begun = Instant::now();
+    for (at, key) in keys.iter().enumerate() {
+        let end = (at + 1 + ahead).min(keys.len());
+        let from = wished.max(at + 1);
+        if ahead > 0 && from < end {
+            store.read_ahead(&keys[from..end], true);
+            wished = end;
+        }
+        let Lookup::Hit(block) = store.read(*key).await else {
+            bail!("block {at} is missing");
+        };
+        let mut into = &mut taken[..];
+        for piece in &block.pieces {
+            let (own, rest) = into.split_at_mut(piece.len());
+            own.copy_from_slice(piece);
+            into = rest;
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(seconds)
+}
+
+async fn chains(tier: &DiskTier, args: &Args) -> anyhow::Result<bool> {
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..args.rounds {
+        without.push(along_the_chain(tier, args, 0).await?);
+        with.push(along_the_chain(tier, args, args.ahead).await?);
+    }
+    let total = (args.blocks * args.bytes) as f64 / 1e9;
+    let (without, with) = (total / median(without), total / median(with));
+    println!(
+        "a chain of {} blocks of {} bytes, in order:",
+        args.blocks, args.bytes
+    );
+    println!("without reading ahead  {without:.2} GB/s");
+    println!("{:>2} blocks ahead        {with:.2} GB/s", args.ahead);
+    println!("ratio                  {:.2}", with / without);
+    Ok(args.min.is_none_or(|min| with / without >= min))
 }
 
 fn plainly(file: &Arc<File>, args: &Args, round: usize) -> anyhow::Result<f64> {
@@ -148,7 +198,7 @@ fn plain_file(dir: &Path, args: &Args) -> anyhow::Result<Arc<File>> {
     let path = dir.join("plain");
     let file = File::create(&path)?;
     for number in 0..args.blocks {
-        let block = block(number, args.bytes);
+        let block = block(number as u64, args.bytes as u64);
         let mut at = (number * args.bytes) as u64;
         for piece in &block.pieces {
             file.write_all_at(piece, at)?;
@@ -178,10 +228,10 @@ async fn filled(dir: &Path, args: &Args) -> anyhow::Result<(DiskTier, Cancellati
     let stop = CancellationToken::new();
     TaskTracker::new().spawn(opened.writer.run(stop.clone()));
     let tier = opened.tier;
-    let writes = stream::iter(0..args.blocks).map(|number| {
+    let writes = stream::iter(0..args.blocks as u64).map(|number| {
         let tier = tier.clone();
         async move {
-            let block = block(number, args.bytes);
+            let block = block(number, args.bytes as u64);
             let until = Instant::now() + WRITE_BOUND;
             tier.make_durable(key(number), &block, until).await
         }
@@ -206,6 +256,11 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.bytes.is_multiple_of(ALIGN) && args.rounds > 0 && args.blocks > 0);
     let dir = tempfile::tempdir_in(&args.dir)?;
     let (tier, stop) = filled(dir.path(), args).await?;
+    if args.chain {
+        let done = chains(&tier, args).await;
+        stop.cancel();
+        return done;
+    }
     let file = plain_file(dir.path(), args)?;
     let (mut tiers, mut plains) = (Vec::new(), Vec::new());
     for round in 0..args.rounds {
@@ -237,7 +292,7 @@ fn main() -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("the disk tier reads too slowly");
+            eprintln!("the disk tier is too slow");
             ExitCode::FAILURE
         }
         Err(error) => {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use kvmesh_directory::{
-    ChangeKind, ChangeOutcome, Event, Incarnation, command::BlockChange, limits::ENTRY_CHANGES_MAX,
+    ChangeKind, ChangeOutcome, Event, Incarnation,
+    command::{BlockChange, Claim},
+    limits::ENTRY_CHANGES_MAX,
 };
 use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    Settings,
     directory::Step,
     node::Node,
     store::{CopyKey, CopyState, FOUND},
@@ -52,12 +55,17 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
 async fn take(node: &Arc<Node>, step: &Step) {
     for event in &step.events {
         match event {
-            Event::Claimed { name, copy } if copy.node == node.me => {
+            Event::Claimed {
+                name,
+                copy,
+                put_hlc,
+            } if copy.node == node.me => {
                 let key = CopyKey {
                     name: *name,
                     copy: *copy,
                 };
-                if !node.store.claim(key) && node.listed(name).is_some_and(|(_, now)| now == key) {
+                let listed = |key| node.listed(name).is_some_and(|(_, now)| now == key);
+                if !node.store.claim(key, *put_hlc) && listed(key) {
                     node.stale_claim(key);
                 }
             }
@@ -66,7 +74,7 @@ async fn take(node: &Arc<Node>, step: &Step) {
                     name: *name,
                     copy: *copy,
                 };
-                node.store.remove(key).await;
+                node.unlisted(key).await;
             }
             Event::IncarnationBegan {
                 node: who,
@@ -107,11 +115,13 @@ async fn offer_again(node: &Arc<Node>, incarnation: Incarnation) {
                 .store
                 .found(old)
                 .is_none_or(|(put_hlc, of_log)| Some(of_log) != log || put_hlc <= floor);
-        let (Some(replicas), CopyState::Claimed, false) = (wanted, held.state, void) else {
-            node.store.remove(old).await;
-            continue;
-        };
-        offers.push((old, replicas));
+        // What an earlier start offered, and has no answer yet, is offered by this one.
+        let committed = held.state == CopyState::Claimed || held.offered;
+        let void = void || held.offered && held.put_hlc <= floor;
+        match wanted.filter(|_| committed && !void) {
+            Some(replicas) => offers.push((old, replicas)),
+            None => drop(node.store.remove(old).await),
+        }
     }
     if !offers.is_empty() {
         info!(blocks = offers.len(), %incarnation, "offering the inventory again");
@@ -121,9 +131,16 @@ async fn offer_again(node: &Arc<Node>, incarnation: Incarnation) {
     }
 }
 
-/// Claims in batches; what is not accepted is dropped here, what is not answered expires.
+/// Claims in batches; what is not accepted is dropped here, what is not answered stays until
+/// it is, or a later start offers it.
 async fn claim_all(node: Arc<Node>, offers: Vec<Offer>, incarnation: Incarnation) {
+    let floor = || node.directory.with(|state| state.floor());
+    let known = floor().index;
     for batch in offers.chunks(ENTRY_CHANGES_MAX) {
+        // A later start offers the rest by itself.
+        if node.incarnation() != Some(incarnation) {
+            return;
+        }
         let mut changes = Vec::with_capacity(batch.len());
         for (old, replicas) in batch {
             // Numbered only now: a copy that is not claimed does not stay for long.
@@ -136,11 +153,20 @@ async fn claim_all(node: Arc<Node>, offers: Vec<Offer>, incarnation: Incarnation
                 });
             }
         }
-        if changes.is_empty() {
-            continue;
-        }
         let outcomes = loop {
-            let deadline = Instant::now() + SUBMIT_TIMEOUT;
+            // A copy's time does not end before this try does, or a late commit would be
+            // stale. What may have been deleted meanwhile without a trace is not claimed.
+            let floor = floor();
+            let void = |claim: &Claim| floor.index > known && claim.put_hlc <= floor.hlc;
+            changes.retain(|change| match (&change.kind, offered(change)) {
+                (ChangeKind::Claim(claim), Some(key)) => !void(claim) && node.store.renew(key),
+                _ => false,
+            });
+            if changes.is_empty() {
+                break Vec::new();
+            }
+            let ttl = Settings::millis(node.settings.now().provisional_ttl_ms);
+            let deadline = Instant::now() + SUBMIT_TIMEOUT.min(ttl / 2);
             match node.consensus.submit(changes.clone(), deadline).await {
                 Ok((_, outcomes)) => break outcomes,
                 Err(error) => warn!(%error, "the inventory is not claimed yet"),
@@ -150,26 +176,24 @@ async fn claim_all(node: Arc<Node>, offers: Vec<Offer>, incarnation: Incarnation
             }
         };
         drop_refused(&node, &changes, outcomes).await;
-        // A later start offers the rest by itself.
-        if node.incarnation() != Some(incarnation) {
-            return;
-        }
     }
 }
 
 async fn drop_refused(node: &Node, changes: &[BlockChange], outcomes: Vec<ChangeOutcome>) {
     for (change, outcome) in changes.iter().zip(outcomes) {
-        if let (ChangeKind::Claim(claim), false) =
-            (&change.kind, outcome == ChangeOutcome::Accepted)
-            && let Some(copy) = claim.copies.first()
-        {
-            let key = CopyKey {
-                name: change.name,
-                copy: *copy,
-            };
-            node.store.remove(key).await;
+        if let Some(key) = offered(change).filter(|_| outcome != ChangeOutcome::Accepted) {
+            node.unlisted(key).await;
         }
     }
+}
+
+/// The copy that a claim offers.
+fn offered(change: &BlockChange) -> Option<CopyKey> {
+    let ChangeKind::Claim(claim) = &change.kind else {
+        return None;
+    };
+    let (name, copy) = (change.name, *claim.copies.first()?);
+    Some(CopyKey { name, copy })
 }
 
 /// The tail does not reach back to what was handled last: compares everything.
@@ -183,17 +207,16 @@ async fn reconcile(node: &Arc<Node>, handled: u64) -> u64 {
     // Deletes below the floor left no trace: nothing of before can be trusted.
     let lost_track = handled < state.floor().index;
     for (key, held) in node.store.inventory() {
-        let listed = state
-            .entry(&key.name)
-            .is_some_and(|entry| entry.holders.contains(&key.copy));
-        if listed {
-            node.store.claim(key);
+        let entry = state.entry(&key.name);
+        let listed = entry.filter(|entry| entry.holders.contains(&key.copy));
+        if let Some(entry) = listed {
+            node.store.claim(key, entry.put_hlc);
         } else if key.copy.incarnation == incarnation && held.state != CopyState::Claimed {
             // Its claim may be on its way.
         } else if key.copy.incarnation == FOUND {
             // What cannot be trusted of these is told by their own clocks.
         } else if lost_track || key.copy.incarnation >= incarnation {
-            node.store.remove(key).await;
+            node.unlisted(key).await;
         }
     }
     for (name, entry) in state.entries() {

@@ -12,11 +12,7 @@ use kvmesh_directory::{
 use tokio::time::{Duration, Instant, sleep_until};
 use tracing::debug;
 
-use crate::{
-    node::Node,
-    store::{CopyKey, Lookup},
-    write,
-};
+use crate::{node::Node, store::CopyKey, write};
 
 /// Blocks that are copied at a time.
 const PARALLEL: usize = 16;
@@ -94,10 +90,9 @@ pub(crate) async fn make(node: &Arc<Node>, group: Group) -> Made {
 
 /// Copies a block to as many nodes as it lacks; the claim of those that took it.
 async fn copy(node: &Node, plan: Plan) -> Option<BlockChange> {
-    let Lookup::Hit(held) = node.store.read(plan.key).await else {
-        node.stale_claim(plan.key);
-        return None;
-    };
+    let read = node.store.read(plan.key).await;
+    // What is busy is tried again in the next walk.
+    let held = read.or_missing(|| node.stale_claim(plan.key))?;
     let rate = node.settings.now().repair_rate;
     node.pace.take(held.meta.bytes, rate).await;
     let block = Arc::new(Block {

@@ -7,6 +7,8 @@ pub mod consensus;
 mod copying;
 pub mod directory;
 mod gate;
+mod lifting;
+mod local;
 mod metrics;
 mod moving;
 mod node;

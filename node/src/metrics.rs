@@ -1,12 +1,16 @@
 //! What a node counts. Names and labels are bounded and listed here only.
 
 mod disk;
+mod gpu;
+mod local;
 
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge, counter, gauge};
 
 pub(crate) use disk::DiskMetrics;
+pub(crate) use gpu::GpuMetrics;
+pub(crate) use local::LocalMetrics;
 
 /// Handles of all metrics of one node.
 pub(crate) struct Metrics {
@@ -40,6 +44,8 @@ pub(crate) struct Metrics {
     pub(crate) repair_failures: Counter,
     pub(crate) move_blocks_left: Gauge,
     pub(crate) disk: DiskMetrics,
+    pub(crate) gpu: GpuMetrics,
+    pub(crate) local: LocalMetrics,
 }
 
 impl Metrics {
@@ -86,6 +92,8 @@ impl Metrics {
             repair_failures: count("kvmesh_node_repairs_total", Some("failed")),
             move_blocks_left: level("kvmesh_node_move_blocks_left"),
             disk: DiskMetrics::new(instance),
+            gpu: GpuMetrics::new(instance),
+            local: LocalMetrics::new(instance),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the parts of a node share.
 
 use std::{
+    panic::Location,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -8,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_client::{Block, Problem};
+use kvmesh_client::{
+    Block, Problem, Ranges,
+    ranges::{Pieces, RangesError},
+};
 use kvmesh_directory::{
     BlockName, Copy, CopyNumber, FeedPosition, Hlc, Incarnation, Namespace, NamespaceId, NodeId,
     RegionId, RingEpoch,
@@ -22,6 +26,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
 
 use crate::{
     Settings, budget,
@@ -29,11 +34,12 @@ use crate::{
     copying::Pace,
     directory::SharedDirectory,
     gate::ByteGate,
+    local::Held,
     metrics::Metrics,
     moving::Progress,
     placement::Placement,
     reports::Reports,
-    store::{CopyKey, KeepError, Lookup, Store},
+    store::{CopyKey, KeepError, Store},
     write::Flights,
 };
 
@@ -67,6 +73,8 @@ pub(crate) struct Node {
     pub(crate) pace: Pace,
     /// Of the move that is under way.
     pub(crate) progress: Progress,
+    /// What clients on this host read when the node ends.
+    pub(crate) held: Held,
     pub(crate) tasks: TaskTracker,
     /// Ends the streams of calls; consensus and workers end later.
     pub(crate) stop: CancellationToken,
@@ -107,6 +115,7 @@ impl Node {
             copying: Semaphore::new(COPYING_MAX),
             pace: Pace::default(),
             progress: Progress::default(),
+            held: Held::default(),
             tasks: parts.tasks,
             stop: parts.stop,
             clock: Mutex::default(),
@@ -151,19 +160,16 @@ impl Node {
     }
 
     /// Keeps a block provisionally and reports what had to go for it. A copy of the same
-    /// content that is here already is used again; true: it is a new one.
-    pub(crate) async fn keep(
-        &self,
-        name: BlockName,
-        block: Arc<Block>,
-    ) -> Result<(Copy, bool), Problem> {
+    /// content and clock that is here already is used again, and stays although its own put is
+    /// refused.
+    pub(crate) async fn keep(&self, name: BlockName, block: Arc<Block>) -> Result<Copy, Problem> {
         let retry_after = Duration::from_millis(500);
         let copy = self
             .new_copy()
             .ok_or_else(|| Problem::unavailable("this node has not begun its start yet"))?;
-        let current = self.store.copy_with(&name, block.meta.checksum);
+        let current = self.store.join(&name, &block.meta);
         if let Some(known) = current.filter(|known| known.incarnation == copy.incarnation) {
-            return Ok((known, false));
+            return Ok(known);
         }
         let full = |limit: String| Problem::Exhausted { limit, retry_after };
         if self.reports.is_full() {
@@ -175,11 +181,17 @@ impl Node {
             Ok(evicted) => {
                 self.metrics.evictions.increment(evicted.len() as u64);
                 self.reports.evicted(&evicted);
-                Ok((copy, true))
+                Ok(copy)
             }
             Err(KeepError::Full(error)) => Err(full(format!("block memory ({error})"))),
             Err(KeepError::Tier(error)) => Err(Problem::Internal(error.to_string())),
         }
+    }
+
+    /// Lets a copy go that the directory does not list (any more), unless a put relies on it.
+    pub(crate) async fn unlisted(&self, key: CopyKey) {
+        let ttl = Settings::millis(self.settings.now().provisional_ttl_ms);
+        self.store.unlisted(key, ttl).await;
     }
 
     /// The copy that the directory says this node has, with its entry.
@@ -196,19 +208,35 @@ impl Node {
             return None;
         }
         let (entry, key) = self.listed(name)?;
-        match self.store.read(key).await {
-            Lookup::Hit(block) => Some((block, entry)),
-            Lookup::Miss => {
-                self.stale_claim(key);
-                None
-            }
-            Lookup::Busy => None,
-        }
+        let read = self.store.read(key).await;
+        let block = read.or_missing(|| self.stale_claim(key))?;
+        Some((block, entry))
+    }
+
+    /// As [`Self::read`], of the pieces that ranges touch.
+    ///
+    /// # Errors
+    /// When the block does not have the wanted bytes.
+    pub(crate) async fn read_pieces(
+        &self,
+        name: &BlockName,
+        ranges: &Ranges,
+    ) -> Result<Option<(Pieces, Entry)>, RangesError> {
+        let listed = self.consensus.lease_valid().then(|| self.listed(name));
+        let Some((entry, key)) = listed.flatten() else {
+            return Ok(None);
+        };
+        ranges.check(entry.bytes.into())?;
+        let read = self.store.read_pieces(key, ranges).await;
+        let pieces = read.or_missing(|| self.stale_claim(key));
+        Ok(pieces.map(|pieces| (pieces, entry)))
     }
 
     /// Reports a copy that the directory lists and that is not here.
+    #[track_caller]
     pub(crate) fn stale_claim(&self, key: CopyKey) {
         if self.incarnation() == Some(key.copy.incarnation) && self.reports.missing(key) {
+            debug!(?key, at = %Location::caller(), "a copy that is listed is not here");
             self.metrics.stale_claims.increment(1);
         }
     }
@@ -220,7 +248,10 @@ impl Node {
                 return Err(Problem::NotInitialised);
             }
             let unknown = || Problem::UnknownNamespace(id.to_string());
-            state.namespace(id).cloned().ok_or_else(unknown)
+            // One that may not be here is none, whatever a log says.
+            let known = state.namespace(id);
+            let known = known.filter(|known| known.description.resides_in(&self.region));
+            known.cloned().ok_or_else(unknown)
         })
     }
 

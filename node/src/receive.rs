@@ -6,13 +6,13 @@ use kvmesh_client::{
     block::{Assembler, BlockError},
 };
 
-use crate::store::arena::Arena;
+use crate::store::arena::Room;
 
 /// A block on its way into this node.
 #[derive(Debug)]
 pub(crate) struct Receiving {
     assembler: Assembler,
-    arena: Option<Arena>,
+    room: Option<Room>,
 }
 
 /// Why a piece was not taken.
@@ -27,21 +27,21 @@ pub(crate) enum ReceiveError {
 }
 
 impl Receiving {
-    /// Expects the pieces of an announced block; they go into the arena, if there is one.
-    pub(crate) fn new(meta: BlockMeta, arena: Option<&Arena>) -> Result<Self, BlockError> {
+    /// Expects the pieces of an announced block; they go where its namespace has room.
+    pub(crate) fn new(meta: BlockMeta, room: Option<Room>) -> Result<Self, BlockError> {
         Ok(Self {
             assembler: Assembler::new(meta, true)?,
-            arena: arena.cloned(),
+            room,
         })
     }
 
     /// Takes the next piece. It is copied: a slice of a network buffer would keep more
     /// memory alive than is counted for it.
     pub(crate) fn push(&mut self, piece: &Bytes) -> Result<(), ReceiveError> {
-        let own = match &self.arena {
+        let own = match &self.room {
             // Not what was announced: that is said instead of kept.
             _ if piece.len() != self.assembler.next_len() => piece.clone(),
-            Some(arena) => arena
+            Some(room) => room
                 .keep(piece)
                 .ok_or_else(|| ReceiveError::NoRoom(piece.len()))?,
             None => Bytes::copy_from_slice(piece),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use kvmesh_client::channel::Incoming;
+use kvmesh_client::{channel::Incoming, local::socket::Listener};
 use kvmesh_directory::{NodeId, RegionId, words::WordError};
 use kvmesh_process::{
     Environment, server,
     settings::Live,
     tls::{Expected, Role},
 };
-use tokio::time::timeout;
+use tokio::time::{Duration, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info, warn};
 
@@ -17,16 +17,20 @@ use crate::{
     Settings, applied, budget,
     consensus::{self, Consensus, Ended, MemoryStorage, SnapshotSettings, StartError, Storage},
     directory::SharedDirectory,
-    moving,
+    lifting, local, moving,
     node::{Node, Parts},
     reclaim, repair, reports, rpc,
     store::{
         MemoryTier, Store,
         arena::Arena,
         disk::{self, DiskSettings, OpenError, Reclaimer},
+        gpu::{self, DeviceError, GpuTier},
     },
     upkeep,
 };
+
+/// How long a device may take to be found and made ready.
+const DEVICE_WAIT: Duration = Duration::from_secs(60);
 
 /// Why a node ended.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,17 @@ pub enum ServeError {
     /// The disk for blocks cannot be used.
     #[error("the node cannot use its disk_dir")]
     Disk(#[from] OpenError),
+    /// There is no device for blocks.
+    #[error("the node cannot use a device for gpu_bytes")]
+    Gpu(#[from] DeviceError),
+    /// Clients on this host could not connect.
+    #[error("the node cannot listen at its local_socket {path}")]
+    Local {
+        /// The setting.
+        path: String,
+        /// What is in the way.
+        source: std::io::Error,
+    },
     /// The gRPC server failed.
     #[error(transparent)]
     Server(#[from] server::ServeError),
@@ -83,6 +98,7 @@ pub async fn serve_with(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let settings = settings.into();
+    let local = listen_here(&settings.now())?;
     let grace = Settings::millis(settings.now().shutdown_grace_ms);
     let tasks = TaskTracker::new();
     // Consensus and workers outlive the streams, so that what is in flight can be committed.
@@ -93,6 +109,10 @@ pub async fn serve_with(
         Ok((node, reclaimer)) => {
             let routes = rpc::routes(&node);
             spawn_workers(&node, &work, reclaimer);
+            if let Some(listener) = local {
+                let serving = local::run(Arc::clone(&node), listener, node.stop.clone());
+                tasks.spawn(serving.in_current_span());
+            }
             let stop = stop.child_token();
             let draining = drain(Arc::clone(&node), stop.clone(), work.clone());
             tasks.spawn(draining.in_current_span());
@@ -114,6 +134,19 @@ pub async fn serve_with(
         warn!(left = tasks.len(), "grace period over");
     }
     ended
+}
+
+/// Where clients on this host connect, if they may.
+fn listen_here(settings: &Settings) -> Result<Option<Listener>, ServeError> {
+    let path = &settings.local_socket;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let listening = Listener::bind(path).map_err(|source| ServeError::Local {
+        path: path.display().to_string(),
+        source,
+    });
+    listening.map(Some)
 }
 
 /// Once told to stop: ends the streams, lets puts in flight be committed, then ends the work.
@@ -190,8 +223,16 @@ async fn store(
         let touching = arena.clone().touch_ahead(ahead, work.clone());
         tasks.spawn(touching.in_current_span());
     }
+    let gpu = gpu(settings).await?;
+    let whole = |store: Store| {
+        let store = store.with_arena(arena);
+        match gpu {
+            Some(gpu) => store.with_gpu(gpu),
+            None => store,
+        }
+    };
     if settings.disk_dir.as_os_str().is_empty() {
-        return Ok((Store::new(memory, memory_bytes).with_arena(arena), None));
+        return Ok((whole(Store::new(memory, memory_bytes)), None));
     }
     let opened = disk::open(&DiskSettings {
         dir: settings.disk_dir.clone(),
@@ -205,11 +246,40 @@ async fn store(
     tasks.spawn(opened.writer.run(work.clone()).in_current_span());
     let now = environment.clock.millis();
     let store = Store::over_disk(memory, memory_bytes, opened.tier, &opened.found, now);
-    Ok((store.with_arena(arena), Some(opened.reclaimer)))
+    Ok((whole(store), Some(opened.reclaimer)))
+}
+
+/// The memory of a device, where the settings wish for some.
+async fn gpu(settings: &Settings) -> Result<Option<GpuTier>, ServeError> {
+    if settings.gpu_bytes == 0 {
+        return Ok(None);
+    }
+    // Who has no device for a first look has none for the node.
+    let found = timeout(DEVICE_WAIT, tokio::task::spawn_blocking(gpu::first)).await;
+    let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+    let found = found.map_err(late).map_err(DeviceError::from)?;
+    let device = found
+        .map_err(std::io::Error::other)
+        .map_err(DeviceError::from)??;
+    info!(
+        device = device.name(),
+        bytes = settings.gpu_bytes,
+        "blocks have room on a device"
+    );
+    Ok(Some(GpuTier::new(device, settings.gpu_bytes)))
 }
 
 fn spawn_workers(node: &Arc<Node>, work: &CancellationToken, reclaimer: Option<Reclaimer>) {
     let stop = || work.clone();
+    if node.store.has_gpu() {
+        node.tasks
+            .spawn(lifting::run(Arc::clone(node), stop()).in_current_span());
+    }
+    if node.store.has_disk() {
+        let (node, stop) = (Arc::clone(node), stop());
+        let tasks = node.tasks.clone();
+        tasks.spawn(async move { node.store.run_ahead(stop).await }.in_current_span());
+    }
     if let Some(reclaimer) = reclaimer {
         node.tasks
             .spawn(reclaim::run(Arc::clone(node), reclaimer, stop()).in_current_span());
@@ -256,6 +326,7 @@ fn consensus_settings(
         dead_after: Settings::millis(settings.dead_after_ms),
         begin_within: Settings::millis(settings.begin_within_ms),
         serve_lease: Settings::millis(settings.serve_lease_ms),
+        reserve_bytes: settings.raft_reserve,
         ..consensus::Settings::new(region, node, members, storage)
     }
 }

@@ -16,8 +16,14 @@ use kvmesh_process::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::store::gpu;
+
 /// A disk has some segments, at least.
 const DISK_BYTES_MIN: u64 = 64 << 20;
+/// Room for a step of the log, at least.
+const RESERVE_BYTES_MIN: u64 = 32 << 20;
+/// What the kernel takes as the path of a socket.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Settings of one node. Times are in milliseconds, sizes in bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,14 +59,21 @@ pub struct Settings {
     pub disk_bytes: u64,
     /// Percent of the file system over which no block is written.
     pub disk_stop_writes: u64,
+    /// Memory of a GPU for blocks; 0: none. Only programs that were built for it have some.
+    pub gpu_bytes: u64,
     /// Asks the kernel for huge pages for blocks.
     pub memory_huge_pages: bool,
     /// Memory that is made present ahead of its use: a put need not wait for pages.
     pub memory_ahead_bytes: u64,
+    /// Where clients on this host connect to read blocks where they lie. Empty: nowhere.
+    pub local_socket: PathBuf,
     /// Blocks that are on their way into memory; 0: 10 % of `memory_bytes`.
     pub inflight_bytes_max: u64,
     /// Where the Raft log and snapshots are kept. Empty: in memory, for trials and tests only.
     pub raft_dir: PathBuf,
+    /// Of the file system of `raft_dir`, kept for the log and the snapshots when it is full.
+    /// 0: nothing.
+    pub raft_reserve: u64,
     /// A snapshot is made when the log since the last one is as large as that one is, but at
     /// the latest when it has so many bytes,
     pub raft_log_bytes_max: u64,
@@ -158,10 +171,13 @@ impl Default for Settings {
             disk_dir: PathBuf::new(),
             disk_bytes: 0,
             disk_stop_writes: 95,
+            gpu_bytes: 0,
             memory_huge_pages: false,
             memory_ahead_bytes: 64 << 20,
+            local_socket: PathBuf::new(),
             inflight_bytes_max: 0,
             raft_dir: PathBuf::new(),
+            raft_reserve: 1 << 30,
             raft_log_bytes_max: 512 << 20,
             raft_log_entries_max: 500_000,
             members: Vec::new(),
@@ -258,9 +274,17 @@ impl Settings {
             let want = "0, or 67108864 or more";
             return Err(impossible("disk_bytes", self.disk_bytes, want));
         }
+        if (1..RESERVE_BYTES_MIN).contains(&self.raft_reserve) {
+            let want = "0, or 33554432 or more";
+            return Err(impossible("raft_reserve", self.raft_reserve, want));
+        }
         if !(1..=100).contains(&self.disk_stop_writes) {
             let want = "1 to 100";
             return Err(impossible("disk_stop_writes", self.disk_stop_writes, want));
+        }
+        if self.gpu_bytes > 0 && !gpu::BUILT {
+            let want = "0: this program was built without the feature gpu or cuda";
+            return Err(impossible("gpu_bytes", self.gpu_bytes, want));
         }
         if self.election_min_ms / 2 <= self.raft_heartbeat_ms {
             let want = "above twice raft_heartbeat_ms";
@@ -280,6 +304,10 @@ impl Settings {
                 self.report_ms,
                 "under suspect_after_ms",
             ));
+        }
+        if self.local_socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            let got = self.local_socket.display();
+            return Err(impossible("local_socket", got, "at most 107 bytes"));
         }
         if self.memory_bytes > 0 && self.inflight_bytes_max > self.memory_bytes {
             let want = "at most memory_bytes";
@@ -353,10 +381,26 @@ mod tests {
     }
 
     #[test]
+    fn memory_of_a_device_needs_a_program_that_has_code_for_it() {
+        let wished = Settings {
+            gpu_bytes: 1 << 30,
+            ..possible()
+        };
+        let refused = wished.check().err();
+        assert_eq!(refused.is_none(), cfg!(feature = "gpu"));
+        if let Some(refused) = refused {
+            assert_eq!(refused.key, "gpu_bytes");
+            assert!(refused.want.contains("feature gpu"), "{refused}");
+        }
+    }
+
+    #[test]
     fn impossible_values_name_their_key() {
         assert!(possible().check().is_ok());
         type Spoil = fn(&mut Settings);
-        let wrong: [(&str, Spoil); 11] = [
+        let wrong: [(&str, Spoil); 13] = [
+            ("raft_reserve", |s| s.raft_reserve = 1),
+            ("local_socket", |s| s.local_socket = "x".repeat(108).into()),
             ("disk_bytes", |s| s.disk_bytes = 1),
             ("disk_stop_writes", |s| s.disk_stop_writes = 101),
             ("region", |s| s.region = "US".into()),

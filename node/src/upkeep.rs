@@ -29,7 +29,7 @@ pub(crate) async fn run(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-/// Tells what the disk lost.
+/// Tells what disk and device lost.
 fn departed(node: &Node) {
     for key in node.store.departed() {
         node.stale_claim(key);
@@ -42,8 +42,13 @@ fn show(node: &Node, leases: usize) {
     if let Some(usage) = node.store.disk_usage() {
         node.metrics.disk.show(&usage);
     }
+    if let Some(usage) = node.store.gpu_usage() {
+        node.metrics.gpu.show(&usage);
+    }
     if let Some(arena) = node.store.arena() {
+        arena.tend();
         let space = arena.space();
+        node.metrics.local.shared_bytes.set(space.shared as f64);
         node.metrics.memory_mapped.set(space.taken as f64);
         node.metrics.memory_scattered.set(space.scattered as f64);
     }

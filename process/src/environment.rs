@@ -42,6 +42,8 @@ pub struct Environment {
     pub instance: Arc<str>,
     /// Its region and name on every line that it logs: what it does runs in this span.
     pub span: Span,
+    /// Whether work may go to threads of its own.
+    pub threads: bool,
 }
 
 impl Environment {
@@ -53,6 +55,28 @@ impl Environment {
             clock,
             instance: instance.into(),
             span: telemetry::place(instance),
+            threads: true,
+        }
+    }
+
+    /// Starts no thread: what takes a while keeps everything else waiting. For simulations,
+    /// where all has to happen in one order.
+    #[must_use]
+    pub fn without_threads(self) -> Self {
+        Self {
+            threads: false,
+            ..self
+        }
+    }
+
+    /// Does work that takes a while where no other task waits for it; none: it panicked.
+    pub async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match self.threads {
+            true => tokio::task::spawn_blocking(work).await.ok(),
+            false => Some(work()),
         }
     }
 

@@ -30,7 +30,7 @@ use tower::util::MapResponseLayer;
 use tracing::{debug, warn};
 
 use crate::{Environment, WallClock, access::AccessLayer};
-pub use cache::CacheService;
+pub use cache::{CacheService, ReplicationService};
 use calls::CallsLayer;
 use connection::Connection;
 use meters::Connections;

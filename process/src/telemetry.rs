@@ -7,7 +7,11 @@ mod place;
 mod subscriber;
 mod traces;
 
-use std::{io, net::SocketAddr, sync::OnceLock};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{self, OnceLock, PoisonError},
+};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{net::TcpListener, sync::Mutex};
@@ -87,6 +91,9 @@ pub fn record() -> Result<(), TelemetryError> {
 }
 
 fn recorder() -> Result<&'static PrometheusHandle, TelemetryError> {
+    // One thread at a time: the other one finds what the first has installed.
+    static INSTALLING: sync::Mutex<()> = sync::Mutex::new(());
+    let _turn = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = RECORDER.get() {
         return Ok(handle);
     }
@@ -94,11 +101,8 @@ fn recorder() -> Result<&'static PrometheusHandle, TelemetryError> {
         .set_buckets(&POWERS)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .install_recorder();
-    match installed {
-        Ok(handle) => Ok(RECORDER.get_or_init(|| handle)),
-        // Another thread may have been faster.
-        Err(error) => RECORDER.get().ok_or(TelemetryError::Recorder(error)),
-    }
+    let handle = installed.map_err(TelemetryError::Recorder)?;
+    Ok(RECORDER.get_or_init(|| handle))
 }
 
 /// Installs the process's metrics recorder and serves `/metrics` on `listen`; returns the address taken.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kvmesh_directory::{
     BlockKey, BlockName, Command, DirectoryState, FeedPosition, Hlc, Namespace, NamespaceId,
-    command::Deletion, limits::DELETE_NAMES_MAX, state::Tombstone, view::MeshStep,
+    RegionId, command::Deletion, limits::DELETE_NAMES_MAX, state::Tombstone, view::MeshStep,
 };
 
 /// Namespaces of one entry; at a thousand bytes each they fill an eighth of a message.
@@ -78,6 +78,24 @@ impl Effects {
         self.raises.extend_from_slice(&later.raises);
     }
 
+    /// Leaves out what is about namespaces that one of the two regions may not know of. The
+    /// sender does as well; neither relies on the other.
+    fn keep_shared(&mut self, from: &RegionId, home: &DirectoryState) {
+        let own = home.region().cloned();
+        let both = |namespace: &Namespace| {
+            let resides = |region: &RegionId| namespace.description.resides_in(region);
+            resides(from) && own.as_ref().is_some_and(resides)
+        };
+        self.namespaces.retain(both);
+        let opened = &self.namespaces;
+        let known = |id: NamespaceId| {
+            let opened = opened.iter().find(|opened| opened.id == id);
+            opened.or_else(|| home.namespace(id)).is_some_and(both)
+        };
+        self.deletes.retain(|deletion| known(deletion.namespace));
+        self.raises.retain(|(id, _)| known(*id));
+    }
+
     /// What is newer than what `home` has: nothing else is proposed.
     fn newer_than(&self, home: &DirectoryState) -> Effects {
         let newer = |theirs: &&Namespace| {
@@ -146,6 +164,7 @@ pub(crate) fn plan(
         return Vec::new();
     }
     let mut rest = effects.newer_than(home);
+    rest.keep_shared(&position.region, home);
     if rest.is_empty() {
         return Vec::new();
     }

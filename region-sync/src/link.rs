@@ -1,10 +1,15 @@
-//! Whether another region answers, and how fast. One task per peer probes its gateways.
+//! Whether another region answers, and how fast. One task per peer probes its gateways, and
+//! judges it by a timer of its own, whether probes end or not.
 
 use std::{sync::Arc, time::Duration};
 
-use kvmesh_directory::RegionId;
+use kvmesh_directory::{
+    PeerState, RegionId,
+    cost::{Estimate, Window},
+    peer::PeerHealth,
+};
 use kvmesh_process::settings::Live;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -15,74 +20,20 @@ const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// A round trip of so many times the last one is taken again: it may have included the
 /// making of a connection.
 const SUSPICIOUS: u32 = 2;
+/// How often a region is judged; less often than it is asked would be late.
+const TICK_MAX: Duration = Duration::from_millis(100);
 
-/// When a region counts as unreachable.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// Silence, and
-    pub(crate) offline_after: Duration,
-    /// failed probes, one after the other.
-    pub(crate) failures: u32,
-}
+/// Round trips spread by a twentieth before any was seen.
+const TRIPS_SIGMA: f64 = 0.05;
 
-impl Patience {
-    fn of(settings: &Settings) -> Self {
-        Self {
-            offline_after: settings.offline_after(),
-            failures: settings.offline_failures,
-        }
+/// From the start of one probe to the start of the next.
+fn pause(health: &PeerHealth, failures: u32, interval: Duration) -> Duration {
+    if health.state().is_asked() || health.failures() < failures {
+        return interval;
     }
-}
-
-/// Decides whether a region is reachable. Pure.
-#[derive(Debug)]
-pub(crate) struct Reachability {
-    patience: Patience,
-    answered: Option<Instant>,
-    failures: u32,
-    reachable: bool,
-}
-
-impl Reachability {
-    /// Unreachable until it answers.
-    pub(crate) fn new(patience: Patience) -> Self {
-        Self {
-            patience,
-            answered: None,
-            failures: 0,
-            reachable: false,
-        }
-    }
-
-    /// A probe was answered.
-    pub(crate) fn answered(&mut self, now: Instant) {
-        (self.answered, self.failures, self.reachable) = (Some(now), 0, true);
-    }
-
-    /// A probe was not answered.
-    pub(crate) fn failed(&mut self, now: Instant) {
-        self.failures = self.failures.saturating_add(1);
-        let silent = self
-            .answered
-            .is_none_or(|answered| now - answered >= self.patience.offline_after);
-        if silent && self.failures >= self.patience.failures {
-            self.reachable = false;
-        }
-    }
-
-    pub(crate) fn reachable(&self) -> bool {
-        self.reachable
-    }
-
-    /// From the start of one probe to the start of the next.
-    fn pause(&self, interval: Duration) -> Duration {
-        if self.reachable || self.failures < self.patience.failures {
-            return interval;
-        }
-        let doublings = (self.failures - self.patience.failures).min(16);
-        let longest = PROBE_INTERVAL_MAX.max(interval);
-        interval.saturating_mul(1 << doublings).min(longest)
-    }
+    let doublings = (health.failures() - failures).min(16);
+    let longest = PROBE_INTERVAL_MAX.max(interval);
+    interval.saturating_mul(1 << doublings).min(longest)
 }
 
 /// Probes one peer.
@@ -95,32 +46,72 @@ pub(crate) struct Probing {
     pub(crate) meters: Meters,
 }
 
+/// Judges one peer.
+struct Judge {
+    region: RegionId,
+    health: PeerHealth,
+    begun: Instant,
+    settings: Live<Settings>,
+    mesh: Arc<Mesh>,
+    meters: Meters,
+}
+
 impl Probing {
     /// Probes until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut state = Reachability::new(Patience::of(&self.settings.now()));
+        let mut judge = Judge {
+            region: self.region.clone(),
+            health: PeerHealth::new(self.settings.now().patience(), Duration::ZERO),
+            begun: Instant::now(),
+            settings: self.settings.clone(),
+            mesh: Arc::clone(&self.mesh),
+            meters: self.meters.clone(),
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.probe_on(&mut judge) => {}
+        }
+    }
+
+    async fn probe_on(&mut self, judge: &mut Judge) {
+        let (since, mut trips) = (Instant::now(), Window::default());
         // A connection is made by the first probe of a gateway, which is therefore not counted.
         let mut warm = false;
         loop {
             let begun = Instant::now();
             let settings = self.settings.now();
-            state.patience = Patience::of(&settings);
             self.prober.timeout = settings.probe_timeout();
-            let before = state.reachable();
-            let rtt = tokio::select! {
-                () = stop.cancelled() => return,
-                rtt = self.probe(&mut warm) => rtt,
+            let mut tick = judge.ticks();
+            let rtt = {
+                let probing = self.probe(&mut warm);
+                tokio::pin!(probing);
+                loop {
+                    tokio::select! {
+                        rtt = &mut probing => break rtt,
+                        _ = tick.tick() => judge.tick(),
+                    }
+                }
             };
-            match rtt {
-                Some(_) => state.answered(Instant::now()),
-                None => state.failed(Instant::now()),
-            }
-            self.note(before, state.reachable(), rtt);
+            let trips = rtt.map(|rtt| {
+                let (at, rtt) = (since.elapsed().as_secs_f64(), rtt.as_secs_f64());
+                trips.take(at, rtt);
+                let usual = Estimate {
+                    median: rtt,
+                    sigma: TRIPS_SIGMA,
+                };
+                trips.estimate(at, usual)
+            });
+            self.note(rtt, trips);
+            judge.probed(rtt.is_some());
             let jitter = kvmesh_client::random::in_range(0.9..1.1);
-            let next = begun + state.pause(settings.probe_interval()).mul_f64(jitter);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep_until(next) => {}
+            let failures = settings.offline_failures;
+            let pause = pause(&judge.health, failures, settings.probe_interval());
+            let next = begun + pause.mul_f64(jitter);
+            loop {
+                tokio::select! {
+                    () = sleep_until(next) => break,
+                    _ = tick.tick() => judge.tick(),
+                }
             }
         }
     }
@@ -147,21 +138,59 @@ impl Probing {
         rtt
     }
 
-    fn note(&self, before: bool, reachable: bool, rtt: Option<Duration>) {
+    fn note(&self, rtt: Option<Duration>, trips: Option<Estimate>) {
         self.mesh.change_link(&self.region, |link| {
-            link.reachable = reachable;
             link.gateways.clone_from(&self.gateways);
             link.rtt = rtt.or(link.rtt);
+            link.trips = trips.or(link.trips);
         });
         if let Some(link) = self.mesh.link(&self.region) {
             self.meters.probed(&link, rtt.is_none());
         }
-        match (before, reachable) {
-            (false, true) => info!(peer = %self.region, ?rtt, "region is reachable"),
-            (true, false) => {
-                warn!(peer = %self.region, "region is unreachable: it is not asked until it answers")
+    }
+}
+
+impl Judge {
+    fn ticks(&self) -> Interval {
+        let often = self.settings.now().probe_interval().min(TICK_MAX);
+        let mut ticks = interval(often);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
+    fn probed(&mut self, answered: bool) {
+        let (before, now) = (self.health.state(), self.begun.elapsed());
+        match answered {
+            true => self.health.answered(now),
+            false => self.health.failed(now),
+        }
+        self.tell(before);
+        self.tick();
+        self.meters.judged(self.health.state());
+    }
+
+    fn tick(&mut self) {
+        let before = self.health.state();
+        self.health.set_patience(self.settings.now().patience());
+        let caught_up = self.mesh.caught_up(&self.region);
+        self.health.tick(self.begun.elapsed(), caught_up);
+        self.tell(before);
+    }
+
+    fn tell(&self, before: PeerState) {
+        let state = self.health.state();
+        if state == before {
+            return;
+        }
+        self.mesh
+            .change_link(&self.region, |link| link.state = state);
+        self.meters.judged(state);
+        let (was, is) = (before.name(), state.name());
+        match state {
+            PeerState::Offline => {
+                warn!(peer = %self.region, was, "region is offline: it is not asked until it is back");
             }
-            _ => {}
+            _ => info!(peer = %self.region, was, is, "region has another state"),
         }
     }
 }
@@ -170,44 +199,18 @@ impl Probing {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience {
-        offline_after: Duration::from_secs(5),
-        failures: 3,
-    };
-
-    #[test]
-    fn a_region_is_given_up_after_its_silence_and_its_failures() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut state = Reachability::new(PATIENCE);
-        assert!(!state.reachable(), "unreachable until it answers");
-        state.answered(at(0));
-        for second in [1, 2, 3, 4] {
-            state.failed(at(second));
-            assert!(state.reachable(), "five seconds are not over");
-        }
-        state.failed(at(5));
-        assert!(!state.reachable());
-        state.answered(at(60));
-        assert!(state.reachable());
-        state.failed(at(70));
-        state.failed(at(71));
-        assert!(state.reachable(), "two failures are not enough");
-        state.failed(at(72));
-        assert!(!state.reachable());
-    }
-
     #[test]
     fn an_unreachable_region_is_probed_less_often_and_never_forgotten() {
         let second = Duration::from_secs(1);
-        let mut state = Reachability::new(PATIENCE);
+        let patience = Settings::default().patience();
+        let mut health = PeerHealth::new(patience, Duration::ZERO);
         let mut pauses = Vec::new();
-        for _ in 0..7 {
-            state.failed(Instant::now());
-            pauses.push(state.pause(second).as_secs());
+        for number in 0..7 {
+            health.failed(second * number);
+            pauses.push(pause(&health, patience.failures, second).as_secs());
         }
         assert_eq!(pauses, [1, 1, 1, 2, 4, 5, 5]);
-        state.answered(Instant::now());
-        assert_eq!(state.pause(second), second);
+        health.answered(second * 8);
+        assert_eq!(pause(&health, patience.failures, second), second);
     }
 }

@@ -10,27 +10,36 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_directory::{FeedPosition, MeshView, RegionId, Tag};
+use kvmesh_client::follow::SILENCE_MAX;
+use kvmesh_directory::{FeedPosition, MeshView, PeerState, RegionId, Tag, cost::Estimate};
 use tokio::{sync::broadcast, time::Instant};
 
 use crate::backlog::{Change, Tags};
 
 /// Steps that a subscriber may lag behind before it takes everything anew.
 pub(crate) const NEWS_MAX: usize = 4_096;
+/// A view that is no further behind than a batch of the feed has caught up.
+const LAG_CAUGHT_UP_MAX: u64 = 256;
 
 /// The way to another region.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Link {
-    /// It answered lately.
-    pub(crate) reachable: bool,
+    /// Whether it is asked.
+    pub(crate) state: PeerState,
     /// Last round trip seen.
     pub(crate) rtt: Option<Duration>,
+    /// Median and spread of the newest round trips, in seconds.
+    pub(crate) trips: Option<Estimate>,
+    /// Dollars that 1e9 bytes cost; 0: not known.
+    pub(crate) dollars_per_gb: f64,
     /// Bytes per second, as configured.
     pub(crate) bandwidth: f64,
     /// The one that answered last comes first.
     pub(crate) gateways: Vec<String>,
     /// When its feed was last heard; at first when this process started.
     pub(crate) heard: Instant,
+    /// The last position that was heard of.
+    pub(crate) heard_at: Option<FeedPosition>,
 }
 
 /// What changed.
@@ -45,7 +54,7 @@ pub(crate) enum News {
         vanished: Vec<Tag>,
         position: FeedPosition,
     },
-    /// A region became reachable, or unreachable.
+    /// A region has another state.
     Link(RegionId),
 }
 
@@ -106,22 +115,44 @@ impl Mesh {
         let _ = self.news.send(Arc::new(news));
     }
 
-    /// Notes that a region's feed was heard.
-    pub(crate) fn hear(&self, region: &RegionId) {
+    /// Notes that a region's feed was heard, and how far it said to be.
+    pub(crate) fn hear(&self, region: &RegionId, at: Option<&FeedPosition>) {
         if let Some(link) = self.write().links.get_mut(region) {
             link.heard = Instant::now();
+            link.heard_at = at.cloned().or(link.heard_at.take());
         }
     }
 
-    /// Changes a link; everybody is told when it became reachable or unreachable.
+    /// Log entries of a region that were heard and are not shown yet; none: nothing was heard.
+    pub(crate) fn lag(&self, region: &RegionId) -> Option<u64> {
+        let inner = self.read();
+        let heard = inner.links.get(region)?.heard_at.as_ref()?;
+        Some(match inner.view.position(region) {
+            Some(shown) if heard.log_incarnation == shown.log_incarnation => {
+                heard.index.saturating_sub(shown.index)
+            }
+            _ => heard.index,
+        })
+    }
+
+    /// Whether a region's tags show what its feed says now.
+    pub(crate) fn caught_up(&self, region: &RegionId) -> bool {
+        let lively = |link: &Link| link.heard.elapsed() < SILENCE_MAX;
+        let near = |lag| lag <= LAG_CAUGHT_UP_MAX;
+        self.standing(region).0.is_some()
+            && self.lag(region).is_some_and(near)
+            && self.link(region).as_ref().is_some_and(lively)
+    }
+
+    /// Changes a link; everybody is told when its region has another state.
     pub(crate) fn change_link(&self, region: &RegionId, change: impl FnOnce(&mut Link)) {
         let mut inner = self.write();
         let Some(link) = inner.links.get_mut(region) else {
             return;
         };
-        let before = link.reachable;
+        let before = link.state;
         change(link);
-        if link.reachable != before {
+        if link.state != before {
             let _ = self.news.send(Arc::new(News::Link(region.clone())));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvmesh_directory::{Command, FeedPosition, RegionId};
+use kvmesh_directory::{Command, PeerState, RegionId};
 
 use crate::mesh::{Link, Mesh};
 
@@ -30,15 +30,9 @@ impl Meters {
     }
 
     /// How far the shown view is behind the last position heard, and how much it has.
-    pub(crate) fn standing(&self, mesh: &Mesh, heard: Option<&FeedPosition>) {
-        let (shown, tags) = mesh.standing(&self.peer);
-        let lag = match (heard, &shown) {
-            (Some(heard), Some(shown)) if heard.log_incarnation == shown.log_incarnation => {
-                heard.index.saturating_sub(shown.index)
-            }
-            (Some(heard), _) => heard.index,
-            (None, _) => 0,
-        };
+    pub(crate) fn standing(&self, mesh: &Mesh) {
+        let (_, tags) = mesh.standing(&self.peer);
+        let lag = mesh.lag(&self.peer).unwrap_or_default();
         let age = mesh
             .link(&self.peer)
             .map_or(0.0, |link| link.heard.elapsed().as_secs_f64());
@@ -80,10 +74,20 @@ impl Meters {
         }
     }
 
+    /// What is thought of the peer: 1 at its state, 0 at the others.
+    pub(crate) fn judged(&self, state: PeerState) {
+        for each in PeerState::ALL {
+            let [instance, peer] = self.labels();
+            let labels = [instance, peer, ("state", each.name().to_owned())];
+            let is = f64::from(u8::from(each == state));
+            metrics::gauge!("kvmesh_region_sync_peer_state", &labels).set(is);
+        }
+        let reachable = f64::from(u8::from(state.is_asked()));
+        metrics::gauge!("kvmesh_region_sync_reachable", &self.labels()).set(reachable);
+    }
+
     /// A probe ended.
     pub(crate) fn probed(&self, link: &Link, failed: bool) {
-        let reachable = f64::from(u8::from(link.reachable));
-        metrics::gauge!("kvmesh_region_sync_reachable", &self.labels()).set(reachable);
         if let Some(rtt) = link.rtt {
             metrics::gauge!("kvmesh_region_sync_rtt_seconds", &self.labels())
                 .set(rtt.as_secs_f64());

@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use kvmesh_client::follow::{MeshEvent, MeshScopeFollower, Source};
-use kvmesh_directory::{FeedPosition, LogIncarnation, RegionId};
+use kvmesh_directory::{LogIncarnation, RegionId};
 use tokio::{sync::mpsc, time::interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -58,7 +58,6 @@ struct Carrying<'a> {
     backlog: Backlog,
     /// At most one.
     commit: Option<Commit>,
-    heard: Option<FeedPosition>,
     home_log: Option<LogIncarnation>,
 }
 
@@ -68,7 +67,6 @@ impl<'a> Carrying<'a> {
             peer,
             backlog: Backlog::default(),
             commit: None,
-            heard: None,
             home_log: peer.home.log(),
         }
     }
@@ -93,7 +91,7 @@ impl<'a> Carrying<'a> {
                     }
                 }
                 _ = tick.tick() => {
-                    self.peer.meters.standing(&self.peer.mesh, self.heard.as_ref());
+                    self.peer.meters.standing(&self.peer.mesh);
                 }
             }
             if self.home_changed() {
@@ -120,14 +118,17 @@ impl<'a> Carrying<'a> {
     }
 
     fn take(&mut self, event: MeshEvent) {
-        self.peer.mesh.hear(&self.peer.region);
-        match &event {
-            MeshEvent::SnapshotBegin => self.peer.meters.snapshot(),
-            MeshEvent::Snapshot { .. } => {}
+        let at = match &event {
+            MeshEvent::SnapshotBegin => {
+                self.peer.meters.snapshot();
+                None
+            }
+            MeshEvent::Snapshot { .. } => None,
             MeshEvent::SnapshotEnd(position)
             | MeshEvent::Step(position, _)
-            | MeshEvent::Heartbeat(position) => self.heard = Some(position.clone()),
-        }
+            | MeshEvent::Heartbeat(position) => Some(position),
+        };
+        self.peer.mesh.hear(&self.peer.region, at);
         self.backlog.take(event);
     }
 

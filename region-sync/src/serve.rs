@@ -6,7 +6,7 @@ use kvmesh_client::{
     channel::Incoming,
     follow::{RegionFollower, Source},
 };
-use kvmesh_directory::RegionId;
+use kvmesh_directory::{PeerState, RegionId};
 use kvmesh_process::{
     Environment, server,
     settings::{Check, Impossible, Live, possible},
@@ -91,11 +91,14 @@ fn links(settings: &Settings, peers: &[RegionId]) -> BTreeMap<RegionId, Link> {
     let now = Instant::now();
     let link = |(region, peer): (&RegionId, &crate::PeerSettings)| {
         let link = Link {
-            reachable: false,
+            state: PeerState::CatchingUp,
             rtt: None,
             bandwidth: peer.bandwidth_bits as f64 / 8.0,
+            trips: None,
+            dollars_per_gb: peer.dollars_per_gb,
             gateways: peer.gateways.clone(),
             heard: now,
+            heard_at: None,
         };
         (region.clone(), link)
     };

@@ -4,7 +4,7 @@ use kvmesh_client::{
     channel::{Channels, TcpConnect},
     follow::{MeshViewFollower, SharedMeshView, Source},
 };
-use kvmesh_directory::{BlockName, Command, FeedPosition, RegionId, Tag};
+use kvmesh_directory::{BlockName, Command, FeedPosition, PeerState, RegionId, Tag};
 use kvmesh_process::{Environment, server};
 use kvmesh_proto::v1::{FollowRequest, feed_client::FeedClient};
 use tokio::task::JoinHandle;
@@ -88,6 +88,7 @@ fn peer_settings(peer: &FakeRegion) -> PeerSettings {
         nodes: vec![peer.address.to_string()],
         gateways: vec![peer.address.to_string()],
         bandwidth_bits: 8_000,
+        dollars_per_gb: 0.0,
     }
 }
 
@@ -252,6 +253,7 @@ async fn a_region_is_reachable_while_any_of_its_gateways_answers() {
     let [first, second] = [&eu, &other].map(|gateway| gateway.address.to_string());
     let peer = PeerSettings {
         gateways: vec![first.clone(), second.clone()],
+        dollars_per_gb: 0.02,
         ..peer_settings(&eu)
     };
     let running = Running::start_with(&us, vec![peer]).await;
@@ -263,6 +265,10 @@ async fn a_region_is_reachable_while_any_of_its_gateways_answers() {
     .await;
     assert_eq!(link().unwrap().gateways, [first.clone(), second.clone()]);
     assert!((link().unwrap().bandwidth - 1_000.0).abs() < 1e-9);
+    let told = link().unwrap().configured;
+    let (median, sigma) = (told.rtt.median, told.rtt.sigma);
+    assert!(median > 0.0 && sigma > 0.0, "{told:?}: as its probes were");
+    assert!((told.dollars_per_gb - 0.02).abs() < 1e-9);
 
     eu.end();
     until("the other gateway is asked first", || {
@@ -274,6 +280,60 @@ async fn a_region_is_reachable_while_any_of_its_gateways_answers() {
     other.end();
     until("the region is unreachable", || !link().unwrap().reachable).await;
     running.end().await;
+}
+
+#[tokio::test]
+async fn a_region_that_was_lost_is_asked_again_only_after_a_while() {
+    let (us, eu) = tokio::join!(FakeRegion::start("us"), FakeRegion::start("eu"));
+    let running = Running::start(&us, &[&eu]).await;
+    let region: RegionId = "eu".parse().unwrap();
+    let state = || running.view.link(&region).map(|link| link.state);
+    until("it is online", || state() == Some(PeerState::Online)).await;
+    let port = eu.address.port();
+    eu.end();
+    until("it is offline", || state() == Some(PeerState::Offline)).await;
+    // `return_after_ms` is half a minute: it answers, and is not asked yet.
+    let again = FakeRegion::start_on("eu", port).await;
+    until("it comes back", || state() == Some(PeerState::CatchingUp)).await;
+    assert!(!running.view.link(&region).unwrap().reachable);
+    again.end();
+    until("it is offline", || state() == Some(PeerState::Offline)).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_gateway_follows_either_of_two_region_syncs() {
+    let (us, eu) = tokio::join!(FakeRegion::start("us"), FakeRegion::start("eu"));
+    let model = namespace("m");
+    eu.apply(Command::OpenNamespace(model.clone()));
+    eu.apply(put(&model, 1, 10));
+    let one = Running::start(&us, &[&eu]).await;
+    let two = Running::start(&us, &[&eu]).await;
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (follower, view) = MeshViewFollower::new(Source {
+        channels: Channels::new(Arc::new(TcpConnect)),
+        addresses: vec![one.address.clone(), two.address.clone()],
+        instance: "us/gateway".into(),
+    });
+    tasks.spawn(follower.run(stop.clone()));
+    let _stop = stop.drop_guard();
+    let deadline = || tokio::time::Instant::now() + Duration::from_secs(20);
+    assert!(view.wait_for(&eu.position(), deadline()).await);
+    one.end().await;
+    let region: RegionId = "eu".parse().unwrap();
+    assert_eq!(
+        view.with(|view| view.tags_of(&region)).len(),
+        1,
+        "it keeps what it knows"
+    );
+    let (position, _) = eu.apply(put(&model, 2, 10));
+    assert!(view.wait_for(&position, deadline()).await);
+    until("the other one says that it is online", || {
+        view.link(&region)
+            .is_some_and(|link| link.state == PeerState::Online)
+    })
+    .await;
+    two.end().await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
-use kvmesh_directory::{RegionId, limits::REGIONS_MAX};
+use kvmesh_directory::{RegionId, limits::REGIONS_MAX, peer::Patience};
 use kvmesh_process::{
     program::ProgramSettings,
     settings::{Check, Impossible, Outside, possible},
@@ -40,10 +40,12 @@ pub struct Settings {
     pub probe_interval_ms: u64,
     /// How long a probe may take.
     pub probe_timeout_ms: u64,
-    /// A region that does not answer for so long, and `offline_failures` probes, is unreachable.
+    /// A region that does not answer for so long, and `offline_failures` probes, is offline.
     pub offline_after_ms: u64,
-    /// Failed probes, one after the other, after which a region can be unreachable.
+    /// Failed probes, one after the other, after which a region can be offline.
     pub offline_failures: u32,
+    /// A region that was lost must answer for so long without a failure before it is asked again.
+    pub return_after_ms: u64,
     /// How long one attempt to commit effects at home may take.
     pub commit_timeout_ms: u64,
     /// How long calls in flight may go on at shutdown.
@@ -53,7 +55,7 @@ pub struct Settings {
 }
 
 /// Another region of the mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerSettings {
     /// Its name.
@@ -65,6 +67,9 @@ pub struct PeerSettings {
     /// Bits per second of the link, until it is measured.
     #[serde(default = "gigabit")]
     pub bandwidth_bits: u64,
+    /// Dollars that 1e9 bytes from there cost; 0: not known. Lookups say it, nothing decides by it.
+    #[serde(default)]
+    pub dollars_per_gb: f64,
 }
 
 fn gigabit() -> u64 {
@@ -88,6 +93,7 @@ impl Default for Settings {
             probe_timeout_ms: 2_000,
             offline_after_ms: 5_000,
             offline_failures: 3,
+            return_after_ms: 30_000,
             commit_timeout_ms: 5_000,
             shutdown_grace_ms: 5_000,
             tls: TlsSettings::default(),
@@ -104,8 +110,12 @@ impl Settings {
         Duration::from_millis(self.probe_timeout_ms)
     }
 
-    pub(crate) fn offline_after(&self) -> Duration {
-        Duration::from_millis(self.offline_after_ms)
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            offline_after: Duration::from_millis(self.offline_after_ms),
+            failures: self.offline_failures,
+            return_after: Duration::from_millis(self.return_after_ms),
+        }
     }
 
     pub(crate) fn commit_timeout(&self) -> Duration {
@@ -138,6 +148,11 @@ impl Settings {
             possible::addresses(&at("nodes"), &peer.nodes, &whose)?;
             let whose = format!("gateways of {name}, of which blocks are asked");
             possible::addresses(&at("gateways"), &peer.gateways, &whose)?;
+            if !(peer.dollars_per_gb.is_finite() && peer.dollars_per_gb >= 0.0) {
+                let want = "dollars that 1e9 bytes cost, or 0 when it is not known";
+                let key = at("dollars_per_gb");
+                return Err(Impossible::new(key, peer.dollars_per_gb, want));
+            }
             if peer.bandwidth_bits < 8 {
                 let want = "bits per second of the link, such as 1000000000";
                 let key = at("bandwidth_bits");
@@ -171,6 +186,7 @@ impl Check for Settings {
             possible::within(key, got, 10, 3_600_000)?;
         }
         possible::within("offline_failures", self.offline_failures, 1, 1_000)?;
+        possible::within("return_after_ms", self.return_after_ms, 0, 3_600_000)?;
         possible::within("shutdown_grace_ms", self.shutdown_grace_ms, 0, 3_600_000)
     }
 }
@@ -183,6 +199,7 @@ impl ProgramSettings for Settings {
         "offline_failures",
         "probe_interval_ms",
         "probe_timeout_ms",
+        "return_after_ms",
     ];
 
     fn listen(&self) -> SocketAddr {
@@ -247,6 +264,7 @@ mod tests {
             nodes: vec!["10.0.0.1:7410".to_owned()],
             gateways: vec!["10.0.0.1:7400".to_owned()],
             bandwidth_bits: gigabit(),
+            dollars_per_gb: 0.0,
         };
         Settings {
             region: "us-east".to_owned(),
@@ -283,6 +301,9 @@ mod tests {
         refused("peers[0].nodes", |s| s.peers[0].nodes.clear());
         refused("peers[1].gateways", |s| s.peers[1].gateways.clear());
         refused("peers[0].bandwidth_bits", |s| s.peers[0].bandwidth_bits = 0);
+        refused("peers[0].dollars_per_gb", |s| {
+            s.peers[0].dollars_per_gb = -0.1;
+        });
         refused("probe_timeout_ms", |s| s.probe_timeout_ms = 0);
         refused("peers", |s| s.peers = vec![s.peers[0].clone(); REGIONS_MAX]);
     }

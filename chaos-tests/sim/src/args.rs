@@ -83,7 +83,7 @@ impl Args {
             shape: Shape {
                 regions: self.regions.clamp(1, 3),
                 nodes: 3,
-                gateways: 1,
+                gateways: 2,
                 clients: 2,
                 joins: [false; 3],
             },

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use turmoil::Sim;
 
 use crate::{
     history::Loss,
+    net::{HOP_MAX, TICK},
     plan::{Fault, FaultKind},
     shape::Shape,
     shared::Shared,
@@ -41,6 +43,8 @@ pub(crate) struct Faults {
     turns: Vec<(u64, usize, Turn)>,
     /// Faults of each direction of a link.
     ills: BTreeMap<(String, String), Vec<(usize, Ill)>>,
+    /// Faults that slow a link down, and by how many milliseconds.
+    slow: BTreeMap<(String, String), Vec<(usize, u64)>>,
 }
 
 impl Faults {
@@ -59,6 +63,7 @@ impl Faults {
             faults,
             turns,
             ills: BTreeMap::new(),
+            slow: BTreeMap::new(),
         }
     }
 
@@ -91,14 +96,24 @@ impl Faults {
                 format_args!("FAULT {number} {kind} {host} {turn:?}"),
             );
             match turn {
-                Turn::Begin => self.links(sim, number, &fault, true),
-                Turn::Crash => {
-                    if sim.is_host_running(host.as_str()) {
+                Turn::Begin => {
+                    if kind.is_restart() && shared.processes.borrow().stop(host) {
                         trace::meet(number);
                     }
+                    self.links(sim, number, &fault, true);
+                }
+                Turn::Crash => {
+                    let lingers = shared.processes.borrow_mut().lost(host);
+                    if lingers {
+                        trace::bug(format!("{host} was told to stop, and did not in time"));
+                    }
+                    if !kind.is_restart() && sim.is_host_running(host.as_str()) {
+                        trace::meet(number);
+                    }
+                    // With what a process leaves behind when it ends.
                     sim.crash(host.as_str());
                     let left = shared.nodes.borrow().has_left(fault.region, fault.node);
-                    if kind == FaultKind::Crash && !left {
+                    if kind.loses_blocks() && !left {
                         losses.push(Loss {
                             region: fault.region,
                             node: fault.node,
@@ -119,6 +134,21 @@ impl Faults {
 
     /// Begins or ends what a fault does to links.
     fn links(&mut self, sim: &Sim<'_>, number: usize, fault: &Fault, begins: bool) {
+        if let Some((other, by_ms)) = &fault.slow {
+            let (host, other) = (
+                fault.host.clone().min(other.clone()),
+                fault.host.clone().max(other.clone()),
+            );
+            let slow = self.slow.entry((host.clone(), other.clone())).or_default();
+            match begins {
+                true => slow.push((number, *by_ms)),
+                false => slow.retain(|(of, _)| *of != number),
+            }
+            let by_ms = slow.iter().map(|(_, by_ms)| *by_ms).max();
+            delay(sim, &host, &other, by_ms);
+            self.apply(sim, &host, &other);
+            return;
+        }
         let mut pairs = BTreeSet::new();
         for (from, to, ill) in self.suffers(fault) {
             let pair = match from < to {
@@ -141,6 +171,9 @@ impl Faults {
         let shape = self.shape;
         let all = (0..shape.regions).flat_map(|region| shape.hosts(region));
         let mut suffering = Vec::new();
+        if fault.kind.is_restart() {
+            return suffering;
+        }
         if fault.kind == FaultKind::RegionCut {
             let own = shape.hosts(fault.region);
             for far in all.filter(|host| !own.contains(host)) {
@@ -192,10 +225,26 @@ impl Faults {
         }
         let all = |from: &str, to: &str| {
             let ills = self.ills.get(&(from.to_owned(), to.to_owned()));
-            let ills = ills.into_iter().flatten();
-            ills.map(|(number, _)| *number).collect()
+            let ills = ills.into_iter().flatten().map(|(number, _)| *number);
+            let pair = (from.min(to).to_owned(), from.max(to).to_owned());
+            let slow = self.slow.get(&pair).into_iter().flatten();
+            ills.chain(slow.map(|(number, _)| *number)).collect()
         };
         trace::block(ip(one), ip(other), all(one, other));
         trace::block(ip(other), ip(one), all(other, one));
+    }
+}
+
+/// Makes a link of a region slower than it is, or as it is.
+fn delay(sim: &Sim<'_>, one: &str, other: &str, by_ms: Option<u64>) {
+    match by_ms {
+        Some(by_ms) => {
+            let latency = HOP_MAX + Duration::from_millis(by_ms);
+            sim.set_link_latency(one, other, latency);
+        }
+        None => {
+            sim.set_link_latency(one, other, TICK);
+            sim.set_link_max_message_latency(one, other, HOP_MAX);
+        }
     }
 }

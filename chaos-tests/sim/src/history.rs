@@ -42,6 +42,11 @@ pub enum Kind {
         /// Every fault had healed, and what was deleted should have arrived everywhere.
         settled: bool,
     },
+    /// Names were looked up, by a view that shows everything that the client wrote.
+    Lookup {
+        /// Whether each is in the client's region; empty: there was no such view.
+        found: Vec<(Name, bool)>,
+    },
     /// A node was asked to take a put by a ring older than the one that it has said to have.
     Straggle {
         /// The node, from 0.

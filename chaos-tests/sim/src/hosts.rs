@@ -24,31 +24,29 @@ pub(crate) fn add(sim: &mut Sim<'_>, shared: &Rc<Shared>) {
             add_node(sim, Rc::clone(shared), region, node);
         }
         for gateway in 0..shape.gateways {
-            let host = shape.gateway(region, gateway);
+            let (host, shared) = (shape.gateway(region, gateway), Rc::clone(shared));
             sim.host(host.clone(), move || {
-                let host = host.clone();
+                let (host, shared) = (host.clone(), Rc::clone(&shared));
                 async move {
                     let incoming = listen(&host).await?;
                     let settings = shape.gateway_settings(region);
-                    let stop = CancellationToken::new();
                     let serving =
-                        kvmesh_gateway::serve(settings, environment(&host), incoming, stop);
-                    let why = run(&host, serving).await;
-                    wrong(&host, &why).await
+                        |stop| kvmesh_gateway::serve(settings, environment(&host), incoming, stop);
+                    let ended = run(&shared, &host, serving).await;
+                    rest(&host, ended).await
                 }
             });
         }
-        let host = shape.region_sync(region);
+        let (host, shared) = (shape.region_sync(region), Rc::clone(shared));
         sim.host(host.clone(), move || {
-            let host = host.clone();
+            let (host, shared) = (host.clone(), Rc::clone(&shared));
             async move {
                 let incoming = listen(&host).await?;
                 let settings = shape.sync_settings(region);
-                let stop = CancellationToken::new();
                 let serving =
-                    kvmesh_region_sync::serve(settings, environment(&host), incoming, stop);
-                let why = run(&host, serving).await;
-                wrong(&host, &why).await
+                    |stop| kvmesh_region_sync::serve(settings, environment(&host), incoming, stop);
+                let ended = run(&shared, &host, serving).await;
+                rest(&host, ended).await
             }
         });
     }
@@ -67,31 +65,47 @@ fn add_node(sim: &mut Sim<'_>, shared: Rc<Shared>, region: usize, node: usize) {
             let incoming = listen(&host).await?;
             let settings = shape.node_settings(region, node);
             let storage = Storage::Memory(kept);
-            let stop = CancellationToken::new();
-            let serving =
-                kvmesh_node::serve_with(settings, environment(&host), storage, incoming, stop);
-            let why = run(&host, serving).await;
-            if shared.nodes.borrow_mut().ended(region, node) {
-                return std::future::pending().await;
-            }
-            wrong(&host, &why).await
+            let serving = |stop| {
+                kvmesh_node::serve_with(settings, environment(&host), storage, incoming, stop)
+            };
+            let ended = run(&shared, &host, serving).await;
+            let asked = ended.is_ok() || shared.nodes.borrow_mut().ended(region, node);
+            rest(&host, if asked { Ok(()) } else { ended }).await
         }
     });
 }
 
-/// Serves; how it ended.
-async fn run<E: Error>(host: &str, serving: impl Future<Output = Result<(), E>>) -> String {
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// In words, how it ended otherwise.
+async fn run<E, F>(
+    shared: &Shared,
+    host: &str,
+    serve: impl FnOnce(CancellationToken) -> F,
+) -> Result<(), String>
+where
+    E: Error,
+    F: Future<Output = Result<(), E>>,
+{
     trace::event(format_args!("{host} starts"));
-    let ended = serving.await;
-    let why = ended.map_or_else(|error| chain(&error), |()| "without an error".to_owned());
+    let stop = shared.processes.borrow_mut().starts(host);
+    let served = serve(stop).await;
+    let told = shared.processes.borrow_mut().ended(host);
+    let well = served.is_ok();
+    let why = served.map_or_else(|error| chain(&error), |()| "without an error".to_owned());
     trace::event(format_args!("{host} ENDED: {why}"));
-    why
+    match told && well {
+        true => Ok(()),
+        false => Err(why),
+    }
 }
 
-/// No server of a simulated mesh is told to stop: one that ends by itself has a bug, but for a
-/// node that has left.
-async fn wrong(host: &str, why: &str) -> turmoil::Result {
-    trace::bug(format!("{host} ended by itself: {why}"));
+/// After a process. One that ends without being told to, or with an error, has a bug.
+async fn rest(host: &str, ended: Result<(), String>) -> turmoil::Result {
+    if let Err(why) = ended {
+        trace::bug(format!("{host} ended by itself: {why}"));
+    }
     std::future::pending().await
 }
 

@@ -18,6 +18,7 @@ mod net;
 mod nodes;
 mod oracle;
 mod plan;
+mod processes;
 mod report;
 mod rpc;
 mod run;

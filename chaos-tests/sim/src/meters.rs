@@ -13,8 +13,9 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, Share
 
 /// Costs one failed read and heals itself: told, and no bug while it is rare. What the directory
 /// claims at the end is the auditor's business.
-/// In one run; sound runs were seen to have 3 at most.
-const STALE_CLAIMS_MAX: u64 = 4;
+/// In one run; sound runs were seen to have no more. It is what finds a claim that is taken
+/// whatever start it is of.
+const STALE_CLAIMS_MAX: u64 = 1;
 const STALE_CLAIMS: &str = "kvmesh_node_stale_claims_total";
 
 /// What no run may count, and what it means when one does.
@@ -91,10 +92,10 @@ mod tests {
         metrics::with_local_recorder(&meters, || {
             metrics::counter!("kvmesh_node_repairs_total", "instance" => "a").increment(1);
             metrics::counter!("kvmesh_node_evictions_total", "instance" => "a").increment(0);
-            metrics::counter!("kvmesh_node_stale_claims_total", "instance" => "a").increment(3);
+            metrics::counter!("kvmesh_node_stale_claims_total", "instance" => "a").increment(1);
             assert_eq!(meters.wrong(), [""; 0]);
-            assert_eq!(meters.stale_claims(), 3);
-            metrics::counter!("kvmesh_node_stale_claims_total", "instance" => "a").increment(2);
+            assert_eq!(meters.stale_claims(), 1);
+            metrics::counter!("kvmesh_node_stale_claims_total", "instance" => "b").increment(1);
             assert_eq!(meters.wrong().len(), 1);
             metrics::counter!("kvmesh_node_evictions_total", "instance" => "b").increment(2);
         });

@@ -22,6 +22,10 @@ use crate::trace;
 
 /// Where every process serves gRPC.
 pub(crate) const PORT: u16 = 7400;
+/// Steps of the simulated time; also what one hop in a region takes at least.
+pub(crate) const TICK: Duration = Duration::from_millis(2);
+/// What one hop in a region takes at most.
+pub(crate) const HOP_MAX: Duration = Duration::from_millis(6);
 /// When a simulation begins, milliseconds since 1970.
 pub(crate) const EPOCH_MS: u64 = 1_700_000_000_000;
 
@@ -30,7 +34,7 @@ pub(crate) fn environment(host: &str) -> Environment {
     let connector = SimConnect {
         own: turmoil::lookup(host),
     };
-    Environment::new(Arc::new(connector), Arc::new(SimClock), host)
+    Environment::new(Arc::new(connector), Arc::new(SimClock), host).without_threads()
 }
 
 /// Accepts connections to a host.

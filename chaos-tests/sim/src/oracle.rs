@@ -40,6 +40,8 @@ pub enum Rule {
     Deleted,
     /// A node takes no put by a ring older than its own.
     Epoch,
+    /// Who puts a block and looks it up then, by whichever gateway, finds it.
+    Own,
 }
 
 impl fmt::Display for Violation {
@@ -81,6 +83,10 @@ pub fn judge(history: &History) -> Vec<Violation> {
             }
             Kind::Straggle { node, told } if *told == Opening::Taken => {
                 found.extend(facts.straggled(op, *node));
+            }
+            Kind::Lookup { found: looked_up } => {
+                let lacking = looked_up.iter().filter(|(_, present)| !present);
+                found.extend(lacking.filter_map(|(name, _)| facts.own(op, *name)));
             }
             Kind::Put { .. } | Kind::Delete { .. } | Kind::Straggle { .. } => {}
         }
@@ -124,7 +130,7 @@ impl<'a> Facts<'a> {
                         deletes.entry(*name).or_default().push((op, *acked));
                     }
                 }
-                Kind::Get { .. } | Kind::Straggle { .. } => {}
+                Kind::Get { .. } | Kind::Lookup { .. } | Kind::Straggle { .. } => {}
             }
         }
         Self {
@@ -170,13 +176,7 @@ impl<'a> Facts<'a> {
     /// older than a delete that another region has acknowledged and that is on its way.
     fn kept(&self, put: &Op, name: Name, existed: bool) -> Option<Violation> {
         let present = self.history.present.get(put.region)?;
-        let may_delete = |(delete, acked): &(&Op, bool)| {
-            let on_its_way = existed && delete.region != put.region;
-            !acked || on_its_way || delete.ended.is_none_or(|ended| ended > put.begun)
-        };
-        let deletes = self.deletes.get(&name);
-        let deleted = deletes.is_some_and(|deletes| deletes.iter().any(may_delete));
-        if deleted || present.contains_key(&name) {
+        if self.may_be_deleted(put, name, existed) || present.contains_key(&name) {
             return None;
         }
         let lost = self.lost_at_once(put.region, put.begun);
@@ -187,6 +187,43 @@ impl<'a> Facts<'a> {
                  the region's nodes were lost at once since",
                 name, put.client
             ),
+        })
+    }
+
+    /// Whether a delete may be newer than an acknowledged block.
+    fn may_be_deleted(&self, put: &Op, name: Name, existed: bool) -> bool {
+        let may_delete = |(delete, acked): &(&Op, bool)| {
+            let on_its_way = existed && delete.region != put.region;
+            !acked || on_its_way || delete.ended.is_none_or(|ended| ended > put.begun)
+        };
+        let deletes = self.deletes.get(&name);
+        deletes.is_some_and(|deletes| deletes.iter().any(may_delete))
+    }
+
+    /// What is wrong with a lookup that did not find a block. Nothing, when a node was lost
+    /// since it was put: another one may have been given up at the same time.
+    fn own(&self, lookup: &Op, name: Name) -> Option<Violation> {
+        let puts = self.puts.values().flatten();
+        let own = puts.filter(|(put, _)| {
+            let ended = put.ended.is_some_and(|ended| ended < lookup.begun);
+            ended && put.client == lookup.client && of_name(put, name)
+        });
+        let mut kept = own.filter_map(|(put, told)| match told {
+            PutTold::Acked { copies, existed } if *copies as usize > LOSSES_SURVIVED => {
+                Some((put, *existed))
+            }
+            _ => None,
+        });
+        kept.find_map(|(put, existed)| {
+            let excused = self.may_be_deleted(put, name, existed)
+                || self.lost_at_once(put.region, put.begun) > 0;
+            (!excused).then(|| Violation {
+                rule: Rule::Own,
+                what: format!(
+                    "{} was acknowledged to {}, who does not find it",
+                    name, put.client
+                ),
+            })
         })
     }
 
@@ -225,6 +262,10 @@ impl<'a> Facts<'a> {
         }
         most
     }
+}
+
+fn of_name(put: &Op, name: Name) -> bool {
+    matches!(&put.kind, Kind::Put { name: of, .. } if *of == name)
 }
 
 /// Whether a put may be newer than a delete.

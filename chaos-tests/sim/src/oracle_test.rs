@@ -181,3 +181,46 @@ fn an_acknowledged_block_that_one_loss_takes_is_found() {
     let found = vec![deleted_before(), put(0, 12, 13, existed)];
     assert_eq!(lost(&[], &[], found), [Rule::Durable]);
 }
+
+#[test]
+fn who_does_not_find_what_was_put_is_told() {
+    let looked = |begun, present| {
+        let found = vec![(NAME, present)];
+        op(0, begun, begun + 1, Kind::Lookup { found })
+    };
+    let story = |putting: Op, looking: Op, more: Vec<Op>, lost: &[u64]| {
+        let mut ops = vec![putting, looking];
+        ops.extend(more);
+        let loss = |at: &u64| Loss {
+            region: 0,
+            node: 1,
+            at: Mark(*at),
+        };
+        let history = History {
+            ops,
+            losses: lost.iter().map(loss).collect(),
+            ..History::default()
+        };
+        judge(&history).len()
+    };
+    let acked = || put(0, 1, 2, ACKED);
+    assert_eq!(story(acked(), looked(5, true), vec![], &[]), 0);
+    assert_eq!(story(acked(), looked(5, false), vec![], &[]), 1);
+    let none = op(0, 5, 6, Kind::Lookup { found: vec![] });
+    assert_eq!(story(acked(), none, vec![], &[]), 0, "no view shows it");
+    let unknown = put(0, 1, 2, PutTold::Unknown);
+    assert_eq!(story(unknown, looked(5, false), vec![], &[]), 0);
+    assert_eq!(story(put(0, 1, 7, ACKED), looked(5, false), vec![], &[]), 0);
+    let others = Op {
+        client: "another".to_owned(),
+        ..acked()
+    };
+    assert_eq!(story(others, looked(5, false), vec![], &[]), 0);
+    let deleted = |at| vec![delete(1, at, at + 1, true)];
+    assert_eq!(
+        story(put(0, 4, 5, ACKED), looked(6, false), deleted(1), &[]),
+        1
+    );
+    assert_eq!(story(acked(), looked(6, false), deleted(3), &[]), 0);
+    assert_eq!(story(acked(), looked(5, false), vec![], &[3]), 0);
+}

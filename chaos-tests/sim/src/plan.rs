@@ -23,12 +23,20 @@ pub enum FaultKind {
     GatewayCrash,
     /// A region-sync loses power, and comes back.
     SyncCrash,
+    /// A node is told to stop, and starts again: its blocks are lost.
+    Restart,
+    /// A gateway is told to stop, and starts again.
+    GatewayRestart,
+    /// A region-sync is told to stop, and starts again.
+    SyncRestart,
+    /// What goes between a node and another server of its region takes longer.
+    SlowLink,
     /// A region is cut off from the others.
     RegionCut,
 }
 
 /// All kinds, in the order of tables.
-pub const KINDS: [FaultKind; 8] = [
+pub const KINDS: [FaultKind; 12] = [
     FaultKind::Cut,
     FaultKind::Mute,
     FaultKind::Deaf,
@@ -36,6 +44,10 @@ pub const KINDS: [FaultKind; 8] = [
     FaultKind::Crash,
     FaultKind::GatewayCrash,
     FaultKind::SyncCrash,
+    FaultKind::Restart,
+    FaultKind::GatewayRestart,
+    FaultKind::SyncRestart,
+    FaultKind::SlowLink,
     FaultKind::RegionCut,
 ];
 
@@ -49,6 +61,10 @@ impl fmt::Display for FaultKind {
             Self::Crash => "crash",
             Self::GatewayCrash => "gateway-crash",
             Self::SyncCrash => "sync-crash",
+            Self::Restart => "restart",
+            Self::GatewayRestart => "gateway-restart",
+            Self::SyncRestart => "sync-restart",
+            Self::SlowLink => "slow-link",
             Self::RegionCut => "region-cut",
         })
     }
@@ -65,9 +81,11 @@ pub struct Fault {
     pub host: String,
     /// Of a crashed node: which one, from 0.
     pub node: usize,
-    /// The links fail.
+    /// Of a slow link: its other end, and how much longer everything takes.
+    pub slow: Option<(String, u64)>,
+    /// The links fail, or the process is told to stop.
     pub from_ms: u64,
-    /// Of a crash: the process ends.
+    /// Of a crash or a restart: the process ends.
     pub crash_ms: u64,
     /// The links are repaired, and the process starts again.
     pub until_ms: u64,
@@ -78,7 +96,11 @@ impl Fault {
     pub(crate) fn of_a_node(&self) -> bool {
         !matches!(
             self.kind,
-            FaultKind::GatewayCrash | FaultKind::SyncCrash | FaultKind::RegionCut
+            FaultKind::GatewayCrash
+                | FaultKind::GatewayRestart
+                | FaultKind::SyncCrash
+                | FaultKind::SyncRestart
+                | FaultKind::RegionCut
         )
     }
 }
@@ -88,11 +110,26 @@ impl FaultKind {
         matches!(self, Self::Crash | Self::GatewayCrash | Self::SyncCrash)
     }
 
+    /// Whether a process is told to stop.
+    pub(crate) fn is_restart(self) -> bool {
+        matches!(
+            self,
+            Self::Restart | Self::GatewayRestart | Self::SyncRestart
+        )
+    }
+
+    /// Whether a node loses its blocks.
+    pub(crate) fn loses_blocks(self) -> bool {
+        matches!(self, Self::Crash | Self::Restart)
+    }
+
     fn lasts_ms(self) -> std::ops::Range<u64> {
         match self {
             Self::Pause => 300..2_500,
             Self::RegionCut => 2_500..8_000,
             Self::Cut | Self::Mute | Self::Deaf => 1_000..7_000,
+            Self::SlowLink => 2_000..8_000,
+            Self::Restart | Self::GatewayRestart | Self::SyncRestart => STOP_MS + 200..7_000,
             Self::Crash | Self::GatewayCrash | Self::SyncCrash => 800..7_000,
         }
     }
@@ -106,6 +143,10 @@ const FAULTS_MAX: usize = 7;
 const CALM_MS: u64 = 500;
 /// A process that lost power was cut off at most so long before.
 const LEAD_MS: u64 = 600;
+/// A process that was told to stop has ended by then.
+const STOP_MS: u64 = 2_000;
+/// How much longer everything takes on a slow link.
+const SLOW_MS: std::ops::Range<u64> = 20..300;
 /// Draws for one fault, whose host may have another one at the time.
 const DRAWS: usize = 20;
 
@@ -131,21 +172,27 @@ pub(crate) fn plan(seed: u64, shape: Shape, load_ms: u64) -> Vec<Fault> {
 
 fn draw(rng: &mut SmallRng, shape: Shape, load_ms: u64) -> Fault {
     let kind = match rng.random_range(0..100) {
-        0..16 => FaultKind::Cut,
-        16..26 => FaultKind::Mute,
-        26..36 => FaultKind::Deaf,
-        36..46 => FaultKind::Pause,
-        46..72 => FaultKind::Crash,
-        72..79 => FaultKind::GatewayCrash,
-        79..86 => FaultKind::SyncCrash,
+        0..13 => FaultKind::Cut,
+        13..21 => FaultKind::Mute,
+        21..31 => FaultKind::Deaf,
+        31..39 => FaultKind::Pause,
+        39..60 => FaultKind::Crash,
+        60..65 => FaultKind::GatewayCrash,
+        65..70 => FaultKind::SyncCrash,
+        70..76 => FaultKind::Restart,
+        76..79 => FaultKind::GatewayRestart,
+        79..82 => FaultKind::SyncRestart,
+        82..90 => FaultKind::SlowLink,
         _ if shape.regions == 1 => FaultKind::Crash,
         _ => FaultKind::RegionCut,
     };
     let region = rng.random_range(0..shape.regions);
     let node = rng.random_range(0..shape.nodes);
     let host = match kind {
-        FaultKind::GatewayCrash => shape.gateway(region, node % shape.gateways),
-        FaultKind::SyncCrash => shape.region_sync(region),
+        FaultKind::GatewayCrash | FaultKind::GatewayRestart => {
+            shape.gateway(region, node % shape.gateways)
+        }
+        FaultKind::SyncCrash | FaultKind::SyncRestart => shape.region_sync(region),
         FaultKind::RegionCut => shape.region(region).to_owned(),
         _ => shape.node(region, node),
     };
@@ -153,17 +200,23 @@ fn draw(rng: &mut SmallRng, shape: Shape, load_ms: u64) -> Fault {
     let latest = load_ms.saturating_sub(lasts + 100).max(CALM_MS + 1);
     let from_ms = rng.random_range(CALM_MS..latest);
     let until_ms = from_ms + lasts;
-    let lead = rng.random_range(0..LEAD_MS.min(lasts));
+    let crash_ms = match kind {
+        _ if kind.is_restart() => from_ms + STOP_MS,
+        _ if kind.is_crash() => from_ms + rng.random_range(0..LEAD_MS.min(lasts)),
+        _ => until_ms,
+    };
+    let slow = (kind == FaultKind::SlowLink).then(|| {
+        let other = (node + rng.random_range(1..shape.nodes)) % shape.nodes;
+        (shape.node(region, other), rng.random_range(SLOW_MS))
+    });
     Fault {
         kind,
         region,
         host,
         node,
+        slow,
         from_ms,
-        crash_ms: match kind.is_crash() {
-            true => from_ms + lead,
-            false => until_ms,
-        },
+        crash_ms,
         until_ms,
     }
 }
@@ -186,7 +239,7 @@ mod tests {
         assert_eq!(plans[7], plan(7, SHAPE, 15_000));
         for kind in KINDS {
             let with = |plan: &&Vec<Fault>| plan.iter().any(|fault| fault.kind == kind);
-            assert!(plans.iter().filter(with).count() > 5, "{kind}");
+            assert!(plans.iter().filter(with).count() > 3, "{kind}");
         }
         for plan in &plans {
             assert!(plan.len() >= FAULTS_MIN);

@@ -73,6 +73,10 @@ fn calls(history: &History) -> BTreeMap<String, u64> {
                 PutTold::Refused => "put-refused",
                 PutTold::Unknown => "put-unknown",
             },
+            Kind::Lookup { found } => match found.is_empty() {
+                true => "lookup-behind",
+                false => "lookup-own",
+            },
             Kind::Straggle { told, .. } => match told {
                 Opening::Taken => "straggle-taken",
                 Opening::Refused => "straggle-refused",

@@ -21,7 +21,7 @@ use crate::{
     history::History,
     hosts,
     meters::Meters,
-    net::{EPOCH_MS, environment},
+    net::{EPOCH_MS, HOP_MAX, TICK, environment},
     oracle,
     plan::{Fault, plan},
     rpc, settle,
@@ -31,10 +31,6 @@ use crate::{
     workload,
 };
 
-/// Steps of the simulated time; also what one hop in a region takes at least.
-const TICK: Duration = Duration::from_millis(2);
-/// A hop within a region.
-const HOP_MAX: Duration = Duration::from_millis(6);
 /// A hop to another region.
 const FAR_HOP: Duration = Duration::from_millis(24);
 /// A mesh without faults is ready by then.

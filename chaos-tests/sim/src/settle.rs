@@ -13,10 +13,11 @@ use tokio::time::{Instant, sleep};
 use crate::{
     audit::{Auditor, block_name},
     content::Name,
+    net::environment,
     shape::address,
     shared::{Phase, Shared},
     trace,
-    workload::{Worker, engine_chain},
+    workload::{Worker, connect, engine_chain},
 };
 
 /// A mesh that has healed has converged by then.
@@ -215,7 +216,9 @@ async fn read_all(shared: &Rc<Shared>) {
         async move {
             let rng = SmallRng::seed_from_u64(region as u64);
             let host = "operator".to_owned();
-            let mut worker = Worker::open(host, region, shared, false, rng).await;
+            let channels = environment(&host).channels;
+            let client = connect(&shared, region, 0, channels, false);
+            let mut worker = Worker::open(host, region, shared, client, rng).await;
             for name in names {
                 worker.get(&[*name], true).await;
             }

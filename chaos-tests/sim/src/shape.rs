@@ -153,12 +153,15 @@ impl Shape {
             nodes: self.nodes(at),
             gateways: self.gateways(at),
             bandwidth_bits: 1_000_000_000,
+            dollars_per_gb: 0.0,
         };
         let others = (0..self.regions).filter(|at| *at != region);
         kvmesh_region_sync::Settings {
             region: self.region(region).to_owned(),
             nodes: self.nodes(region),
             peers: others.map(peer).collect(),
+            // A run is shorter than the half minute for which a return is held back.
+            return_after_ms: 2_000,
             shutdown_grace_ms: 500,
             ..Default::default()
         }

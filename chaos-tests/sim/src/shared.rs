@@ -13,6 +13,7 @@ use crate::{
     content::{Content, Name},
     history::{History, Kind},
     nodes::Nodes,
+    processes::Processes,
     shape::Shape,
     trace::{self, Mark},
 };
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) namespaces: u8,
     pub(crate) history: RefCell<History>,
     pub(crate) nodes: RefCell<Nodes>,
+    pub(crate) processes: RefCell<Processes>,
     /// Changes of nodes that are still to be made.
     pub(crate) changes_left: Cell<usize>,
     phase: Cell<Phase>,
@@ -60,6 +62,7 @@ impl Shared {
             namespaces,
             history: RefCell::default(),
             nodes: RefCell::new(Nodes::new(shape)),
+            processes: RefCell::default(),
             changes_left: Cell::default(),
             phase: Cell::new(Phase::Boot),
             ready: Cell::default(),

@@ -29,6 +29,8 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 const OPEN_PAUSE: Duration = Duration::from_millis(100);
 /// Of one lookup.
 const LOOKUP_DEADLINE: Duration = Duration::from_millis(500);
+/// Puts whose blocks are looked up by another gateway right after.
+const OWN_LOOKUPS: f64 = 0.3;
 
 /// The names of a chain.
 pub(crate) fn chain_of(namespace: u8, chain: u8) -> Vec<Name> {
@@ -52,6 +54,8 @@ pub(crate) struct Worker {
     pub(crate) region: usize,
     pub(crate) shared: Rc<Shared>,
     pub(crate) namespaces: Vec<Opened>,
+    /// The same, each call made once and by the gateway that is furthest.
+    elsewhere: Vec<Opened>,
     pub(crate) channels: Channels,
     /// The ring of the beginning.
     pub(crate) first_epoch: RingEpoch,
@@ -63,7 +67,8 @@ pub(crate) async fn run(shared: Rc<Shared>, region: usize, client: usize, seed: 
     let host = shared.shape.client(region, client);
     let mut rng = SmallRng::seed_from_u64(seed);
     let once = rng.random_bool(0.5);
-    let mut worker = Worker::open(host, region, shared, once, rng).await;
+    let client = connect(&shared, region, client, environment(&host).channels, once);
+    let mut worker = Worker::open(host, region, shared, client, rng).await;
     worker.learn_ring(chain_of(0, 0)[0]).await;
     let shared = Rc::clone(&worker.shared);
     shared.ready.set(shared.ready.get() + 1);
@@ -77,16 +82,15 @@ pub(crate) async fn run(shared: Rc<Shared>, region: usize, client: usize, seed: 
 }
 
 impl Worker {
-    /// Opens all namespaces; `once`: calls are not made again by the client.
+    /// Opens all namespaces.
     pub(crate) async fn open(
         host: String,
         region: usize,
         shared: Rc<Shared>,
-        once: bool,
+        (client, elsewhere): (Client, Client),
         rng: SmallRng,
     ) -> Self {
         let channels = environment(&host).channels;
-        let client = connect(&shared, region, channels.clone(), once);
         let mut namespaces = Vec::new();
         for number in 0..shared.namespaces {
             let description = description(number);
@@ -100,10 +104,13 @@ impl Worker {
             namespaces.push(opened);
         }
         trace::event(format_args!("{host} has opened its namespaces"));
+        let known = namespaces.iter().map(|opened| opened.namespace().clone());
+        let elsewhere = known.map(|namespace| elsewhere.namespace(namespace));
         Self {
             host,
             region,
             shared,
+            elsewhere: elsewhere.collect(),
             namespaces,
             channels,
             first_epoch: RingEpoch(0),
@@ -175,6 +182,34 @@ impl Worker {
             write!(line, " ({error})").ok();
         }
         trace::event(format_args!("{line}"));
+        if self.rng.random_bool(OWN_LOOKUPS) {
+            self.look_elsewhere(&names[..count]).await;
+        }
+    }
+
+    /// Looks names up by another gateway, which is to show everything that this client wrote.
+    async fn look_elsewhere(&mut self, names: &[Name]) {
+        let number = usize::from(names[0].namespace);
+        let (own, other) = (&self.namespaces[number], &self.elsewhere[number]);
+        for position in own.client().positions() {
+            other.client().observe(&position);
+        }
+        let begun = trace::mark();
+        let kind = |found| Kind::Lookup { found };
+        let op = self
+            .shared
+            .begin(&self.host, self.region, begun, kind(Vec::new()));
+        let queries = names.iter().map(|name| engine_chain(&[*name]));
+        let queries: Vec<ChainQuery> = queries.map(ChainQuery::from).collect();
+        let found = match other.lookup(&queries, LOOKUP_DEADLINE).await {
+            Ok(answer) if !answer.view_behind => {
+                let present = answer.matches.iter().map(|it| it.local_blocks > 0);
+                names.iter().copied().zip(present).collect()
+            }
+            _ => Vec::new(),
+        };
+        trace::event(format_args!("{} looked for {found:?}", self.host));
+        self.shared.end(op, kind(found));
     }
 
     /// Reads a chain from its start.
@@ -277,13 +312,26 @@ impl Worker {
     }
 }
 
-fn connect(shared: &Shared, region: usize, channels: Channels, once: bool) -> Client {
-    let gateways = shared.shape.gateways(region);
+/// A client of a region's gateways, each of which is the nearest to some; `once`: of one
+/// gateway only, and calls are not made again by the client. And one of the furthest gateway.
+pub(crate) fn connect(
+    shared: &Shared,
+    region: usize,
+    client: usize,
+    channels: Channels,
+    once: bool,
+) -> (Client, Client) {
+    let mut gateways = shared.shape.gateways(region);
+    let nearest = client % gateways.len();
+    gateways.rotate_left(nearest);
+    let furthest = &gateways[gateways.len() - 1];
+    let elsewhere = Client::connect_once(furthest, channels.clone());
     let client = match once {
         true => Client::connect_once(&gateways[0], channels),
         false => Client::connect(gateways, channels),
     };
-    client.expect("the addresses of a run are possible")
+    let possible = "the addresses of a run are possible";
+    (client.expect(possible), elsewhere.expect(possible))
 }
 
 /// Mostly small; now and then several pieces.

@@ -1,10 +1,13 @@
 //! The program `region-change`: all changes of a region's nodes at full size.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use chaos_tests::region_change::{self, Plan};
 use clap::{Parser, ValueEnum};
+
+/// Inside of which a call may be made again.
+const CALL_BOUND: Duration = Duration::from_secs(10);
 
 /// Starts a region of five real nodes and two gateways on loopback, puts blocks, and, while
 /// engines read, put and look up, restarts every process, lets nodes join, leave, be forgotten
@@ -51,6 +54,7 @@ async fn main() -> Result<()> {
         block_bytes: args.block_bytes,
         voters: args.voters,
         all: true,
+        call_bound: CALL_BOUND,
     };
     let spare = tempfile::tempdir()?;
     let folder = args.folder.unwrap_or_else(|| spare.path().to_owned());

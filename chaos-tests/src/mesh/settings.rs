@@ -1,9 +1,10 @@
 //! Who listens where, and the settings files that follow from it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use kvmesh_node::MemberSetting;
+use kvmesh_process::tls::TlsSettings;
 use kvmesh_region_sync::PeerSettings;
 
 use super::ports;
@@ -19,6 +20,8 @@ pub(super) struct Place {
     gateway_metrics: String,
     region_sync: String,
     region_sync_metrics: String,
+    /// Of certificates; none: everything is in plaintext.
+    pki: Option<PathBuf>,
 }
 
 /// Where one node is.
@@ -29,7 +32,7 @@ pub(super) struct NodePlace {
 }
 
 /// Finds a place for every process.
-pub(super) fn places(regions: &[(&'static str, u64)]) -> Result<Vec<Place>> {
+pub(super) fn places(regions: &[(&'static str, u64)], pki: Option<&Path>) -> Result<Vec<Place>> {
     let nodes: u64 = regions.iter().map(|(_, nodes)| nodes).sum();
     let mut free = ports::free(2 * nodes as usize + 4 * regions.len())?.into_iter();
     let mut next = || free.next().unwrap_or_default();
@@ -45,11 +48,25 @@ pub(super) fn places(regions: &[(&'static str, u64)]) -> Result<Vec<Place>> {
         gateway_metrics: next(),
         region_sync: next(),
         region_sync_metrics: next(),
+        pki: pki.map(Path::to_owned),
     });
     Ok(places.collect())
 }
 
 impl Place {
+    /// The files that `meshctl pki issue` made for a process of this region.
+    fn tls(&self, role: &str, name: &str) -> TlsSettings {
+        let Some(pki) = &self.pki else {
+            return TlsSettings::default();
+        };
+        let own = format!("{}-{role}-{name}", self.region);
+        TlsSettings {
+            certificate: pki.join(format!("{own}.pem")),
+            key: pki.join(format!("{own}-key.pem")),
+            ca: pki.join("ca.pem"),
+        }
+    }
+
     fn node_addresses(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.listen.clone()).collect()
     }
@@ -73,6 +90,8 @@ impl Place {
             metrics_listen: place.metrics.parse()?,
             memory_bytes: NODE_MEMORY_BYTES,
             raft_dir,
+            raft_reserve: 0,
+            tls: self.tls("node", &node.to_string()),
             members: members.collect(),
             ..kvmesh_node::Settings::default()
         };
@@ -86,6 +105,7 @@ impl Place {
             metrics_listen: self.gateway_metrics.parse()?,
             nodes: self.node_addresses(),
             region_syncs: vec![self.region_sync.clone()],
+            tls: self.tls("gateway", "1"),
             ..kvmesh_gateway::Settings::default()
         };
         Ok(toml::to_string(&settings)?)
@@ -98,6 +118,7 @@ impl Place {
             nodes: place.node_addresses(),
             gateways: vec![place.gateway.clone()],
             bandwidth_bits: 1_000_000_000,
+            dollars_per_gb: 0.0,
         });
         let settings = kvmesh_region_sync::Settings {
             region: self.region.to_owned(),
@@ -105,6 +126,7 @@ impl Place {
             metrics_listen: self.region_sync_metrics.parse()?,
             nodes: self.node_addresses(),
             peers: peers.collect(),
+            tls: self.tls("region-sync", "1"),
             ..kvmesh_region_sync::Settings::default()
         };
         Ok(toml::to_string(&settings)?)

@@ -55,6 +55,32 @@ pub struct LookupAnswer {
     pub regions: Vec<RemoteView>,
     /// What the client wrote was not visible in time: nothing is answered.
     pub view_behind: bool,
+    /// No other region is spoken of, though there are some.
+    pub local_only: bool,
+    /// Regions that are not spoken of.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Another region that is not asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Which region.
+    pub region: RegionId,
+    /// Why.
+    pub reason: LeftOutReason,
+}
+
+/// Why another region is not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOutReason {
+    /// It does not answer, or only came back.
+    State,
+    /// What is known of it is older than the gateway's `view_age_max`.
+    ViewOld,
+    /// The gateway could not reach it a moment ago.
+    Unreached,
+    /// Too many requests turn to other regions already (`failover_share_max`).
+    FailoverShare,
 }
 
 /// How much of one chain is present.
@@ -91,6 +117,17 @@ pub struct RemoteRun {
     pub estimated_recompute_ms: Option<f64>,
     /// None: the prefill rate is unknown.
     pub advice: Option<Advice>,
+    /// 19 times of 20 the fetch takes less, milliseconds.
+    pub estimated_fetch_p95_ms: f64,
+    /// Where doing both is faster than either: compute the blocks before this one, counted from
+    /// the start, and fetch those from it on.
+    pub split_at: Option<u32>,
+    /// What that is expected to take, milliseconds.
+    pub estimated_split_ms: Option<f64>,
+    /// What fetching costs, where the link's price is known.
+    pub fetch_dollars: Option<f64>,
+    /// What recomputing costs, where the GPUs' price is known.
+    pub recompute_dollars: Option<f64>,
 }
 
 /// What the mesh would do about a remote run.
@@ -100,7 +137,7 @@ pub enum Advice {
     Fetch,
     /// Recompute it.
     Recompute,
-    /// Fetch the head, recompute the tail.
+    /// Recompute the head, fetch the tail: see [`RemoteRun::split_at`].
     Split,
 }
 
@@ -157,4 +194,70 @@ pub struct BlockOwners {
     pub owners: Vec<usize>,
     /// Who holds it now.
     pub holders: Vec<usize>,
+}
+
+/// How a get ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GetOutcome {
+    /// Everything that was wanted came.
+    Complete,
+    /// A block is nowhere in the mesh: the run before it came.
+    Miss,
+    /// Time ran out: what had arrived came.
+    OutOfTime,
+    /// What the client wrote was not visible in time: nothing came.
+    ViewBehind,
+    /// The run was shorter than `blocks_min`: nothing came.
+    TooShort,
+    /// A source failed or sent wrong bytes: the run before it came.
+    SourceFailed,
+    /// Recomputing the rest is expected to be faster than fetching it: what the region itself
+    /// has came.
+    Recompute,
+}
+
+/// Blocks of one region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceCount {
+    /// Which region.
+    pub region: RegionId,
+    /// Blocks, counted over all parts.
+    pub blocks: u32,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What a get came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GetSummary {
+    /// How it ended.
+    pub outcome: GetOutcome,
+    /// Where the blocks that came were from.
+    pub sources: Vec<SourceCount>,
+    /// Length of the run from the wanted start, in chain positions.
+    pub blocks: u32,
+    /// Tokens of that run.
+    pub tokens: u64,
+    /// What the fetch was expected to take, when another region was asked, milliseconds.
+    pub estimated_fetch_ms: Option<f64>,
+    /// What recomputing the same blocks was expected to take, where a prefill rate is known.
+    pub estimated_recompute_ms: Option<f64>,
+    /// What the fetch took, milliseconds.
+    pub fetch_ms: Option<f64>,
+    /// Tokens of the wanted run that some region had; 0 where no gateway was asked.
+    pub matched_tokens: u64,
+    /// What recomputing the blocks that came from afar would have taken, less what they took.
+    pub saved_ms: Option<f64>,
+    /// The local view that answered.
+    pub position: Option<FeedPosition>,
+    /// Covers every block that the get's fetches kept in the region.
+    pub fill_position: Option<FeedPosition>,
+    /// Fetched blocks that could not be kept.
+    pub fill_failures: u32,
+    /// No other region was asked, though there are some.
+    pub local_only: bool,
+    /// Regions that were not asked.
+    pub left_out: Vec<LeftOut>,
+    /// Blocks that were aborted or had wrong bytes; counted again each time that they came so.
+    pub lost: u32,
 }

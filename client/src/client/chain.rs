@@ -81,6 +81,20 @@ impl Chain {
         self.hashes.slice(start..start + self.width)
     }
 
+    /// The blocks before an index; all of them, when the chain is not so long.
+    ///
+    /// # Panics
+    /// When `index` is 0: no chain is empty.
+    #[must_use]
+    pub fn first(&self, index: u32) -> Self {
+        assert!(index > 0, "no chain is empty");
+        let bytes = (index as usize * self.width).min(self.hashes.len());
+        Self {
+            hashes: self.hashes.slice(..bytes),
+            width: self.width,
+        }
+    }
+
     /// All hashes, packed.
     #[must_use]
     pub fn hashes(&self) -> &Bytes {

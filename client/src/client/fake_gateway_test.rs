@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use kvmesh_directory::{
     Description, FeedPosition, LogIncarnation, Namespace, Policy, limits::MESSAGE_BYTES_MAX,
 };
@@ -44,7 +44,10 @@ pub(super) struct Script {
     pub(super) lookups: VecDeque<Result<wire::LookupResponse, Status>>,
     pub(super) leases: VecDeque<Result<wire::LeaseResponse, Status>>,
     pub(super) reports: VecDeque<Result<wire::ReportResponse, Status>>,
+    pub(super) locates: VecDeque<Result<wire::LocateResponse, Status>>,
     pub(super) gets: VecDeque<GetPlan>,
+    /// Gets do not end.
+    pub(super) silent: bool,
     pub(super) puts: BTreeMap<Bytes, VecDeque<PutPlan>>,
     pub(super) asked_lookups: Vec<wire::LookupRequest>,
     pub(super) asked_leases: Vec<wire::LeaseRequest>,
@@ -144,6 +147,7 @@ pub(super) fn frames(number: u8) -> Vec<Result<wire::GetResponse, Status>> {
         part: Some(wire::Part::default()),
         meta: Some(block.meta.to_wire()),
         region: "us-east".to_owned(),
+        pieces: Vec::new(),
     };
     let first = wire::GetResponse {
         header: Some(header),
@@ -210,8 +214,11 @@ impl cache_server::Cache for Gateway {
             script.asked_gets.push((request.into_inner(), timed));
             script.gets.pop_front()
         });
-        let frames = next.unwrap_or_else(|| unscripted("get"))?;
-        Ok(Response::new(Box::pin(futures::stream::iter(frames))))
+        let frames = futures::stream::iter(next.unwrap_or_else(|| unscripted("get"))?);
+        Ok(Response::new(match self.with(|script| script.silent) {
+            false => Box::pin(frames),
+            true => Box::pin(frames.chain(futures::stream::pending())),
+        }))
     }
 
     async fn put(
@@ -227,7 +234,9 @@ impl cache_server::Cache for Gateway {
         &self,
         _: Request<wire::LocateRequest>,
     ) -> Result<Response<wire::LocateResponse>, Status> {
-        unscripted("locate")
+        let next = self.with(|script| script.locates.pop_front());
+        next.unwrap_or_else(|| unscripted("locate"))
+            .map(Response::new)
     }
 
     async fn delete(

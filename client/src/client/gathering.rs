@@ -4,21 +4,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kvmesh_directory::{Part, RegionId};
 
-use super::{FetchedBlock, GetSummary, SourceCount};
+use super::{GetSummary, Path, SourceCount};
 use crate::{
-    block::{Assembler, Block},
+    ranges::{Pieces, PiecesAssembler, PiecesError, Ranges, RangesError},
     rpc::{GetFrame, Header},
 };
+
+/// What is wanted of a block, every byte of it verified.
+#[derive(Debug)]
+pub(super) struct Came {
+    pub(super) index: u32,
+    pub(super) part: Part,
+    pub(super) pieces: Pieces,
+    pub(super) region: RegionId,
+    pub(super) path: Path,
+}
 
 /// What a frame brought.
 #[derive(Debug)]
 pub(super) enum Step {
     /// Nothing whole yet.
     Nothing,
-    /// A block, every byte of it verified.
-    Block(FetchedBlock),
+    /// A block.
+    Block(Came),
     /// A block that was aborted, or whose bytes are not what was announced.
     Lost,
+    /// A block does not have the bytes that are wanted of each.
+    Short(RangesError),
     /// The end.
     Summary(GetSummary),
 }
@@ -32,7 +44,7 @@ struct Open {
     part: Part,
     region: RegionId,
     /// None: what came of it is wrong; the rest of it is skipped.
-    assembler: Option<Assembler>,
+    assembler: Option<PiecesAssembler>,
 }
 
 /// What is wanted, what is there, and the block on its way.
@@ -40,16 +52,18 @@ pub(super) struct Gathering {
     first: u32,
     end: u32,
     parts: Vec<Part>,
+    ranges: Ranges,
     have: BTreeSet<(u32, Part)>,
     /// Chain positions from `first` on that are there in all parts.
     run: u32,
     sources: BTreeMap<RegionId, (u32, u64)>,
     open: Option<Open>,
+    path: Path,
 }
 
 impl Gathering {
-    /// Wants positions `first..end` in all of `parts`.
-    pub(super) fn new(first: u32, end: u32, mut parts: Vec<Part>) -> Self {
+    /// Wants `ranges` of positions `first..end` in all of `parts`.
+    pub(super) fn new(first: u32, end: u32, mut parts: Vec<Part>, ranges: Ranges) -> Self {
         if parts.is_empty() {
             parts.push(Part::default());
         }
@@ -59,16 +73,19 @@ impl Gathering {
             first,
             end,
             parts,
+            ranges,
             have: BTreeSet::new(),
             run: 0,
             sources: BTreeMap::new(),
             open: None,
+            path: Path::Gateway,
         }
     }
 
     /// A new stream begins: the block on its way comes again.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn restart(&mut self, path: Path) {
         self.open = None;
+        self.path = path;
     }
 
     /// First chain position that is not there in all parts, and how many are wanted from it on.
@@ -116,7 +133,10 @@ impl Gathering {
                     _ => Err("a block came without its size and checksums"),
                 };
             }
-            self.open = Some(self.begin(header)?);
+            match self.begin(header)? {
+                Ok(open) => self.open = Some(open),
+                Err(short) => return Ok(Step::Short(short)),
+            }
         }
         if let Some(piece) = frame.piece {
             let open = self
@@ -138,7 +158,7 @@ impl Gathering {
         }
     }
 
-    fn begin(&self, header: Header) -> Result<Open, Broken> {
+    fn begin(&self, header: Header) -> Result<Result<Open, RangesError>, Broken> {
         let wanted = (self.first..self.end).contains(&header.index);
         if !wanted || self.parts.binary_search(&header.part).is_err() {
             return Err("a block came that was not asked for");
@@ -147,39 +167,61 @@ impl Gathering {
         let meta = header
             .meta
             .ok_or("a block came without its size and checksums")?;
-        let assembler = Assembler::new(meta, true);
-        if let Err(error) = &assembler {
-            tracing::warn!(index = header.index, %error, "block dropped");
+        let assembler = PiecesAssembler::new(meta, &self.ranges, &header.pieces);
+        match &assembler {
+            Err(PiecesError::Range(short)) => return Ok(Err(short.clone())),
+            Err(error) => tracing::warn!(index = header.index, %error, "block dropped"),
+            Ok(_) => {}
         }
-        Ok(Open {
+        Ok(Ok(Open {
             index: header.index,
             part: header.part,
             region,
             assembler: assembler.ok(),
-        })
+        }))
     }
 
     fn finish(&mut self, open: Open, whole: bool) -> Step {
-        let block = open.assembler.filter(|_| whole).map(Assembler::finish);
-        let Some(Ok(block)) = block else {
+        let pieces = open.assembler.filter(|_| whole);
+        let Some(Ok(pieces)) = pieces.map(PiecesAssembler::finish) else {
             return Step::Lost;
         };
-        if !self.have.insert((open.index, open.part)) {
-            return Step::Nothing;
+        let from = (&open.region, self.path);
+        let taken = self.take(open.index, open.part, from, pieces);
+        taken.map_or(Step::Nothing, Step::Block)
+    }
+
+    /// What is wanted of a block, verified. None: it is there already.
+    pub(super) fn take(
+        &mut self,
+        index: u32,
+        part: Part,
+        (region, path): (&RegionId, Path),
+        pieces: Pieces,
+    ) -> Option<Came> {
+        if !self.have.insert((index, part)) {
+            return None;
         }
-        self.count(&open.region, &block);
-        Step::Block(FetchedBlock {
-            index: open.index,
-            part: open.part,
-            block,
-            region: open.region,
+        self.count(region, pieces.bytes());
+        let region = region.clone();
+        Some(Came {
+            index,
+            part,
+            pieces,
+            region,
+            path,
         })
     }
 
-    fn count(&mut self, region: &RegionId, block: &Block) {
+    /// What is wanted of each position.
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    fn count(&mut self, region: &RegionId, came: u64) {
         let (blocks, bytes) = self.sources.entry(region.clone()).or_default();
         *blocks += 1;
-        *bytes += block.meta.bytes;
+        *bytes += came;
         let there = |run: u32| {
             let index = self.first + run;
             let held = |part: &Part| self.have.contains(&(index, *part));

@@ -1,19 +1,24 @@
 //! Getting blocks: over several streams if need be, inside of one deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use kvmesh_directory::{FeedPosition, Namespace, Part, RegionId};
+use kvmesh_directory::{BlockHash, BlockKey, Namespace, Part, RegionId};
 use tokio::time::{Instant, sleep, timeout_at};
+use tonic::Code;
 
 use super::{
-    CallError, Chain, Shared,
+    CallError, Chain, GetOutcome, GetSummary, Path, Shared,
     attempts::Attempts,
-    gathering::{Gathering, Step},
+    from_nodes::FromNodes,
+    gathering::{Came, Gathering, Step},
     opened::VIEW_BEHIND_WAIT,
 };
 use crate::{
     block::Block,
-    rpc::{GetFrames, GetRequest, RpcError},
+    convert::WireError,
+    local::Wanted,
+    ranges::Ranges,
+    rpc::{GetFrames, GetRequest},
 };
 
 /// Bounds a get whose deadline is left to the gateway.
@@ -54,64 +59,8 @@ pub struct FetchedBlock {
     pub block: Block,
     /// Region that they came from.
     pub region: RegionId,
-}
-
-/// How a get ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GetOutcome {
-    /// Everything that was wanted came.
-    Complete,
-    /// A block is nowhere in the mesh: the run before it came.
-    Miss,
-    /// Time ran out: what had arrived came.
-    OutOfTime,
-    /// What the client wrote was not visible in time: nothing came.
-    ViewBehind,
-    /// The run was shorter than `blocks_min`: nothing came.
-    TooShort,
-    /// A source failed or sent wrong bytes: the run before it came.
-    SourceFailed,
-    /// Recomputing the rest is expected to be faster than fetching it: what the region itself
-    /// has came.
-    Recompute,
-}
-
-/// Blocks of one region.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceCount {
-    /// Which region.
-    pub region: RegionId,
-    /// Blocks, counted over all parts.
-    pub blocks: u32,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-/// What a get came to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GetSummary {
-    /// How it ended.
-    pub outcome: GetOutcome,
-    /// Where the blocks that came were from.
-    pub sources: Vec<SourceCount>,
-    /// Length of the run from the wanted start, in chain positions.
-    pub blocks: u32,
-    /// Tokens of that run.
-    pub tokens: u64,
-    /// What the fetch was expected to take, when another region was asked, milliseconds.
-    pub estimated_fetch_ms: Option<f64>,
-    /// What recomputing the same blocks was expected to take, where a prefill rate is known.
-    pub estimated_recompute_ms: Option<f64>,
-    /// What the fetch took, milliseconds.
-    pub fetch_ms: Option<f64>,
-    /// The local view that answered.
-    pub position: Option<FeedPosition>,
-    /// Covers every block that the get's fetches kept in the region.
-    pub fill_position: Option<FeedPosition>,
-    /// Fetched blocks that could not be kept.
-    pub fill_failures: u32,
-    /// Blocks that were aborted or had wrong bytes; counted again each time that they came so.
-    pub lost: u32,
+    /// Which way they came.
+    pub path: Path,
 }
 
 /// All of a get.
@@ -123,6 +72,12 @@ pub struct Fetched {
     pub summary: GetSummary,
 }
 
+/// Where frames come from.
+enum Source {
+    Gateway(GetFrames),
+    Nodes(FromNodes),
+}
+
 /// A get on its way.
 pub struct GetStream {
     shared: Arc<Shared>,
@@ -131,8 +86,14 @@ pub struct GetStream {
     block_tokens: u32,
     gathering: Gathering,
     attempts: Attempts,
-    frames: Option<GetFrames>,
+    source: Option<Source>,
+    /// Nodes were not asked yet.
+    from_nodes: bool,
     lost: u32,
+    /// A node on this host had some.
+    mapped: bool,
+    /// Blocks of nodes on this host that are to be returned. None: they were not asked yet.
+    local: Option<VecDeque<Came>>,
     losses_left: u32,
     summary: Option<GetSummary>,
 }
@@ -142,6 +103,7 @@ impl GetStream {
         shared: Arc<Shared>,
         namespace: &Namespace,
         chain: &Chain,
+        ranges: Ranges,
         options: GetOptions,
     ) -> Self {
         let deadline = Instant::now() + options.deadline.unwrap_or(DEADLINE_MAX);
@@ -160,17 +122,23 @@ impl GetStream {
             any_order: options.any_order,
             await_fill: options.await_fill,
             overrides: options.deadline.is_some(),
+            select: Vec::new(),
+            touch: Vec::new(),
+            ranges: ranges.clone(),
             left: Duration::ZERO,
         };
         Self {
             attempts: Attempts::new(Arc::clone(&shared), "get", deadline),
-            gathering: Gathering::new(options.start, end, options.parts),
+            gathering: Gathering::new(options.start, end, options.parts, ranges),
             block_tokens: namespace.description.block_tokens,
+            from_nodes: shared.nodes.is_some(),
             shared,
             request,
             deadline,
-            frames: None,
+            source: None,
             lost: 0,
+            mapped: false,
+            local: None,
             losses_left: LOSSES_MAX,
             summary: None,
         }
@@ -181,6 +149,26 @@ impl GetStream {
     /// # Errors
     /// When the gateways refuse, cannot be reached, or do not answer in time, and no block came.
     pub async fn next(&mut self) -> Result<Option<FetchedBlock>, CallError> {
+        while let Some(came) = self.next_pieces().await? {
+            // All of its pieces were wanted.
+            if let Some(block) = came.pieces.into_block() {
+                return Ok(Some(FetchedBlock {
+                    index: came.index,
+                    part: came.part,
+                    block,
+                    region: came.region,
+                    path: came.path,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`Self::next`], of what is wanted of each block.
+    pub(super) async fn next_pieces(&mut self) -> Result<Option<Came>, CallError> {
+        if let Some(block) = self.next_local().await {
+            return Ok(Some(block));
+        }
         while self.summary.is_none() {
             let Ok(frame) = timeout_at(self.deadline, self.frame()).await else {
                 self.end_early(self.attempts.out_of_time())?;
@@ -190,9 +178,13 @@ impl GetStream {
                 Ok(Step::Nothing) => {}
                 Ok(Step::Block(block)) => return Ok(Some(block)),
                 Ok(Step::Lost) => self.lose(),
+                Ok(Step::Short(short)) => {
+                    let (call, source) = ("get", WireError::from(short));
+                    return Err(CallError::Request { call, source });
+                }
                 Ok(Step::Summary(summary)) => self.on_summary(summary).await,
                 Err(error) => {
-                    self.frames = None;
+                    self.source = None;
                     if let Err(error) = self.attempts.retry(error).await {
                         self.end_early(error)?;
                     }
@@ -200,6 +192,80 @@ impl GetStream {
             }
         }
         Ok(None)
+    }
+
+    /// Blocks that are wanted, counted over all parts.
+    pub(super) fn wanted(&self) -> u32 {
+        self.request.count * self.gathering.parts().len() as u32
+    }
+
+    /// Place of a block that came among those wanted: chain order, parts ascending within.
+    pub(super) fn place(&self, index: u32, part: Part) -> usize {
+        let parts = self.gathering.parts();
+        let at = parts.binary_search(&part).unwrap_or(0);
+        (index - self.request.start) as usize * parts.len() + at
+    }
+
+    /// The next block that a node on this host has, from the wanted start on. Safe to cancel.
+    async fn next_local(&mut self) -> Option<Came> {
+        if self.local.is_none() {
+            let ready = self.read_here().await;
+            self.local = Some(ready.into());
+        }
+        let next = self.local.as_mut()?.pop_front();
+        if next.is_none() && self.mapped && self.gathering.is_complete() {
+            let whole = self.own_summary(GetOutcome::Complete);
+            self.summary.get_or_insert(whole);
+        }
+        next
+    }
+
+    /// What nodes on this host have of the wanted run, without a hole.
+    async fn read_here(&mut self) -> Vec<Came> {
+        let Some((local, region)) = self
+            .shared
+            .local
+            .get()
+            .and_then(|local| Some((local, local.region()?.clone())))
+        else {
+            return Vec::new();
+        };
+        let (start, count) = self.gathering.rest();
+        let parts = self.gathering.parts().to_vec();
+        let keys = |indexes: std::ops::Range<u32>| -> Option<Vec<BlockKey>> {
+            let key = |index: u32, part: Part| {
+                let hash = BlockHash::from_engine(&self.request.chain.hash(index)).ok()?;
+                Some(BlockKey { hash, part })
+            };
+            let indexes = indexes.flat_map(|index| parts.iter().map(move |part| (index, *part)));
+            indexes.map(|(index, part)| key(index, part)).collect()
+        };
+        let (Some(wanted), Some(touch)) = (keys(start..start + count), keys(0..start)) else {
+            return Vec::new();
+        };
+        let at_least = self.shared.positions.all();
+        let asked = Wanted {
+            namespace: self.request.namespace,
+            keys: &wanted,
+            touch: &touch,
+            ranges: &self.request.ranges,
+            at_least: &at_least,
+            until: self.deadline,
+        };
+        let blocks = local.get(&asked).await;
+        let run = (blocks.len() / parts.len()) as u32;
+        if run < self.request.blocks_min.min(count) {
+            return Vec::new();
+        }
+        let place = |at: usize| (start + (at / parts.len()) as u32, parts[at % parts.len()]);
+        let taken = blocks.into_iter().enumerate().filter_map(|(at, block)| {
+            let (index, part) = place(at);
+            let from = (&region, Path::Mapped);
+            self.gathering.take(index, part, from, block)
+        });
+        let taken: Vec<Came> = taken.collect();
+        self.mapped = !taken.is_empty();
+        taken
     }
 
     /// How the get ended; none while it goes on.
@@ -219,28 +285,48 @@ impl GetStream {
 
     /// One frame of the stream, which is opened when there is none.
     async fn frame(&mut self) -> Result<Step, CallError> {
-        if self.frames.is_none() {
+        if self.source.is_none() {
             let opened = self.open().await?;
-            self.gathering.restart();
-            self.frames = Some(opened);
+            self.gathering.restart(match opened {
+                Source::Gateway(_) => Path::Gateway,
+                Source::Nodes(_) => Path::Node,
+            });
+            self.source = Some(opened);
         }
-        let next = match &mut self.frames {
-            Some(frames) => frames.next().await,
-            None => Ok(None),
+        let frame = match &mut self.source {
+            Some(Source::Nodes(nodes)) => match nodes.next().await {
+                Some(frame) => frame,
+                None => return Ok(self.after_nodes()),
+            },
+            Some(Source::Gateway(frames)) => {
+                let next = frames.next().await;
+                next.map_err(|error| self.attempts.explain(error))?
+                    .ok_or_else(|| self.attempts.protocol("it ended without a summary"))?
+            }
+            None => return Ok(Step::Nothing),
         };
-        let explain = |error: RpcError| self.attempts.explain(error);
-        let frame = next
-            .map_err(explain)?
-            .ok_or_else(|| self.attempts.protocol("it ended without a summary"))?;
         let step = self.gathering.on_frame(frame);
+        if let (Err(_) | Ok(Step::Lost), Some(Source::Nodes(_))) = (&step, &self.source) {
+            self.source = None;
+            return Ok(step.unwrap_or(Step::Lost));
+        }
         step.map_err(|what| self.attempts.protocol(what))
     }
 
-    async fn open(&mut self) -> Result<GetFrames, CallError> {
+    /// The nodes have sent what they could: a gateway is asked for the rest, if there is any.
+    fn after_nodes(&mut self) -> Step {
+        self.source = None;
+        match self.gathering.is_complete() {
+            true => Step::Summary(self.own_summary(GetOutcome::Complete)),
+            false => Step::Nothing,
+        }
+    }
+
+    async fn open(&mut self) -> Result<Source, CallError> {
         let attempt = self.attempts.begin()?;
         let left = attempt.left;
         let (start, count) = self.gathering.rest();
-        let request = GetRequest {
+        let mut request = GetRequest {
             start,
             count,
             at_least: self.shared.positions.all(),
@@ -252,8 +338,19 @@ impl GetStream {
             left: left.saturating_sub((left / 10).min(RETURN_MAX)),
             ..self.request.clone()
         };
+        if self.from_nodes {
+            let rpc = attempt.rpc.clone();
+            let nodes = FromNodes::open(&self.shared, &request, rpc, self.deadline).await;
+            self.from_nodes = false;
+            if let Some(nodes) = nodes {
+                return Ok(Source::Nodes(nodes));
+            }
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            request.left = left.saturating_sub((left / 10).min(RETURN_MAX));
+        }
         let opened = attempt.rpc.get(&request).await;
-        opened.map_err(|error| self.attempts.explain(error))
+        let opened = opened.map_err(|error| self.attempts.explain(error))?;
+        Ok(Source::Gateway(opened))
     }
 
     fn lose(&mut self) {
@@ -267,7 +364,7 @@ impl GetStream {
 
     /// The gateway's end: the get's own, or there is reason and time to ask again.
     async fn on_summary(&mut self, summary: GetSummary) {
-        self.frames = None;
+        self.source = None;
         if let Some(position) = &summary.fill_position {
             self.shared.positions.note(position);
         }
@@ -296,16 +393,21 @@ impl GetStream {
             estimated_fetch_ms: summary.estimated_fetch_ms,
             estimated_recompute_ms: summary.estimated_recompute_ms,
             fetch_ms: summary.fetch_ms,
+            matched_tokens: summary.matched_tokens,
+            saved_ms: summary.saved_ms,
             position: summary.position,
             fill_position: summary.fill_position,
             fill_failures: summary.fill_failures,
+            local_only: summary.local_only,
+            left_out: summary.left_out,
             ..self.own_summary(outcome)
         });
     }
 
     /// Time ran out, or the last gateway failed: what came before stays.
     fn end_early(&mut self, error: CallError) -> Result<(), CallError> {
-        if self.gathering.is_empty() {
+        // What cannot be asked for is the caller's to know, whatever came before.
+        if self.gathering.is_empty() || error.code() == Some(Code::InvalidArgument) {
             return Err(error);
         }
         let outcome = match (self.gathering.is_complete(), &error) {
@@ -327,9 +429,13 @@ impl GetStream {
             estimated_fetch_ms: None,
             estimated_recompute_ms: None,
             fetch_ms: None,
+            matched_tokens: 0,
+            saved_ms: None,
             position: None,
             fill_position: None,
             fill_failures: 0,
+            local_only: false,
+            left_out: Vec::new(),
             lost: self.lost,
         }
     }

@@ -55,6 +55,54 @@ async fn whole_blocks_come_in_order_with_their_bytes() {
 }
 
 #[tokio::test]
+async fn blocks_in_any_order_are_taken_as_they_come() {
+    let (first, second, client) = fake::start(&["first:1", "second:1"]);
+    first.with(|script| {
+        // It breaks off after two blocks behind a hole.
+        let mut broken = plan(&[3, 0, 2], wire::GetOutcome::Complete).unwrap();
+        broken.pop();
+        broken.push(Err(Status::unavailable("gone")));
+        script.gets.push_back(Ok(broken));
+    });
+    second.with(|script| {
+        // Which it does not know of, and sends again.
+        let rest = plan(&[4, 2, 3, 1], wire::GetOutcome::Complete);
+        script.gets.push_back(rest);
+    });
+    let options = GetOptions {
+        any_order: true,
+        ..options()
+    };
+    let fetched = opened(&client).get(&chain(5), options).await.unwrap();
+    assert_eq!(indexes(&fetched), [3, 0, 2, 4, 1], "each once");
+    assert_eq!(fetched.summary.outcome, GetOutcome::Complete);
+    assert_eq!(fetched.summary.blocks, 5);
+    first.with(|script| assert!(script.asked_gets[0].0.any_order));
+    second.with(|script| {
+        let asked = &script.asked_gets[0].0;
+        assert!(asked.any_order);
+        assert_eq!((asked.start, asked.count), (1, 4), "from the first hole on");
+    });
+}
+
+#[tokio::test]
+async fn what_came_behind_a_hole_is_no_part_of_the_run() {
+    let (first, _, client) = fake::start(&["first:1"]);
+    first.with(|script| {
+        let plan = plan(&[2, 0, 3], wire::GetOutcome::OutOfTime);
+        script.gets.push_back(plan);
+    });
+    let options = GetOptions {
+        any_order: true,
+        ..options()
+    };
+    let fetched = opened(&client).get(&chain(4), options).await.unwrap();
+    assert_eq!(indexes(&fetched), [2, 0, 3]);
+    assert_eq!(fetched.summary.outcome, GetOutcome::OutOfTime);
+    assert_eq!((fetched.summary.blocks, fetched.summary.tokens), (1, 16));
+}
+
+#[tokio::test]
 async fn a_corrupt_block_is_not_returned_and_asked_for_again() {
     let (first, _, client) = fake::start(&["first:1"]);
     first.with(|script| {

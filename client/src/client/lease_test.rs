@@ -115,6 +115,7 @@ async fn what_was_measured_is_reported_as_it_was_and_the_rate_comes_back() {
         prefill_ms: 256.0,
         queue_ms: 1.5,
         ttft_ms: 300.0,
+        prefix_tokens: 64,
     };
     let rate = namespace
         .report(&[measured, RequestReport::default()], LONG)
@@ -129,6 +130,7 @@ async fn what_was_measured_is_reported_as_it_was_and_the_rate_comes_back() {
             prefill_ms: 256.0,
             queue_ms: 1.5,
             ttft_ms: 300.0,
+            prefix_tokens: 64,
         };
         assert_eq!(sent.reports, [one, wire::RequestReport::default()]);
     });

@@ -7,18 +7,25 @@ mod answers;
 mod attempts;
 mod chain;
 mod error;
+mod from_nodes;
 mod gathering;
 mod get;
+mod get_ranges;
 mod lease;
+mod locating;
 mod opened;
+mod path;
 mod positions;
 mod prefetch;
 mod put;
 mod put_attempt;
+mod to_nodes;
 mod watch;
 
 #[cfg(test)]
 mod fake_gateway_test;
+#[cfg(test)]
+mod get_ranges_test;
 #[cfg(test)]
 mod get_test;
 #[cfg(test)]
@@ -29,23 +36,27 @@ mod put_test;
 mod unary_test;
 
 pub use answers::{
-    Advice, BlockOwners, ChainMatch, ChainQuery, Deleted, Located, LookupAnswer, NodeEndpoint,
-    OpenAnswer, RemoteRun, RemoteView,
+    Advice, BlockOwners, ChainMatch, ChainQuery, Deleted, GetOutcome, GetSummary, LeftOut,
+    LeftOutReason, Located, LookupAnswer, NodeEndpoint, OpenAnswer, RemoteRun, RemoteView,
+    SourceCount,
 };
 pub use chain::Chain;
 pub use error::CallError;
-pub use get::{Fetched, FetchedBlock, GetOptions, GetOutcome, GetStream, GetSummary, SourceCount};
+pub use get::{Fetched, FetchedBlock, GetOptions, GetStream};
+pub use get_ranges::{FetchedRanges, RangesFetched, RangesStream, Scattered};
 pub(crate) use lease::Wish;
 pub use lease::{Held, Lease, LeaseAnswer};
 pub use opened::Opened;
+pub use path::Path;
 pub use prefetch::{PrefetchEnd, PrefetchOptions, PrefetchProgress, PrefetchStream};
 pub use put::{Acked, PutBlock, PutOptions, PutResult, Refused};
 pub use watch::{RequestReport, WatchStream, Watched};
 
 use std::{
     future::Future,
+    path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -54,9 +65,10 @@ use std::{
 use kvmesh_directory::{Description, FeedPosition, Namespace};
 use tokio::time::{Instant, timeout_at};
 
-use self::{attempts::Attempts, positions::Positions};
+use self::{attempts::Attempts, path::Nodes, positions::Positions};
 use crate::{
     channel::Channels,
+    local::Local,
     rpc::{CacheRpc, RpcError},
     tls::{Expected, Role},
 };
@@ -76,11 +88,18 @@ struct Shared {
     instance: String,
     /// A call that failed is not made again.
     once: bool,
+    /// None: blocks go through gateways only.
+    nodes: Option<Nodes>,
+    /// Nodes on this host.
+    local: OnceLock<Local>,
 }
 
 impl Client {
     /// A client of the gateways at these `host:port` addresses, the nearest first.
     /// Connections are made when they are first used.
+    ///
+    /// Blocks that the region holds come straight from its nodes, and go straight to them;
+    /// a node that is not reached is logged once, and gateways stand in for it.
     ///
     /// # Errors
     /// When there is no address, or one cannot be.
@@ -97,7 +116,16 @@ impl Client {
         gateways: Vec<String>,
         channels: Channels,
     ) -> Result<Self, CallError> {
-        Self::new(instance, gateways, channels, false)
+        Self::new(instance, gateways, channels, (false, true))
+    }
+
+    /// As [`Self::connect`], for where nodes are not to be reached, or not to be asked: all
+    /// blocks go through the gateways.
+    ///
+    /// # Errors
+    /// When there is no address, or one cannot be.
+    pub fn connect_through(gateways: Vec<String>, channels: Channels) -> Result<Self, CallError> {
+        Self::new("client", gateways, channels, (false, false))
     }
 
     /// A client of one gateway that makes each call once: the first failure is the answer,
@@ -107,18 +135,19 @@ impl Client {
     /// # Errors
     /// When the address cannot be.
     pub fn connect_once(gateway: &str, channels: Channels) -> Result<Self, CallError> {
-        Self::new("client", vec![gateway.to_owned()], channels, true)
+        Self::new("client", vec![gateway.to_owned()], channels, (true, false))
     }
 
     fn new(
         instance: &str,
         gateways: Vec<String>,
         channels: Channels,
-        once: bool,
+        (once, direct): (bool, bool),
     ) -> Result<Self, CallError> {
         if gateways.is_empty() {
             return Err(CallError::NoGateway);
         }
+        let nodes = channels.or_expecting(Expected::role(Role::Node));
         let channels = channels.or_expecting(Expected::role(Role::Gateway));
         for address in &gateways {
             channels.to(address)?;
@@ -130,10 +159,22 @@ impl Client {
             positions: Positions::default(),
             instance: instance.to_owned(),
             once,
+            nodes: direct.then(|| Nodes::new(nodes)),
+            local: OnceLock::new(),
         };
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    /// From now on blocks that a node on this host holds are read where they lie; `place` is
+    /// the node's `local_socket`, or a folder of them. What cannot be read so comes over gRPC.
+    /// Once told, a client is not told another place.
+    #[must_use]
+    pub fn with_local(self, place: impl Into<PathBuf>) -> Self {
+        let local = Local::new(place.into(), &self.shared.instance);
+        let _ = self.shared.local.set(local);
+        self
     }
 
     /// Makes a namespace known, or finds it. `name` is an alias, empty: derived from the id;
@@ -155,6 +196,9 @@ impl Client {
         let answer = answer.await?;
         if let Some(position) = &answer.position {
             self.observe(position);
+        }
+        if let Some(local) = self.shared.local.get() {
+            local.settle(&answer.region);
         }
         Ok(Opened::new(self.clone(), answer.namespace))
     }

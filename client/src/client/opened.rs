@@ -9,7 +9,7 @@ use super::{
     CallError, Chain, ChainQuery, Client, Deleted, Fetched, GetOptions, GetStream, Located,
     LookupAnswer, PutBlock, PutOptions, PutResult, Shared, put,
 };
-use crate::{convert::WireError, rpc::Range};
+use crate::{convert::WireError, ranges::Ranges, rpc::Range};
 
 /// Between two questions to a view that is behind what was written.
 pub(super) const VIEW_BEHIND_WAIT: Duration = Duration::from_millis(20);
@@ -89,13 +89,29 @@ impl Opened {
     /// # Errors
     /// When the request cannot be.
     pub fn get_stream(&self, chain: &Chain, options: GetOptions) -> Result<GetStream, CallError> {
+        self.stream(chain, Ranges::default(), options)
+    }
+
+    /// A get of `ranges` of each block.
+    pub(super) fn stream(
+        &self,
+        chain: &Chain,
+        ranges: Ranges,
+        options: GetOptions,
+    ) -> Result<GetStream, CallError> {
         self.check("get", chain, &options.parts)?;
         if options.start >= chain.len() || options.count > chain.len() - options.start {
             let why = format!("the chain has {} blocks", chain.len());
             return Err(request("get", "start", why));
         }
         let shared = Arc::clone(&self.client.shared);
-        Ok(GetStream::new(shared, &self.namespace, chain, options))
+        Ok(GetStream::new(
+            shared,
+            &self.namespace,
+            chain,
+            ranges,
+            options,
+        ))
     }
 
     /// Puts blocks; says of each what became of it, in the order given.

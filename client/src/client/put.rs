@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kvmesh_directory::{FeedPosition, NamespaceId, Part, namespace::AckLevel};
+use kvmesh_directory::{FeedPosition, NamespaceId, Part, RingEpoch, namespace::AckLevel};
 use tokio::time::{Instant, timeout_at};
 
-use super::{CallError, Shared, attempts::Attempts, put_attempt};
+use super::{CallError, Path, Shared, attempts::Attempts, put_attempt, to_nodes};
 use crate::{block::Block, refusal::RefusalReason, rpc::PutOpen};
 
 /// Bounds a put whose deadline is left to the gateway.
@@ -58,6 +58,8 @@ pub struct Acked {
     pub copies: u32,
     /// It was there before this put.
     pub existed: bool,
+    /// Which way it went.
+    pub path: Path,
 }
 
 /// A block that was not stored.
@@ -103,6 +105,20 @@ pub(super) async fn put(
     let mut why = "the deadline passed".to_owned();
     // Blocks that an attempt may have stored without saying so.
     let mut perhaps = BTreeSet::new();
+    if let (Some(_), Ok(attempt)) = (&shared.nodes, attempts.begin()) {
+        let open = opening(namespace, &options, attempt.left);
+        to_nodes::put(
+            shared,
+            attempt.rpc,
+            &open,
+            blocks,
+            deadline,
+            &mut results,
+            &mut perhaps,
+        )
+        .await;
+        note_positions(shared, &results);
+    }
     loop {
         let pending = pending(&results);
         if pending.is_empty() {
@@ -114,12 +130,7 @@ pub(super) async fn put(
             break;
         }
         let Ok(attempt) = attempts.begin() else { break };
-        let open = PutOpen {
-            namespace,
-            ack: options.ack,
-            overrides: options.deadline.is_some(),
-            left: attempt.left,
-        };
+        let open = opening(namespace, &options, attempt.left);
         // What this attempt does not answer is not known: it may store what an earlier one
         // refused.
         pending.iter().for_each(|index| results[*index] = None);
@@ -169,6 +180,16 @@ pub(super) async fn put(
         None => PutResult::Unanswered { why: why.clone() },
     };
     Ok(results.into_iter().enumerate().map(settle).collect())
+}
+
+fn opening(namespace: NamespaceId, options: &PutOptions, left: Duration) -> PutOpen {
+    PutOpen {
+        namespace,
+        ack: options.ack,
+        epoch: RingEpoch(0),
+        overrides: options.deadline.is_some(),
+        left,
+    }
 }
 
 /// Blocks that are not answered for good.

@@ -36,6 +36,8 @@ pub struct RequestReport {
     pub queue_ms: f64,
     /// Time to the first token, milliseconds.
     pub ttft_ms: f64,
+    /// Tokens before them whose KV was there: what attends to them takes longer.
+    pub prefix_tokens: u32,
 }
 
 impl Opened {

@@ -109,8 +109,10 @@ fn policy() -> impl Strategy<Value = Policy> {
         Just(ReplicationMode::None)
     ];
     let numbers = (1..=8_u32, any::<u64>(), 0..=1_000_u32, any::<(bool, u32)>());
-    (ack, fallback, replication, numbers, 0.0..1e9_f64).prop_map(
-        |(ack, fallback, replication, numbers, prefill_rate)| {
+    let costs = (0.0..1e9_f64, 0.0..1e9_f64, 0.0..1e3_f64);
+    (ack, fallback, replication, numbers, costs).prop_map(
+        |(ack, fallback, replication, numbers, costs)| {
+            let (prefill_rate, attention_growth, dollars_per_gpu_hour) = costs;
             let (replicas, ttl_ms, quota_permille, (lossy, prefetch_blocks)) = numbers;
             Policy {
                 replicas,
@@ -122,6 +124,8 @@ fn policy() -> impl Strategy<Value = Policy> {
                 lossy,
                 prefetch_blocks,
                 prefill_rate,
+                attention_growth,
+                dollars_per_gpu_hour,
             }
         },
     )

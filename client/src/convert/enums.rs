@@ -1,13 +1,13 @@
 //! Choices: each unspecified value is an error, unless the field says what it means.
 
 use kvmesh_directory::{
-    ChangeOutcome,
+    ChangeOutcome, PeerState,
     namespace::{AckLevel, Fallback, ReplicationMode},
 };
 use kvmesh_proto::v1 as wire;
 
 use super::{FromWire, ToWire, WireError};
-use crate::refusal::RefusalReason;
+use crate::{client::LeftOutReason, encoding::Encoding, refusal::RefusalReason};
 
 macro_rules! choice {
     ($word:ident, $field:literal, $($variant:ident),+) => {
@@ -35,6 +35,16 @@ macro_rules! choice {
 
 choice!(AckLevel, "ack", Memory, Replicated, Durable);
 choice!(Fallback, "fallback", WhenFaster, Always, Never);
+choice!(Encoding, "encoding", Bf16Exponents, F16Exponents);
+choice!(PeerState, "state", Online, Suspect, Offline, CatchingUp);
+choice!(
+    LeftOutReason,
+    "reason",
+    State,
+    ViewOld,
+    Unreached,
+    FailoverShare
+);
 choice!(ReplicationMode, "replication", OnDemand, Push, Hot, None);
 choice!(
     ChangeOutcome,

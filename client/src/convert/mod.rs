@@ -7,9 +7,11 @@
 mod block;
 mod command;
 mod enums;
+pub mod local;
 pub mod mesh;
 mod namespace;
 mod outcome;
+mod ranges;
 pub mod snapshot;
 mod words;
 
@@ -20,6 +22,7 @@ mod convert_test;
 
 pub use command::remote_effects;
 pub use enums::{ack_level, ack_level_or_policy};
+pub use ranges::{ranges, ranges_of};
 pub use words::{chain, chain_of, parts, parts_of, region};
 
 /// A word that can be written to the wire.

@@ -76,6 +76,8 @@ impl ToWire for Policy {
             lossy: self.lossy,
             prefetch_blocks: self.prefetch_blocks,
             prefill_rate: self.prefill_rate,
+            attention_growth: self.attention_growth,
+            dollars_per_gpu_hour: self.dollars_per_gpu_hour,
         }
     }
 }
@@ -93,6 +95,8 @@ impl FromWire for Policy {
             lossy: wire.lossy,
             prefetch_blocks: wire.prefetch_blocks,
             prefill_rate: wire.prefill_rate,
+            attention_growth: wire.attention_growth,
+            dollars_per_gpu_hour: wire.dollars_per_gpu_hour,
         };
         if !policy.replicas_fit() {
             let why = format!("it is {}: 1 to {REPLICAS_MAX}", policy.replicas);
@@ -102,12 +106,9 @@ impl FromWire for Policy {
             let why = format!("it is {}: 0 to 1000", policy.quota_permille);
             return Err(WireError::field("quota_permille", why));
         }
-        if !(policy.prefill_rate.is_finite() && policy.prefill_rate >= 0.0) {
-            let why = format!(
-                "it is {}: tokens per second, 0 for unknown",
-                policy.prefill_rate
-            );
-            return Err(WireError::field("prefill_rate", why));
+        if let Some((field, cost)) = policy.impossible_cost() {
+            let why = format!("it is {cost}: a number of at least 0, 0 for unknown");
+            return Err(WireError::field(field, why));
         }
         Ok(policy)
     }

@@ -379,6 +379,7 @@ fn link(rtt_ms: f64) -> wire::MeshFrame {
         bandwidth: 125e6,
         gateways: vec!["10.0.0.1:7400".to_owned()],
         age_ms: 40,
+        ..Default::default()
     }))
 }
 

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
+use kvmesh_directory::{
+    PeerState,
+    cost::{Configured, Estimate, Z95},
+    limits::MESSAGE_BYTES_MAX,
+};
 use kvmesh_proto::v1::{self as wire, feed_client::FeedClient};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
 
-use crate::channel::Channel;
+use crate::{channel::Channel, convert::FromWire};
 
 use super::{
     FeedError, Link, SharedMeshView, Source,
@@ -79,14 +83,46 @@ impl Session for Following {
     fn failed(&mut self, _error: &FeedError) {}
 }
 
+/// A region-sync of an earlier version only says whether the region is asked, as does one of a
+/// later version that knows more states.
+fn read_state(raw: &wire::LinkState) -> PeerState {
+    PeerState::from_wire(raw.state).unwrap_or(match raw.reachable {
+        true => PeerState::Online,
+        false => PeerState::Offline,
+    })
+}
+
 fn read_link(raw: wire::LinkState) -> Link {
     let now = Instant::now();
     let age = Duration::from_millis(raw.age_ms);
     Link {
         reachable: raw.reachable,
+        state: read_state(&raw),
+        lag_entries: raw.lag_entries,
         rtt_ms: raw.rtt_ms,
         bandwidth: raw.bandwidth,
+        configured: configured(&raw),
         gateways: raw.gateways,
         heard: now.checked_sub(age).unwrap_or(now),
+    }
+}
+
+/// A region-sync of an earlier version says only the last round trip.
+fn configured(raw: &wire::LinkState) -> Configured {
+    let spread = match raw.rtt_p50_ms > 0.0 && raw.rtt_p95_ms >= raw.rtt_p50_ms {
+        true => (raw.rtt_p95_ms / raw.rtt_p50_ms).ln() / Z95,
+        false => 0.0,
+    };
+    let rtt_ms = match raw.rtt_p50_ms > 0.0 {
+        true => raw.rtt_p50_ms,
+        false => raw.rtt_ms,
+    };
+    Configured {
+        rtt: Estimate {
+            median: rtt_ms / 1e3,
+            sigma: spread,
+        },
+        bandwidth: raw.bandwidth,
+        dollars_per_gb: raw.dollars_per_gb,
     }
 }

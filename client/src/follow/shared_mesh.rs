@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_directory::{FeedPosition, MeshView, RegionId, Tag, limits::REGIONS_MAX};
+use kvmesh_directory::{
+    FeedPosition, MeshView, PeerState, RegionId, Tag, cost::Configured, limits::REGIONS_MAX,
+};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -15,12 +17,18 @@ use tokio::{
 /// The way to another region, as region-sync last said.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Link {
-    /// It answered lately.
+    /// It is asked: online, or suspect.
     pub reachable: bool,
+    /// What region-sync thinks of it.
+    pub state: PeerState,
+    /// Log entries of it that region-sync heard and does not show yet.
+    pub lag_entries: u64,
     /// Last round trip seen, milliseconds; 0: none yet.
     pub rtt_ms: f64,
     /// Bytes per second.
     pub bandwidth: f64,
+    /// What settings and probes say of it.
+    pub configured: Configured,
     /// `host:port` of the region's gateways.
     pub gateways: Vec<String>,
     /// When the region's own feed was last heard.

@@ -7,8 +7,8 @@ use kvmesh_proto::v1 as wire;
 
 use crate::{
     client::{
-        Advice, BlockOwners, Chain, ChainMatch, ChainQuery, Deleted, Located, LookupAnswer,
-        NodeEndpoint, OpenAnswer, RemoteRun, RemoteView,
+        Advice, BlockOwners, Chain, ChainMatch, ChainQuery, Deleted, LeftOut, LeftOutReason,
+        Located, LookupAnswer, NodeEndpoint, OpenAnswer, RemoteRun, RemoteView,
     },
     convert::{FromWire, ToWire, WireError, all, each, optional, region, required},
 };
@@ -47,6 +47,27 @@ impl FromWire for OpenAnswer {
     }
 }
 
+impl ToWire for LeftOut {
+    type Wire = wire::LeftOut;
+    fn to_wire(&self) -> wire::LeftOut {
+        wire::LeftOut {
+            region: self.region.to_wire(),
+            reason: self.reason.to_wire(),
+        }
+    }
+}
+
+impl FromWire for LeftOut {
+    type Wire = wire::LeftOut;
+    fn from_wire(wire: wire::LeftOut) -> Result<Self, WireError> {
+        Ok(Self {
+            region: region("left_out.region", &wire.region)?,
+            // A later version may have more reasons.
+            reason: LeftOutReason::from_wire(wire.reason).unwrap_or(LeftOutReason::State),
+        })
+    }
+}
+
 impl FromWire for LookupAnswer {
     type Wire = wire::LookupResponse;
     fn from_wire(wire: wire::LookupResponse) -> Result<Self, WireError> {
@@ -56,6 +77,8 @@ impl FromWire for LookupAnswer {
             age: Duration::from_millis(wire.age_ms),
             regions: all(wire.regions)?,
             view_behind: wire.view_behind,
+            local_only: wire.local_only,
+            left_out: all(wire.left_out)?,
         })
     }
 }
@@ -91,6 +114,11 @@ impl FromWire for RemoteRun {
             rtt_ms: wire.rtt_ms,
             estimated_recompute_ms: wire.estimated_recompute_ms,
             advice,
+            estimated_fetch_p95_ms: wire.estimated_fetch_p95_ms,
+            split_at: wire.split_at,
+            estimated_split_ms: wire.estimated_split_ms,
+            fetch_dollars: wire.fetch_dollars,
+            recompute_dollars: wire.recompute_dollars,
         })
     }
 }

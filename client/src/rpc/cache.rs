@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
+use futures::stream;
 use kvmesh_directory::{
     Description, FeedPosition, NamespaceId, Part, RingEpoch, limits::MESSAGE_BYTES_MAX,
 };
 use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
-use tonic::Request;
+use tonic::{Code, Request};
 
 use super::{GetFrames, GetRequest, PutCall, RpcError};
 use crate::{
+    bulk,
     channel::Channel,
     client::{Chain, ChainQuery, Deleted, Located, LookupAnswer, OpenAnswer},
     convert::{FromWire, ToWire, each},
+    ranges::Ranges,
 };
 
 /// A range of a chain, and parts of its blocks.
@@ -29,14 +32,15 @@ pub(crate) struct Range {
 #[derive(Clone)]
 pub(crate) struct CacheRpc {
     pub(super) stub: CacheClient<Channel>,
+    channel: Channel,
 }
 
 impl CacheRpc {
     pub(crate) fn new(channel: Channel) -> Self {
-        let stub = CacheClient::new(channel)
+        let stub = CacheClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Self { stub }
+        Self { stub, channel }
     }
 
     pub(crate) async fn open(
@@ -104,19 +108,31 @@ impl CacheRpc {
         Ok(Located::from_wire(answer.into_inner())?)
     }
 
-    pub(crate) async fn get(mut self, request: &GetRequest) -> Result<GetFrames, RpcError> {
-        let answer = self
-            .stub
-            .get(timed(request.to_wire(), request.left))
-            .await?;
-        Ok(GetFrames::new(answer.into_inner()))
+    pub(crate) async fn get(self, request: &GetRequest) -> Result<GetFrames, RpcError> {
+        let call = |request: &GetRequest| {
+            let asked = stream::iter([request.to_wire()]);
+            bulk::call(self.channel.clone(), bulk::GET, asked, Some(request.left))
+        };
+        let answers = match call(request).await {
+            // A server of an earlier version sends whole blocks.
+            Err(status) if status.code() == Code::Unimplemented && !request.ranges.is_whole() => {
+                let ranges = Ranges::default();
+                let whole = GetRequest {
+                    ranges,
+                    ..request.clone()
+                };
+                call(&whole).await?
+            }
+            answered => answered?,
+        };
+        Ok(GetFrames::new(answers))
     }
 
     /// Starts a put; its frames come from the call's other half.
-    pub(crate) async fn put(mut self, call: PutCall) -> Result<super::put::PutAnswers, RpcError> {
+    pub(crate) async fn put(self, call: PutCall) -> Result<super::put::PutAnswers, RpcError> {
         let (left, frames) = call.into_parts();
-        let answer = self.stub.put(timed(frames, left)).await?;
-        Ok(super::put::PutAnswers::new(answer.into_inner()))
+        let answers = bulk::call(self.channel, bulk::PUT, frames, Some(left)).await?;
+        Ok(super::put::PutAnswers::new(answers))
     }
 }
 

@@ -11,7 +11,8 @@ use super::RpcError;
 use crate::{
     block::BlockMeta,
     client::{Chain, GetOutcome, GetSummary, SourceCount},
-    convert::{FromWire, ToWire, WireError, each, optional, region, required},
+    convert::{FromWire, ToWire, WireError, all, each, optional, ranges_of, region, required},
+    ranges::Ranges,
 };
 
 /// One attempt of a get.
@@ -28,6 +29,12 @@ pub(crate) struct GetRequest {
     pub(crate) await_fill: bool,
     /// The gateway is to override its own deadline.
     pub(crate) overrides: bool,
+    /// Of a call to a node: only these places of its chain.
+    pub(crate) select: Vec<u32>,
+    /// Of a call to a node: places that are only touched.
+    pub(crate) touch: Vec<u32>,
+    /// Of each block only the pieces that they touch.
+    pub(crate) ranges: Ranges,
     /// Time that is left.
     pub(crate) left: Duration,
 }
@@ -45,6 +52,9 @@ impl GetRequest {
             any_order: self.any_order,
             await_fill: self.await_fill,
             deadline_ms: if self.overrides { millis(self.left) } else { 0 },
+            select: self.select.clone(),
+            touch: self.touch.clone(),
+            ranges: ranges_of(&self.ranges),
             ..Default::default()
         }
     }
@@ -73,6 +83,8 @@ pub(crate) struct Header {
     /// None: the block is aborted at once.
     pub(crate) meta: Option<BlockMeta>,
     pub(crate) region: Option<RegionId>,
+    /// Which pieces come; none named: all.
+    pub(crate) pieces: Vec<u32>,
 }
 
 /// The frames as they come.
@@ -103,6 +115,9 @@ impl FromWire for GetFrame {
             Ok(wire::BlockEnd::Aborted) => Some(false),
             Err(why) => return Err(WireError::field("end", why)),
         };
+        if wire.encoding != 0 {
+            return Err(WireError::field("encoding", "nobody asked for one"));
+        }
         Ok(Self {
             header: optional(wire.header)?,
             piece: Some(wire.piece).filter(|piece| !piece.is_empty()),
@@ -123,6 +138,7 @@ impl FromWire for Header {
             region: from
                 .map(|name| region("header.region", &name))
                 .transpose()?,
+            pieces: wire.pieces,
         })
     }
 }
@@ -160,9 +176,13 @@ impl FromWire for GetSummary {
             estimated_fetch_ms: wire.estimated_fetch_ms,
             estimated_recompute_ms: wire.estimated_recompute_ms,
             fetch_ms: wire.fetch_ms,
+            matched_tokens: wire.matched_tokens,
+            saved_ms: wire.saved_ms,
             position: optional(wire.position)?,
             fill_position: optional(wire.fill_position)?,
             fill_failures: wire.fill_failures,
+            local_only: wire.local_only,
+            left_out: all(wire.left_out)?,
             lost: 0,
         })
     }

@@ -13,7 +13,9 @@ pub(crate) use get::{GetFrame, GetFrames, GetRequest, Header};
 pub(crate) use put::{PutAnswer, PutCall, PutFrame, PutOpen};
 pub(crate) use streams::{Prefetch, PrefetchAnswers, WatchAnswers};
 
-use tonic::Status;
+use std::fmt;
+
+use tonic::{Code, Status};
 
 use crate::convert::WireError;
 
@@ -24,6 +26,27 @@ pub(crate) enum RpcError {
     Status(Box<Status>),
     /// The answer cannot be read.
     Wire(WireError),
+}
+
+impl RpcError {
+    /// The request cannot be: whoever is asked says the same.
+    pub(crate) fn is_invalid(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == Code::InvalidArgument)
+    }
+
+    /// The callee goes by another ring.
+    pub(crate) fn is_stale_epoch(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == Code::FailedPrecondition)
+    }
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "{:?}: {}", status.code(), status.message()),
+            Self::Wire(error) => error.fmt(f),
+        }
+    }
 }
 
 impl From<Status> for RpcError {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use kvmesh_directory::{NamespaceId, Part, namespace::AckLevel};
+use kvmesh_directory::{NamespaceId, Part, RingEpoch, namespace::AckLevel};
 use kvmesh_proto::v1::{self as wire, put_decision::Verdict, put_request, put_response};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,7 +13,7 @@ use tonic::Streaming;
 use super::{RpcError, get::millis};
 use crate::{
     block::BlockMeta,
-    client::{Acked, Refused},
+    client::{Acked, Path, Refused},
     convert::{FromWire, ToWire, WireError, ack_level, ack_level_or_policy, required},
     refusal::RefusalReason,
 };
@@ -23,6 +23,8 @@ use crate::{
 pub(crate) struct PutOpen {
     pub(crate) namespace: NamespaceId,
     pub(crate) ack: Option<AckLevel>,
+    /// By which a node was chosen; 0 for a gateway: whatever is current.
+    pub(crate) epoch: RingEpoch,
     /// The gateway is to override its own deadline.
     pub(crate) overrides: bool,
     /// Time that is left.
@@ -60,7 +62,7 @@ impl PutCall {
         let open = wire::PutOpen {
             namespace_id: self.open.namespace.to_wire(),
             ack: ack_level_or_policy(self.open.ack),
-            ring_epoch: 0,
+            ring_epoch: self.open.epoch.0,
             deadline_ms: if self.open.overrides { millis(left) } else { 0 },
             fill: false,
             waits: false,
@@ -157,6 +159,7 @@ impl FromWire for Acked {
             position: required("position", wire.position)?,
             copies: wire.copies,
             existed: wire.existed,
+            path: Path::Gateway,
         })
     }
 }

@@ -82,6 +82,7 @@ impl CacheRpc {
             prefill_ms: report.prefill_ms,
             queue_ms: report.queue_ms,
             ttft_ms: report.ttft_ms,
+            prefix_tokens: report.prefix_tokens,
         };
         let request = wire::ReportRequest {
             namespace_id: namespace.to_wire(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    CipherSuite, ClientConfig, RootCertStore, ServerConfig,
     client::{Resumption, danger::ServerCertVerifier},
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
@@ -50,7 +50,7 @@ impl Loaded {
     pub(super) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let chain = certificates("certificate", &files.certificate)?;
         let key = key(&files.key)?;
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(provider());
         let facts = facts(&files.certificate, &chain)?;
         let identity = facts.identity().map_err(|source| TlsError::Certificate {
             file: files.certificate.clone(),
@@ -91,6 +91,14 @@ impl Loaded {
             .set_certificate_verifier(Arc::new(verifier));
         Arc::new(config)
     }
+}
+
+/// AES-128-GCM first: it takes less of the processor than AES-256-GCM, which ring prefers.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    let suites = &mut provider.cipher_suites;
+    suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 type ServerBuilder = rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>;

@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, Hash, Hasher};
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::{
     limits::{VIRTUAL_NODES_PER_WEIGHT, WEIGHT_MAX},
@@ -86,5 +86,5 @@ fn virtual_node(node: NodeId, number: u32) -> u64 {
     let mut raw = [0; 12];
     raw[..8].copy_from_slice(&node.0.to_be_bytes());
     raw[8..].copy_from_slice(&number.to_be_bytes());
-    xxh3_64(&raw)
+    XxHash3_64::oneshot(&raw)
 }

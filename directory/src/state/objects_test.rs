@@ -1,8 +1,12 @@
 //! Each rule about namespaces and about what other regions did.
 
-use super::testing::{Told, delete, name, namespace, ns, position, region};
+use super::{
+    DirectoryState,
+    testing::{Told, delete, init, name, namespace, ns, position, region},
+};
 use crate::{
     command::{Command, Deletion, Refusal},
+    limits::FEATURE_COSTS,
     namespace::Namespace,
     words::Hlc,
 };
@@ -165,4 +169,32 @@ fn a_taken_alias_does_not_block_another_region() {
     bad.policy.replicas = 99;
     remote(&mut told, 2, &[bad, namespace("fourth", "fourth")], &[]);
     assert_eq!(told.said(), "namespace fourth, raised 2");
+}
+
+#[test]
+fn costs_are_kept_from_their_feature_level_on() {
+    let kept = |level: u32| {
+        let mut formed = init();
+        if let Command::InitRegion { feature_level, .. } = &mut formed {
+            *feature_level = level;
+        }
+        let mut told = Told {
+            state: DirectoryState::empty(),
+            ..Told::begin()
+        };
+        told.apply(&formed);
+        let mut costly = namespace("other", "other");
+        costly.policy.prefill_rate = 1_000.0;
+        costly.policy.attention_growth = 60_000.0;
+        costly.policy.dollars_per_gpu_hour = 2.5;
+        assert_eq!(
+            Command::OpenNamespace(costly.clone()).feature_level(),
+            FEATURE_COSTS
+        );
+        open(&mut told, &costly);
+        let policy = &told.state.namespace(costly.id).unwrap().policy;
+        policy.costs().map(|(_, cost)| cost)
+    };
+    assert_eq!(kept(FEATURE_COSTS - 1), [1_000.0, 0.0, 0.0]);
+    assert_eq!(kept(FEATURE_COSTS), [1_000.0, 60_000.0, 2.5]);
 }

@@ -139,7 +139,7 @@ fn check_events(state: &DirectoryState, events: &[Event], present: &mut BTreeSet
             Event::Dropped { name, copy } => {
                 dropped.insert((*name, *copy));
             }
-            Event::Claimed { name, copy } => {
+            Event::Claimed { name, copy, .. } => {
                 dropped.remove(&(*name, *copy));
             }
             _ => {}

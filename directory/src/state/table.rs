@@ -6,7 +6,7 @@
 //! Cloning copies the places and one pointer a chunk; an entry costs its own size and
 //! about 5 bytes. Nothing depends on the order of rows: iteration sorts.
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::{
     state::chunks::{Chunks, ITEMS_MAX},
@@ -188,5 +188,5 @@ fn hash(key: &BlockKey) -> u64 {
     raw[..32].copy_from_slice(&key.hash.0);
     raw[32..34].copy_from_slice(&key.part.shard.to_be_bytes());
     raw[34..].copy_from_slice(&key.part.group.to_be_bytes());
-    xxh3_64(&raw)
+    XxHash3_64::oneshot(&raw)
 }

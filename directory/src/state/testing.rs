@@ -282,7 +282,7 @@ fn write_event(event: &Event) -> String {
         Event::MoveFinished(epoch) => format!("moved to {epoch}"),
         Event::Appeared { name, .. } => format!("appeared {}", write_name(name)),
         Event::Vanished { name } => format!("vanished {}", write_name(name)),
-        Event::Claimed { name, copy } => {
+        Event::Claimed { name, copy, .. } => {
             format!("claimed {} {}", write_name(name), write_copy(copy))
         }
         Event::Dropped { name, copy } => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     command::{Deletion, Event},
-    namespace::{Description, Namespace},
+    namespace::Namespace,
     state::{DirectoryState, Tombstone},
     words::{BlockName, Hlc, NamespaceId, RegionId},
 };
@@ -58,7 +58,7 @@ impl MeshStep {
                     };
                     passages.entry(*name).or_insert(first).is = None;
                 }
-                Event::Namespace(namespace) if allows(&namespace.description, follower) => {
+                Event::Namespace(namespace) if namespace.description.resides_in(follower) => {
                     step.namespaces.push(namespace.clone());
                 }
                 Event::Deleted(deletion) if gate.admits(deletion.namespace) => {
@@ -111,7 +111,7 @@ pub fn mesh_namespaces<'a>(
     follower: &'a RegionId,
 ) -> impl Iterator<Item = &'a Namespace> + 'a {
     let namespaces = state.namespaces();
-    namespaces.filter(|namespace| allows(&namespace.description, follower))
+    namespaces.filter(|namespace| namespace.description.resides_in(follower))
 }
 
 /// Tombstones that `follower` may know of, in key order.
@@ -122,11 +122,6 @@ pub fn mesh_tombstones<'a>(
     let mut gate = Gate::new(state, follower);
     let tombstones = state.tombstones();
     tombstones.filter(move |(name, _)| gate.admits(name.namespace))
-}
-
-/// Whether a namespace's residency lets a region know of it; an empty one names all.
-fn allows(description: &Description, follower: &RegionId) -> bool {
-    description.residency.is_empty() || description.residency.contains(follower)
 }
 
 /// Answers for namespace ids, remembering the last one: names come in key order.
@@ -151,7 +146,7 @@ impl<'a> Gate<'a> {
             _ => {
                 let namespace = self.state.namespace(id);
                 let admitted = namespace
-                    .is_some_and(|namespace| allows(&namespace.description, self.follower));
+                    .is_some_and(|namespace| namespace.description.resides_in(self.follower));
                 self.last = Some((id, admitted));
                 admitted
             }

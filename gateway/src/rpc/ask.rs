@@ -3,15 +3,16 @@
 use std::{error::Error, fmt, time::Duration};
 
 use bytes::Bytes;
+use futures::stream;
 use kvmesh_client::{
-    BlockMeta, FromWire, Problem, ToWire,
+    BlockMeta, Encoding, FromWire, Problem, Ranges, ToWire, bulk,
     channel::Channel,
     convert::{self, WireError, parts_of},
 };
-use kvmesh_directory::{NamespaceId, Part, RegionId, limits::MESSAGE_BYTES_MAX};
-use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
+use kvmesh_directory::{NamespaceId, Part, RegionId};
+use kvmesh_proto::v1 as wire;
 use tokio::time::Instant;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::frame::{Frame, Header, Outcome, Summary};
 
@@ -26,7 +27,13 @@ pub(crate) struct Ask {
     pub(crate) select: Vec<u32>,
     pub(crate) touch: Vec<u32>,
     pub(crate) parts: Vec<Part>,
+    pub(crate) ranges: Ranges,
+    /// In which pieces may come.
+    pub(crate) encodings: Vec<Encoding>,
     pub(crate) hop: u32,
+    /// The own region, of a call to another one.
+    pub(crate) from: Option<RegionId>,
+    pub(crate) any_order: bool,
     pub(crate) until: Instant,
 }
 
@@ -39,6 +46,15 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// The peer did not begin to answer in time.
+    pub(crate) fn silent(limit: Duration) -> Self {
+        let why = format!("no answer began within {limit:?}");
+        Self {
+            unreachable: true,
+            status: Box::new(Status::deadline_exceeded(why)),
+        }
+    }
+
     /// The peer does not know the namespace.
     pub(crate) fn is_not_found(&self) -> bool {
         self.status.code() == Code::NotFound
@@ -101,7 +117,7 @@ pub(crate) async fn get(channel: Channel, region: RegionId, ask: Ask) -> Result<
         true => hashes as u32,
         false => 0,
     };
-    let mut request = Request::new(wire::GetRequest {
+    let request = wire::GetRequest {
         namespace_id: ask.namespace.to_wire(),
         chain: Some(wire::Chain {
             hashes: ask.hashes,
@@ -110,20 +126,27 @@ pub(crate) async fn get(channel: Channel, region: RegionId, ask: Ask) -> Result<
         start,
         parts: parts_of(&ask.parts),
         hop: ask.hop,
+        from_region: ask.from.map(|own| own.to_wire()).unwrap_or_default(),
+        any_order: ask.any_order,
         deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
         select: ask.select,
         touch: ask.touch,
+        ranges: convert::ranges_of(&ask.ranges),
+        encodings: convert::each(&ask.encodings),
         ..wire::GetRequest::default()
+    };
+    let whole = (!ask.ranges.is_whole()).then(|| wire::GetRequest {
+        ranges: Vec::new(),
+        ..request.clone()
     });
-    request.set_timeout(left);
-    let mut client = CacheClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let response = client.get(request).await?;
-    Ok(Frames {
-        frames: response.into_inner(),
-        region,
-    })
+    let asked = |request| stream::iter([request]);
+    let call = |request| bulk::call(channel.clone(), bulk::GET, asked(request), Some(left));
+    let frames = match (call(request).await, whole) {
+        // A peer of an earlier version sends whole blocks.
+        (Err(status), Some(whole)) if status.code() == Code::Unimplemented => call(whole).await?,
+        (answered, _) => answered?,
+    };
+    Ok(Frames { frames, region })
 }
 
 fn read_frame(frame: wire::GetResponse, region: &RegionId) -> Result<Frame, WireError> {
@@ -131,10 +154,14 @@ fn read_frame(frame: wire::GetResponse, region: &RegionId) -> Result<Frame, Wire
         return Ok(Frame::Summary(read_summary(&summary)));
     }
     let aborted = frame.end == wire::BlockEnd::Aborted as i32;
+    let encoding = match frame.encoding {
+        0 => None,
+        encoding => Some(Encoding::from_wire(encoding)?),
+    };
     let Some(header) = frame.header else {
         return Ok(match aborted {
             true => Frame::Aborted(None),
-            false => block(None, frame.piece, frame.end),
+            false => block(None, frame.piece, encoding, frame.end),
         });
     };
     let part: Part = match header.part {
@@ -150,14 +177,16 @@ fn read_frame(frame: wire::GetResponse, region: &RegionId) -> Result<Frame, Wire
         part,
         meta,
         region: region.clone(),
+        pieces: header.pieces,
     };
-    Ok(block(Some(header), frame.piece, frame.end))
+    Ok(block(Some(header), frame.piece, encoding, frame.end))
 }
 
-fn block(header: Option<Header>, piece: Bytes, end: i32) -> Frame {
+fn block(header: Option<Header>, piece: Bytes, encoding: Option<Encoding>, end: i32) -> Frame {
     Frame::Block {
         header,
         piece: (!piece.is_empty()).then_some(piece),
+        encoding,
         whole: end == wire::BlockEnd::Complete as i32,
     }
 }

@@ -18,13 +18,14 @@ use tracing::Instrument;
 use super::{
     decode, encode, lease,
     messages::{self, Messages},
-    prefetch, report, watch,
+    prefetch, report, residency, watch,
 };
 use crate::{
+    coding,
     context::Gateway,
     deadline::Deadline,
     frame::{Frame, Outcome, Summary},
-    intake, locate, lookup, manage, read,
+    intake, locate, lookup, manage, reach, read,
 };
 
 /// Frames of a get, and replies of a put, that wait for a slow client.
@@ -109,8 +110,11 @@ impl Rpc {
         let position = gateway.views.fresh()?;
         let namespace = decode::namespace_of(gateway, request.namespace_id)?;
         let queries = decode::queries(request.chains, &namespace)?;
-        let matches = lookup::lookup(gateway, &namespace, &queries);
+        let others = reach::others(gateway, &namespace);
+        let matches = lookup::lookup(gateway, &namespace, &queries, &others);
         let mut answer = encode::lookup(gateway, Some(matches), Some(&position));
+        answer.local_only = others.local_only();
+        answer.left_out = convert::each(&others.left_out);
         if request.hold_ms > 0 {
             let until = deadline.with_room_to_answer().at;
             let (id, hold_ms) = (namespace.id, request.hold_ms);
@@ -133,7 +137,9 @@ impl Rpc {
             0 => "hop 0",
             _ => "hop 1",
         };
-        access::check(access::link_of(&request), "Cache", "Get", hop)?;
+        let link = access::link_of(&request);
+        access::check(link, "Cache", "Get", hop)?;
+        let asker = residency::asker(&gateway, link, request.get_ref())?;
         let mut request = request.into_inner();
         let positions = decode::positions(std::mem::take(&mut request.at_least))?;
         let before = gateway.views.fresh()?;
@@ -146,6 +152,8 @@ impl Rpc {
         }
         let position = gateway.views.fresh()?;
         let want = decode::want(&gateway, request, deadline)?;
+        residency::check(&want.namespace, &asker)?;
+        let (coder, encoding) = (Arc::clone(&gateway), want.encoding);
         let (failed, failure) = mpsc::channel(1);
         let tasks = gateway.tasks.clone();
         let getting = async move {
@@ -155,8 +163,20 @@ impl Rpc {
             drop(room);
         };
         tasks.spawn(getting.in_current_span());
-        let frames = ReceiverStream::new(frames).map(|frame| Ok(encode::frame(frame)));
-        Ok(Box::pin(frames.chain(ReceiverStream::new(failure))))
+        let frames = ReceiverStream::new(frames);
+        let failure = ReceiverStream::new(failure);
+        let Some(encoding) = encoding else {
+            let frames = frames.map(|frame| Ok(encode::frame(frame)));
+            return Ok(Box::pin(frames.chain(failure)));
+        };
+        let encoded = frames.map(move |frame| {
+            let coder = Arc::clone(&coder);
+            async move { coder.coding.encode_frame(encoding, frame).await }
+        });
+        let frames = encoded.buffered(coding::AT_ONCE);
+        Ok(Box::pin(
+            frames.map(|it| Ok(encode::frame(it))).chain(failure),
+        ))
     }
 
     async fn begin_put(

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kvmesh_client::{FromWire, Problem, convert};
+use kvmesh_client::{Encoding, FromWire, Problem, ToWire, convert};
 use kvmesh_directory::{
     FeedPosition, Namespace, NamespaceId, Part,
     limits::{LOOKUP_CHAINS_MAX, LOOKUP_HASHES_MAX},
@@ -86,14 +86,10 @@ pub(super) fn want(
     request: wire::GetRequest,
     deadline: Deadline,
 ) -> Result<Want, Problem> {
-    if !request.ranges.is_empty() {
-        return Err(Problem::Unimplemented(
-            "a get of byte ranges (ranges)".to_owned(),
-        ));
-    }
     let namespace = namespace_of(gateway, request.namespace_id)?;
     let chain = chain_of(request.chain, &namespace)?;
     let parts = convert::parts(&request.parts, &namespace.description)?;
+    let ranges = convert::ranges(&request.ranges)?;
     let selects = !request.select.is_empty() || !request.touch.is_empty();
     let (indexes, touch) = if selects {
         let select = places("select", request.select, &chain)?;
@@ -107,13 +103,19 @@ pub(super) fn want(
         (range.clone().collect(), (0..range.start).collect())
     };
     bounded(chain.len(), &parts, BLOCKS_TIMES_PARTS_MAX)?;
+    let encoding = Encoding::of_dtype(&namespace.description.dtype);
+    // A gateway of a later version may know more of them.
+    let takes = |it: &Encoding| request.hop > 0 && request.encodings.contains(&it.to_wire());
     Ok(Want {
+        encoding: encoding.filter(takes),
         namespace: Arc::new(namespace),
         chain,
         indexes,
         parts,
         touch,
+        ranges,
         blocks_min: request.blocks_min,
+        any_order: request.any_order,
         await_fill: request.await_fill,
         from_afar: request.hop > 0,
         deadline,

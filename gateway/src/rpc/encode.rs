@@ -3,6 +3,7 @@
 use kvmesh_client::{ToWire, convert::each};
 use kvmesh_directory::{
     FeedPosition,
+    cost::Advice,
     limits::{
         BLOCK_BYTES_MAX, CHAIN_BLOCKS_MAX, LOOKUP_CHAINS_MAX, LOOKUP_HASHES_MAX, MESSAGE_BYTES_MAX,
         PIECE_BYTES,
@@ -14,8 +15,7 @@ use crate::{
     context::Gateway,
     frame::{Frame, Header, Outcome, Summary},
     locate::Located,
-    lookup::Match,
-    recompute::Advice,
+    lookup::{Match, Remote},
     write::{Ack, Refused, Reply},
 };
 
@@ -35,6 +35,7 @@ pub(super) fn frame(frame: Frame) -> wire::GetResponse {
         Frame::Block {
             header,
             piece,
+            encoding,
             whole,
         } => wire::GetResponse {
             header: header.map(write_header),
@@ -44,6 +45,7 @@ pub(super) fn frame(frame: Frame) -> wire::GetResponse {
                 false => wire::BlockEnd::Unspecified.into(),
             },
             summary: None,
+            encoding: encoding.map_or(0, |encoding| encoding.to_wire()),
         },
         Frame::Aborted(place) => wire::GetResponse {
             header: place.map(|(index, part)| wire::BlockHeader {
@@ -67,6 +69,7 @@ fn write_header(header: Header) -> wire::BlockHeader {
         part: Some(header.part.to_wire()),
         meta: Some(header.meta.to_wire()),
         region: header.region.to_wire(),
+        pieces: header.pieces,
     }
 }
 
@@ -84,10 +87,11 @@ fn write_summary(summary: Summary) -> wire::GetSummary {
     wire::GetSummary {
         outcome: outcome.into(),
         sources: sources
-            .map(|(region, blocks, bytes)| wire::SourceCount {
-                region: region.to_wire(),
-                blocks,
-                bytes,
+            .map(|source| wire::SourceCount {
+                region: source.region.to_wire(),
+                blocks: source.blocks,
+                bytes: source.bytes,
+                tokens: source.tokens,
             })
             .collect(),
         blocks: summary.blocks,
@@ -95,9 +99,14 @@ fn write_summary(summary: Summary) -> wire::GetSummary {
         estimated_fetch_ms: summary.estimated_fetch_ms,
         estimated_recompute_ms: summary.estimated_recompute_ms,
         fetch_ms: summary.fetch_ms,
+        matched_tokens: summary.matched_tokens,
+        estimated_fetch_p95_ms: summary.estimated_fetch_p95_ms,
+        saved_ms: summary.saved_ms,
         position: summary.position.map(|at| at.to_wire()),
         fill_position: summary.fill_position.map(|at| at.to_wire()),
         fill_failures: summary.fill_failures,
+        local_only: summary.local_only,
+        left_out: each(&summary.left_out),
     }
 }
 
@@ -161,23 +170,35 @@ fn write_match(found: Match) -> wire::ChainMatch {
         pending_blocks: found.pending_blocks,
         mesh_blocks: found.mesh_blocks,
         remote: remote
-            .map(|remote| wire::RemoteRun {
-                region: remote.region.to_wire(),
-                blocks: remote.blocks,
-                fetch_bytes: remote.fetch_bytes,
-                estimated_fetch_ms: remote.estimated_fetch_ms,
-                rtt_ms: remote.rtt_ms,
-                estimated_recompute_ms: remote.recompute.map(|(ms, _)| ms),
-                advice: match remote.recompute {
-                    None => wire::Advice::Unspecified,
-                    Some((_, Advice::Fetch)) => wire::Advice::Fetch,
-                    Some((_, Advice::Recompute)) => wire::Advice::Recompute,
-                    Some((_, Advice::Split)) => wire::Advice::Split,
-                }
-                .into(),
-            })
+            .map(|it| write_remote(it, found.local_blocks))
             .collect(),
         ..Default::default()
+    }
+}
+
+/// Milliseconds on the wire, and blocks counted from the query's start.
+fn write_remote(remote: Remote, local_blocks: u32) -> wire::RemoteRun {
+    let weighed = remote.weighed;
+    let split = weighed.and_then(|weighed| weighed.split);
+    wire::RemoteRun {
+        region: remote.region.to_wire(),
+        blocks: remote.blocks,
+        fetch_bytes: remote.fetch_bytes,
+        estimated_fetch_ms: remote.fetch.p50 * 1e3,
+        rtt_ms: remote.rtt_ms,
+        estimated_recompute_ms: weighed.map(|it| it.recompute * 1e3),
+        advice: match weighed.map(|it| it.advice()) {
+            None => wire::Advice::Unspecified,
+            Some(Advice::Fetch) => wire::Advice::Fetch,
+            Some(Advice::Recompute) => wire::Advice::Recompute,
+            Some(Advice::Split) => wire::Advice::Split,
+        }
+        .into(),
+        estimated_fetch_p95_ms: remote.fetch.p95 * 1e3,
+        split_at: split.map(|split| local_blocks + split.block),
+        estimated_split_ms: split.map(|split| split.seconds * 1e3),
+        fetch_dollars: remote.fetch_dollars,
+        recompute_dollars: remote.recompute_dollars,
     }
 }
 

@@ -4,16 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvmesh_client::{
-    FromWire, ToWire,
+    FromWire, ToWire, bulk,
     convert::{self, WireError},
 };
-use kvmesh_directory::{RingEpoch, limits::MESSAGE_BYTES_MAX, namespace::AckLevel};
-use kvmesh_proto::v1::{
-    self as wire, cache_client::CacheClient, put_decision::Verdict, put_request, put_response,
-};
+use kvmesh_directory::{RingEpoch, namespace::AckLevel};
+use kvmesh_proto::v1::{self as wire, put_decision::Verdict, put_request, put_response};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::{
     context::Gateway,
@@ -106,12 +104,8 @@ impl Hand<'_> {
         self.gateway.meters.outbound("Put");
         let channel = self.gateway.peers.channel(self.address);
         let channel = channel.map_err(|problem| Failure::Unreachable(problem.to_string()))?;
-        let mut client = CacheClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let mut request = Request::new(ReceiverStream::new(sent));
-        request.set_timeout(left);
-        let responses = client.put(request).await?.into_inner();
+        let sent = ReceiverStream::new(sent);
+        let responses = bulk::call(channel, bulk::PUT, sent, Some(left)).await?;
         Ok((Pieces { requests }, Answers { responses }))
     }
 }

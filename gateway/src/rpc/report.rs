@@ -1,6 +1,7 @@
 //! Serves `Report`: what engines measured of their requests.
 
 use kvmesh_client::Problem;
+use kvmesh_directory::cost::Prefill;
 use kvmesh_proto::v1 as wire;
 
 use super::decode;
@@ -20,7 +21,9 @@ pub(super) fn serve(
     }
     let namespace = decode::namespace_of(gateway, request.namespace_id)?;
     let reports = request.reports.iter();
-    let measured = reports.map(read).collect::<Result<Vec<_>, _>>()?;
+    let growth = namespace.policy.attention_growth;
+    let measured = reports.map(|report| read(report, growth));
+    let measured = measured.collect::<Result<Vec<_>, _>>()?;
     let used = gateway.prefill.learn(namespace.id, &measured);
     gateway.meters.reported(used, measured.len() - used);
     Ok(wire::ReportResponse {
@@ -28,7 +31,7 @@ pub(super) fn serve(
     })
 }
 
-fn read(report: &wire::RequestReport) -> Result<Measured, Problem> {
+fn read(report: &wire::RequestReport, growth: f64) -> Result<Measured, Problem> {
     let times = [
         ("reports.prefill_ms", report.prefill_ms),
         ("reports.queue_ms", report.queue_ms),
@@ -40,8 +43,11 @@ fn read(report: &wire::RequestReport) -> Result<Measured, Problem> {
             return Err(Problem::invalid(field, why));
         }
     }
+    let (from, tokens) = (f64::from(report.prefix_tokens), f64::from(report.tokens));
+    let attention = Prefill { rate: 1.0, growth };
     Ok(Measured {
         tokens: report.tokens,
+        work: attention.seconds(from, from + tokens),
         prefill_ms: report.prefill_ms,
     })
 }

@@ -108,6 +108,7 @@ impl Topology for Rpc {
             position: views.local.position().map(|at| at.to_wire()),
             age_ms: encode::millis(views.local.age()),
             blocks: views.local.with(|state| state.stats().blocks),
+            ..Default::default()
         }];
         let blocks: BTreeMap<String, u64> = views.mesh.with(|mesh| {
             let regions = mesh.regions();
@@ -127,6 +128,8 @@ impl Topology for Rpc {
                 position: views.mesh.position(&region).map(|at| at.to_wire()),
                 age_ms: encode::millis(link.heard.elapsed()),
                 blocks: blocks.get(&name).copied().unwrap_or_default(),
+                state: link.state.to_wire(),
+                lag_entries: link.lag_entries,
                 region: name,
             });
         }

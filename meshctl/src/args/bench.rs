@@ -1,5 +1,7 @@
 //! Flags of `meshctl bench`.
 
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 use kvmesh_directory::namespace::AckLevel;
 
@@ -18,7 +20,11 @@ Examples:
   meshctl bench --gateway 127.0.0.1:7400 --bytes 2MiB --connections 8
   meshctl bench --work lookup --batch 1024 --connections 1
   meshctl bench --work put --bytes 2MiB --ack memory --against redis://127.0.0.1:6379
-  meshctl bench --direct --against tcp --min-ratio 0.85 -o json";
+  meshctl bench --local --against redis://127.0.0.1:6379
+  meshctl bench --tls --against tls
+  meshctl bench --scale-up --cpu-ratio-max 1.15
+  meshctl bench --fill 4GiB --bytes 1MiB --ack memory --resident-ratio-max 1.05
+  meshctl bench --connections 1 --against tcp --min-ratio 0.85 -o json";
 
 /// What each call does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,8 +94,9 @@ pub struct BenchArgs {
     /// When a put is acknowledged.
     #[arg(long, value_enum, default_value = "replicated")]
     pub ack: Ack,
-    /// Who does the same in turn: redis://HOST:PORT, memcached://HOST:PORT, `tcp` (a bare copy
-    /// in this process), `node` (the mesh's first node, or --node, instead of its gateway)
+    /// Who does the same in turn: redis://HOST:PORT, memcached://HOST:PORT, etcd://HOST:PORT,
+    /// `tcp` (a bare copy in this process), `tls` (the same over TLS, with --tls), `gateway`
+    /// (the same mesh, all blocks through its gateway)
     #[arg(long, value_name = "PEER")]
     pub against: Vec<Peer>,
     /// Fail unless ours reaches this part of each peer's throughput.
@@ -98,9 +105,30 @@ pub struct BenchArgs {
     /// Fail unless half of our calls take no longer.
     #[arg(long, value_name = "US")]
     pub p50_max_us: Option<f64>,
-    /// Ask the first node of the region of its own instead of its gateway.
+    /// Send and get all blocks through the gateway, as a client does that does not reach nodes.
     #[arg(long)]
-    pub direct: bool,
+    pub through_gateway: bool,
+    /// Read blocks where a node on this host keeps them: its socket, or a folder of sockets
+    /// [default: of the region of its own]
+    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    pub local: Option<Option<PathBuf>>,
+    /// Mutual TLS on all links of the region of its own, with certificates made for this run.
+    #[arg(long)]
+    pub tls: bool,
+    /// Instead of comparing peers: the processor time that a region in a process of its own
+    /// takes for each GB with two threads, beside that with one.
+    #[arg(long, conflicts_with_all = ["against", "local", "tls", "fill"])]
+    pub scale_up: bool,
+    /// With --scale-up: fail if two threads take more than this part of one's.
+    #[arg(long, value_name = "R", requires = "scale_up")]
+    pub cpu_ratio_max: Option<f64>,
+    /// Instead of comparing peers: put blocks into a region in a process of its own until its
+    /// memory of this size is full, and say what is resident of it.
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["against", "local", "tls"])]
+    pub fill: Option<Size>,
+    /// With --fill: fail if more than this part of what is held is resident.
+    #[arg(long, value_name = "R", requires = "fill")]
+    pub resident_ratio_max: Option<f64>,
     /// Nodes of the region of its own.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     pub nodes: u8,

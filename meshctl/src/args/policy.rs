@@ -101,6 +101,12 @@ pub struct PolicyArgs {
     /// Tokens per second that engines compute; 0: learn it from their reports.
     #[arg(long, value_name = "TOKENS")]
     pub prefill_rate: Option<f64>,
+    /// Tokens at which attention doubles the time of prefill; 0: it does not count.
+    #[arg(long, value_name = "TOKENS")]
+    pub attention_growth: Option<f64>,
+    /// What all GPUs that compute one request cost in an hour; 0: not known.
+    #[arg(long, value_name = "DOLLARS")]
+    pub dollars_per_gpu_hour: Option<f64>,
 }
 
 /// A namespace and what its policy becomes.
@@ -137,6 +143,10 @@ impl PolicyArgs {
                     ReplicationFlag::None => ReplicationMode::None,
                 }),
             prefill_rate: self.prefill_rate.unwrap_or(policy.prefill_rate),
+            attention_growth: self.attention_growth.unwrap_or(policy.attention_growth),
+            dollars_per_gpu_hour: self
+                .dollars_per_gpu_hour
+                .unwrap_or(policy.dollars_per_gpu_hour),
             ..policy.clone()
         }
     }

@@ -31,8 +31,23 @@ impl TlsArgs {
     /// When only some of the flags are there, or their files cannot be used.
     pub fn channels(&self, role: Option<Role>) -> anyhow::Result<Channels> {
         let plain = Arc::new(TcpConnect);
+        let Some(credentials) = self.credentials()? else {
+            return Ok(Channels::new(plain));
+        };
+        let channels = Channels::new(Arc::new(TlsConnect::new(plain, credentials)));
+        Ok(channels.expecting(Expected {
+            role,
+            ..Expected::default()
+        }))
+    }
+
+    /// Who calls; none: nobody in particular, in plaintext.
+    ///
+    /// # Errors
+    /// When only some of the flags are there, or their files cannot be used.
+    pub fn credentials(&self) -> anyhow::Result<Option<Credentials>> {
         let files = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
-            (None, None, None) => return Ok(Channels::new(plain)),
+            (None, None, None) => return Ok(None),
             (Some(certificate), Some(key), Some(ca)) => TlsFiles {
                 certificate: certificate.clone(),
                 key: key.clone(),
@@ -45,10 +60,6 @@ impl TlsArgs {
         };
         let credentials = Credentials::load(files, "meshctl")
             .map_err(|error| exit::set_up(format!("{:#}", anyhow::Error::new(error))))?;
-        let channels = Channels::new(Arc::new(TlsConnect::new(plain, credentials)));
-        Ok(channels.expecting(Expected {
-            role,
-            ..Expected::default()
-        }))
+        Ok(Some(credentials))
     }
 }

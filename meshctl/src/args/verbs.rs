@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use kvmesh_directory::RegionId;
 
 use super::policy::{AckFlag, NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs};
-use crate::sizes::Size;
+use crate::sizes::{Size, Span};
 
 pub(super) const OPEN: &str = "\
 All flags but --template make the namespace's id and cannot be changed later.
@@ -23,7 +24,12 @@ pub(super) const GET: &str = "\
 Every byte is verified twice: against the block's checksum, and against its hash. The file
 appears under its name only once it is whole.
 
-Example: meshctl get --namespace notes --chain notes.chain --out copy";
+With --range only these bytes of each block are written, one range after the other, block by
+block. What travels is the pieces of 1 MiB that they lie in; they are verified against the
+pieces' checksums, not against hashes, which are over whole blocks.
+
+Examples: meshctl get --namespace notes --chain notes.chain --out copy
+          meshctl get --namespace notes --chain notes.chain --out heads --range 0..4KiB";
 
 pub(super) const PREFETCH: &str = "\
 The region's gateway fetches and keeps the blocks; none are sent here. --timeout bounds it.
@@ -156,6 +162,9 @@ pub struct NamespaceOpenArgs {
     /// Keeps otherwise equal namespaces apart.
     #[arg(long, default_value = "")]
     pub salt: String,
+    /// A region that may hold its bytes and see its hashes; repeat it. None: all may.
+    #[arg(long)]
+    pub residency: Vec<RegionId>,
     /// Policy template of the gateway, such as `default` or `always`.
     #[arg(long, default_value = "default")]
     pub template: String,
@@ -213,6 +222,10 @@ pub struct GetArgs {
     /// Wait until blocks from another region are kept in this one.
     #[arg(long)]
     pub await_fill: bool,
+    /// Only these bytes of each block, from START on and before END, such as `1MiB..1.5MiB`;
+    /// may be repeated, in ascending order.
+    #[arg(long = "range", value_name = "START..END")]
+    pub ranges: Vec<Span>,
 }
 
 /// Blocks to delete.

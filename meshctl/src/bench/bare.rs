@@ -1,18 +1,22 @@
-//! A bare copy over TCP in this process: what the machine can do at best.
+//! A bare copy over TCP, or mutual TLS, in this process: what the machine can do at best.
 //!
 //! A block is asked for by 8 bytes of its place, and answered with its bytes; it is put by 8
 //! bytes of its size with the top bit set and its bytes, and answered with one byte.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use bytes::Bytes;
-use kvmesh_client::{BlockMeta, block::Assembler};
-use kvmesh_directory::{Checksum, limits::PIECE_BYTES};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+use futures::StreamExt;
+use kvmesh_client::{
+    BlockMeta,
+    block::Assembler,
+    channel::{BoxedIo, Connect, Incoming, TcpConnect},
+    tls::{Credentials, Expected, TlsConnect},
 };
+use kvmesh_directory::{Checksum, limits::PIECE_BYTES};
+use kvmesh_process::{server, tls};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::work::Work;
@@ -21,10 +25,19 @@ const PUT: u64 = 1 << 63;
 
 /// Where it listens.
 #[derive(Clone)]
-pub struct Target(String);
+pub struct Target {
+    address: String,
+    connector: Arc<dyn Connect>,
+}
 
 /// One connection.
-pub struct Connection(TcpStream);
+pub struct Connection(BoxedIo);
+
+/// Who listens, and who calls.
+pub(super) struct Ends {
+    pub(super) server: Credentials,
+    pub(super) client: Credentials,
+}
 
 impl Target {
     /// Has what is there to be read, and listens until `stop`.
@@ -32,31 +45,43 @@ impl Target {
         work: &Arc<Work>,
         tasks: &TaskTracker,
         stop: CancellationToken,
+        ends: Option<Ends>,
     ) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?.to_string();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (address, plain) = server::listen(any).await?;
+        let tcp = Arc::new(TcpConnect);
+        let (connector, mut incoming): (Arc<dyn Connect>, Incoming) = match ends {
+            None => (tcp, plain),
+            Some(ends) => (
+                Arc::new(TlsConnect::new(tcp, ends.client)),
+                tls::incoming(plain, ends.server),
+            ),
+        };
         let (work, of_streams) = (Arc::clone(work), tasks.clone());
         tasks.spawn(async move {
-            while let Some(Ok((stream, _))) = stop.run_until_cancelled(listener.accept()).await {
+            while let Some(Some(Ok(stream))) = stop.run_until_cancelled(incoming.next()).await {
                 let (work, stop) = (Arc::clone(&work), stop.clone());
                 of_streams.spawn(async move {
                     stop.run_until_cancelled(answer(stream, &work)).await;
                 });
             }
         });
-        Ok(Self(address))
+        Ok(Self {
+            address: address.to_string(),
+            connector,
+        })
     }
 
     pub(super) async fn connect(&self) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect(&self.0).await?;
-        stream.set_nodelay(true)?;
-        Ok(Connection(stream))
+        let connecting = self
+            .connector
+            .connect_to(&self.address, &Expected::default());
+        Ok(Connection(connecting.await?))
     }
 }
 
 /// Ends when the caller is gone.
-async fn answer(mut stream: TcpStream, work: &Work) -> anyhow::Result<()> {
-    stream.set_nodelay(true)?;
+async fn answer(mut stream: BoxedIo, work: &Work) -> anyhow::Result<()> {
     let batch = work.batch as usize;
     loop {
         let what = stream.read_u64_le().await?;
@@ -66,6 +91,7 @@ async fn answer(mut stream: TcpStream, work: &Work) -> anyhow::Result<()> {
             for piece in &block.blocks[what as usize % batch].block.pieces {
                 stream.write_all(piece).await?;
             }
+            stream.flush().await?;
             continue;
         }
         let mut left = (what ^ PUT) as usize;
@@ -76,10 +102,11 @@ async fn answer(mut stream: TcpStream, work: &Work) -> anyhow::Result<()> {
             std::hint::black_box(Checksum::of(&piece));
         }
         stream.write_u8(1).await?;
+        stream.flush().await?;
     }
 }
 
-async fn read(stream: &mut TcpStream, len: usize) -> anyhow::Result<Bytes> {
+async fn read(stream: &mut BoxedIo, len: usize) -> anyhow::Result<Bytes> {
     let mut bytes = Vec::with_capacity(len);
     (&mut *stream)
         .take(len as u64)
@@ -95,6 +122,7 @@ impl Connection {
         for place in run * batch..(run + 1) * batch {
             self.0.write_u64_le(place as u64).await?;
         }
+        self.0.flush().await?;
         for block in &work.runs[run].blocks {
             bytes += self.receive(&block.block.meta).await?;
         }
@@ -119,6 +147,7 @@ impl Connection {
             self.0.write_all(&bytes).await?;
             sent += bytes.len() as u64;
         }
+        self.0.flush().await?;
         for _ in 0..work.batch {
             self.0.read_u8().await?;
         }

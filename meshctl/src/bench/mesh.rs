@@ -1,13 +1,18 @@
-//! A gateway or a node, through the engines' client.
+//! A mesh, through the engines' client.
 
-use std::time::Duration;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use bytes::Bytes;
 use kvmesh_client::{
     Block,
-    client::{ChainQuery, Client, GetOptions, GetOutcome, Opened, PutBlock, PutOptions, PutResult},
-    tls::Role,
+    client::{
+        ChainQuery, Client, GetOptions, GetOutcome, Opened, Path, PutBlock, PutOptions, PutResult,
+    },
 };
 use kvmesh_directory::{Description, Part, namespace::AckLevel};
 
@@ -19,9 +24,9 @@ const CALL_MAX: Duration = Duration::from_secs(30);
 /// Whom to ask, and as whom.
 #[derive(Clone)]
 pub struct Target {
-    /// A node that is read from, `host:port`; none: the gateway.
-    pub node: Option<String>,
-    /// What is put goes through it, `host:port`.
+    /// Which way blocks are to travel.
+    pub path: Path,
+    /// `host:port`.
     pub gateway: String,
     /// Who asks.
     pub tls: TlsArgs,
@@ -29,50 +34,69 @@ pub struct Target {
     pub ack: AckLevel,
     /// Makes the namespace this benchmark's own.
     pub nonce: u64,
+    /// Where nodes on this host are, for blocks that are to be mapped.
+    pub local: Option<PathBuf>,
 }
 
 /// One connection.
 pub struct Connection {
-    read: Opened,
-    write: Opened,
+    opened: Opened,
+    path: Path,
     ack: AckLevel,
+    /// Blocks that went, and those of them that went another way than `path`.
+    went: (AtomicU64, AtomicU64),
 }
 
 impl Target {
-    /// Connects, and opens the namespace.
+    /// Connects, over channels, and so connections, of its own, and opens the namespace.
     pub(super) async fn connect(&self) -> anyhow::Result<Connection> {
-        let write = self.open(Role::Gateway, &self.gateway).await?;
-        let read = match &self.node {
-            Some(node) => self.open(Role::Node, node).await?,
-            None => write.clone(),
+        let (gateways, channels) = (vec![self.gateway.clone()], self.tls.channels(None)?);
+        let client = match self.path {
+            Path::Node => Client::connect(gateways, channels)?,
+            Path::Gateway => Client::connect_through(gateways, channels)?,
+            Path::Mapped => {
+                let place = self.local.clone().unwrap_or_default();
+                Client::connect(gateways, channels)?.with_local(place)
+            }
         };
-        Ok(Connection {
-            read,
-            write,
-            ack: self.ack,
-        })
-    }
-
-    /// Over channels, and so connections, of its own.
-    async fn open(&self, role: Role, address: &str) -> anyhow::Result<Opened> {
-        let channels = self.tls.channels(Some(role))?;
-        let client = Client::connect(vec![address.to_owned()], channels)?;
         let name = format!("bench-{:016x}", self.nonce);
         let description = description(self.nonce);
-        Ok(client.open(&description, &name, "", CALL_MAX).await?)
+        Ok(Connection {
+            opened: client.open(&description, &name, "", CALL_MAX).await?,
+            path: self.path,
+            ack: self.ack,
+            went: Default::default(),
+        })
     }
 }
 
 impl Connection {
     pub(super) async fn get(&self, run: &Run) -> anyhow::Result<u64> {
-        let got = self.read.get(&run.chain, GetOptions::default()).await?;
+        let got = self.opened.get(&run.chain, GetOptions::default()).await?;
         let outcome = got.summary.outcome;
         let whole = outcome == GetOutcome::Complete && got.blocks.len() == run.blocks.len();
         ensure!(
             whole,
             "a get ended {outcome:?}: is the memory large enough for --working-set?"
         );
+        got.blocks.iter().try_for_each(|it| self.went(it.path))?;
         Ok(got.blocks.iter().map(|it| it.block.meta.bytes).sum())
+    }
+
+    /// What is measured is what is said to be: of a hundred blocks one may go another way, as
+    /// it does when a node is late.
+    fn went(&self, path: Path) -> anyhow::Result<()> {
+        let (all, strays) = &self.went;
+        let all = 1 + all.fetch_add(1, Ordering::Relaxed);
+        let stray = u64::from(path != self.path);
+        let strays = stray + strays.fetch_add(stray, Ordering::Relaxed);
+        ensure!(
+            strays * 100 <= all.max(100),
+            "{strays} of {all} blocks went by {path:?} instead of {:?}: nodes that are not \
+             reached are in the log; --through-gateway leaves them out",
+            self.path
+        );
+        Ok(())
     }
 
     pub(super) async fn put(&self, work: &Work, number: u64) -> anyhow::Result<u64> {
@@ -91,18 +115,21 @@ impl Connection {
             ack: Some(ack),
             deadline: None,
         };
-        for result in self.write.put(blocks, options).await? {
-            ensure!(
-                matches!(result, PutResult::Acked(_)),
-                "not stored: {result:?}"
-            );
+        for result in self.opened.put(blocks, options).await? {
+            let PutResult::Acked(acked) = result else {
+                bail!("not stored: {result:?}");
+            };
+            // Nothing is put where it is mapped.
+            if self.path != Path::Mapped {
+                self.went(acked.path)?;
+            }
         }
         Ok(blocks.iter().map(|it| it.block.meta.bytes).sum())
     }
 
     pub(super) async fn lookup(&self, run: &Run) -> anyhow::Result<u64> {
         let query = ChainQuery::from(run.chain.clone());
-        let found = self.read.lookup(&[query], CALL_MAX).await?;
+        let found = self.opened.lookup(&[query], CALL_MAX).await?;
         let here = found.matches.first().map_or(0, |it| it.local_blocks);
         ensure!(
             here == run.chain.len(),
@@ -113,7 +140,9 @@ impl Connection {
     }
 
     pub(super) async fn store(&self, run: &Run) -> anyhow::Result<()> {
-        self.put_all(&run.blocks, AckLevel::Memory).await.map(drop)
+        self.put_all(&run.blocks, AckLevel::Memory).await?;
+        // The gateway sees them from now on, and says where they are.
+        self.lookup(run).await.map(drop)
     }
 }
 

@@ -2,19 +2,23 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{bare, memcached, mesh, redis, work::Work};
+use super::{bare, etcd, memcached, mesh, redis, work::Work};
 
 /// A peer as the flags name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
     /// A bare copy over TCP, in this process.
     Tcp,
-    /// The mesh's first node instead of its gateway.
-    Node,
+    /// The same over mutual TLS.
+    Tls,
+    /// The same mesh, all blocks through its gateway.
+    Gateway,
     /// `host:port`.
     Redis(String),
     /// `host:port`.
     Memcached(String),
+    /// `host:port`.
+    Etcd(String),
 }
 
 impl FromStr for Peer {
@@ -33,10 +37,16 @@ impl FromStr for Peer {
         };
         match text.split_once("://") {
             None if text == "tcp" => Ok(Self::Tcp),
-            None if text == "node" => Ok(Self::Node),
+            None if text == "tls" => Ok(Self::Tls),
+            None if text == "gateway" => Ok(Self::Gateway),
             Some(("redis", rest)) => address(rest).map(Self::Redis),
             Some(("memcached", rest)) => address(rest).map(Self::Memcached),
-            _ => Err("tcp, node, redis://HOST:PORT and memcached://HOST:PORT are possible".into()),
+            Some(("etcd", rest)) => address(rest).map(Self::Etcd),
+            _ => Err(
+                "tcp, tls, gateway, redis://HOST:PORT, memcached://HOST:PORT and \
+                      etcd://HOST:PORT are possible"
+                    .into(),
+            ),
         }
     }
 }
@@ -45,9 +55,11 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp => f.write_str("bare TCP"),
-            Self::Node => f.write_str("node"),
+            Self::Tls => f.write_str("bare TLS"),
+            Self::Gateway => f.write_str("gateway"),
             Self::Redis(address) => write!(f, "redis {address}"),
             Self::Memcached(address) => write!(f, "memcached {address}"),
+            Self::Etcd(address) => write!(f, "etcd {address}"),
         }
     }
 }
@@ -63,6 +75,8 @@ pub enum Target {
     Redis(redis::Target),
     /// See [`Peer::Memcached`].
     Memcached(memcached::Target),
+    /// See [`Peer::Etcd`].
+    Etcd(etcd::Target),
 }
 
 /// One connection to it.
@@ -75,6 +89,8 @@ pub enum Connection {
     Redis(redis::Connection),
     /// See [`Peer::Memcached`].
     Memcached(memcached::Connection),
+    /// See [`Peer::Etcd`].
+    Etcd(etcd::Connection),
 }
 
 impl Target {
@@ -88,6 +104,7 @@ impl Target {
             Self::Bare(target) => Connection::Bare(target.connect().await?),
             Self::Redis(target) => Connection::Redis(target.connect().await?),
             Self::Memcached(target) => Connection::Memcached(target.connect().await?),
+            Self::Etcd(target) => Connection::Etcd(target.connect().await?),
         })
     }
 }
@@ -103,6 +120,7 @@ impl Connection {
             Self::Bare(connection) => connection.get(work, run).await,
             Self::Redis(connection) => connection.get(&work.runs[run]).await,
             Self::Memcached(connection) => connection.get(&work.runs[run]).await,
+            Self::Etcd(connection) => connection.get(&work.runs[run]).await,
         }
     }
 
@@ -117,6 +135,7 @@ impl Connection {
             Self::Bare(connection) => connection.put(work, number).await,
             Self::Redis(connection) => connection.put(work, number).await,
             Self::Memcached(connection) => connection.put(work, number).await,
+            Self::Etcd(connection) => connection.put(work, number).await,
         }
     }
 
@@ -128,6 +147,7 @@ impl Connection {
         match self {
             Self::Mesh(connection) => connection.lookup(&work.runs[run]).await,
             Self::Redis(connection) => connection.lookup(&work.runs[run]).await,
+            Self::Etcd(connection) => connection.lookup(&work.runs[run]).await,
             Self::Bare(_) | Self::Memcached(_) => {
                 anyhow::bail!("this peer has no lookup: leave it out")
             }
@@ -144,6 +164,7 @@ impl Connection {
             Self::Bare(_) => Ok(()),
             Self::Redis(connection) => connection.store(&work.runs[run]).await,
             Self::Memcached(connection) => connection.store(&work.runs[run]).await,
+            Self::Etcd(connection) => connection.store(&work.runs[run]).await,
         }
     }
 }
@@ -157,6 +178,7 @@ mod tests {
         let redis = "redis://127.0.0.1:6379/".parse();
         assert_eq!(redis, Ok(Peer::Redis("127.0.0.1:6379".to_owned())));
         assert_eq!("tcp".parse(), Ok(Peer::Tcp));
+        assert_eq!("etcd://h:1".parse(), Ok(Peer::Etcd("h:1".to_owned())));
         for text in ["", "redis", "redis://", "redis://localhost", "ftp://a:1"] {
             assert!(text.parse::<Peer>().is_err(), "{text}");
         }

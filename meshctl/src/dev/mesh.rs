@@ -8,6 +8,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use kvmesh_client::channel::{Channels, TcpConnect};
 use kvmesh_directory::RegionId;
+use tempfile::TempDir;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -15,7 +16,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use super::{link::Links, start};
+use super::{link::Links, secured::Secured, start};
 use crate::{
     args::MeshArgs,
     exit,
@@ -66,7 +67,12 @@ pub struct Mesh {
     pub(super) regions: Vec<Region>,
     links: Links,
     running: Running,
+    /// As an operator of it.
+    channels: Channels,
+    secured: Option<Secured>,
     started_in: Duration,
+    /// Its nodes' sockets; gone when the mesh is.
+    _sockets: TempDir,
 }
 
 /// One region of a mesh.
@@ -78,6 +84,8 @@ pub struct Region {
     pub gateway: String,
     /// `host:port` of its region-sync.
     pub region_sync: String,
+    /// Folder of its nodes' sockets for clients on this host.
+    pub local: PathBuf,
     /// Its nodes, ascending by number.
     pub nodes: Vec<Node>,
 }
@@ -119,18 +127,42 @@ impl Mesh {
     /// # Errors
     /// When a process cannot start, or the mesh is not ready in time; nothing is left running.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let channels = Channels::new(Arc::new(TcpConnect));
+        Self::start_as(settings, channels, None).await
+    }
+
+    /// As [`Self::start`], with mutual TLS on all links of all processes.
+    ///
+    /// # Errors
+    /// As [`Self::start`], or when certificates cannot be made.
+    pub async fn start_secured(settings: Settings) -> anyhow::Result<Self> {
+        let secured = Secured::new(&start::regions(&settings)?, settings.nodes)?;
+        let channels = secured.operator()?.channels(None)?;
+        Self::start_as(settings, channels, Some(secured)).await
+    }
+
+    async fn start_as(
+        settings: Settings,
+        channels: Channels,
+        secured: Option<Secured>,
+    ) -> anyhow::Result<Self> {
         let began = Instant::now();
         let running = Running {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             failed: watch::Sender::new(None),
         };
-        let (regions, links) = start::processes(&settings, &running).await?;
+        let sockets = TempDir::with_prefix("kvmesh-").context("a folder for sockets")?;
+        let starting = start::processes(&settings, &running, sockets.path(), secured.as_ref());
+        let (regions, links) = starting.await?;
         let mut mesh = Self {
             regions,
             links,
             running,
+            channels,
+            secured,
             started_in: Duration::ZERO,
+            _sockets: sockets,
         };
         let mut failed = mesh.running.failed.subscribe();
         let readiness = tokio::select! {
@@ -162,6 +194,12 @@ impl Mesh {
         &self.links
     }
 
+    /// Its certificates, if it has any.
+    #[must_use]
+    pub fn secured(&self) -> Option<&Secured> {
+        self.secured.as_ref()
+    }
+
     /// From the first listener to readiness.
     #[must_use]
     pub fn started_in(&self) -> Duration {
@@ -173,7 +211,12 @@ impl Mesh {
     /// # Errors
     /// Never for a running mesh: its addresses are possible.
     pub fn gateway(&self, region: usize, call_timeout: Duration) -> anyhow::Result<Peer> {
-        peer(&self.regions[region].gateway, call_timeout)
+        self.peer(&self.regions[region].gateway, call_timeout)
+    }
+
+    fn peer(&self, address: &str, call_timeout: Duration) -> anyhow::Result<Peer> {
+        let peer = Peer::new(&self.channels, address, call_timeout);
+        peer.map_err(|error| exit::set_up(error.to_string()))
     }
 
     /// Resets a node's connections, stops it, and waits until it has ended.
@@ -200,7 +243,7 @@ impl Mesh {
     }
 
     async fn get_ready(&self) -> anyhow::Result<()> {
-        let initialised = self.regions.iter().map(initialise);
+        let initialised = self.regions.iter().map(|region| self.initialise(region));
         futures::future::try_join_all(initialised).await?;
         let ready = self.regions.iter().map(|region| self.wait_for(region));
         futures::future::try_join_all(ready).await?;
@@ -209,7 +252,7 @@ impl Mesh {
 
     /// Until a region's gateway sees its nodes alive and every other region.
     async fn wait_for(&self, region: &Region) -> anyhow::Result<()> {
-        let gateway = peer(&region.gateway, CALL_TIMEOUT)?;
+        let gateway = self.peer(&region.gateway, CALL_TIMEOUT)?;
         loop {
             match self.sees_all(&gateway).await {
                 Ok(true) => return Ok(()),
@@ -234,18 +277,18 @@ impl Mesh {
             .filter(|region| region.local || region.reachable && region.rtt_ms > 0.0);
         Ok(seen.count() == self.regions.len())
     }
-}
 
-/// Commits a region's members by its first node, as `meshctl region init` does.
-async fn initialise(region: &Region) -> anyhow::Result<()> {
-    let node = peer(&region.nodes[0].address, CALL_TIMEOUT)?;
-    loop {
-        match node.init_region().await {
-            Ok(_) => return Ok(()),
-            // Kept from an earlier run of the same data directory.
-            Err(CallError::Refused { code, .. }) if code == "AlreadyExists" => return Ok(()),
-            Err(error) if is_passing(&error) => sleep(READY_POLL).await,
-            Err(error) => return Err(error).context("initialising a region"),
+    /// Commits a region's members by its first node, as `meshctl region init` does.
+    async fn initialise(&self, region: &Region) -> anyhow::Result<()> {
+        let node = self.peer(&region.nodes[0].address, CALL_TIMEOUT)?;
+        loop {
+            match node.init_region().await {
+                Ok(_) => return Ok(()),
+                // Kept from an earlier run of the same data directory.
+                Err(CallError::Refused { code, .. }) if code == "AlreadyExists" => return Ok(()),
+                Err(error) if is_passing(&error) => sleep(READY_POLL).await,
+                Err(error) => return Err(error).context("initialising a region"),
+            }
         }
     }
 }
@@ -259,9 +302,4 @@ fn is_passing(error: &CallError) -> bool {
         }
         CallError::Broken { .. } => false,
     }
-}
-
-fn peer(address: &str, call_timeout: Duration) -> anyhow::Result<Peer> {
-    let channels = Channels::new(Arc::new(TcpConnect));
-    Peer::new(&channels, address, call_timeout).map_err(|error| exit::set_up(error.to_string()))
 }

@@ -24,6 +24,7 @@ struct Endpoints {
     region: String,
     gateway: String,
     region_sync: String,
+    local: String,
     nodes: Vec<String>,
 }
 
@@ -44,6 +45,7 @@ pub(super) fn say(
         region: region.id.to_string(),
         gateway: region.gateway.clone(),
         region_sync: region.region_sync.clone(),
+        local: region.local.display().to_string(),
         nodes: region
             .nodes
             .iter()

@@ -1,12 +1,23 @@
 //! Binds every listener of a dev mesh, so that all addresses are known, and then starts its
 //! processes with settings that name them.
 
-use std::{error::Error, fmt::Display, future::Future, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    error::Error,
+    fmt::Display,
+    fs,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context;
-use kvmesh_client::channel::Incoming;
+use kvmesh_client::{
+    channel::{Connect, Incoming},
+    tls::{Role, TlsConnect},
+};
 use kvmesh_directory::RegionId;
-use kvmesh_process::{Environment, SystemClock, server};
+use kvmesh_process::{Environment, SystemClock, server, tls};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error};
 
@@ -15,6 +26,7 @@ use super::{
     mesh::{Life, Node, Region, Running, Settings},
     ports::Ports,
     rtt,
+    secured::Secured,
 };
 
 /// Calls in flight when the mesh ends may go on for so long.
@@ -39,9 +51,15 @@ struct Doors {
 pub(super) async fn processes(
     settings: &Settings,
     running: &Running,
+    sockets: &Path,
+    secured: Option<&Secured>,
 ) -> anyhow::Result<(Vec<Region>, Links)> {
     let doors = doors(settings, running).await?;
-    let regions: Vec<Region> = doors.iter().map(region).collect();
+    let regions = doors.iter().map(|doors| region(doors, sockets));
+    let regions: Vec<Region> = regions.collect();
+    for region in &regions {
+        fs::create_dir(&region.local).context("a folder for sockets")?;
+    }
     let ids = regions.iter().map(|region| region.id.clone()).collect();
     let links = Links::new(
         ids,
@@ -60,6 +78,7 @@ pub(super) async fn processes(
         running,
         links: &links,
         regions: &regions,
+        secured,
     };
     for (at, doors) in doors.into_iter().enumerate() {
         for (node, door) in doors.nodes.into_iter().enumerate() {
@@ -71,16 +90,22 @@ pub(super) async fn processes(
     Ok((regions, links))
 }
 
+/// The names of the regions that a mesh of these settings has.
+pub(super) fn regions(settings: &Settings) -> anyhow::Result<Vec<RegionId>> {
+    let names = rtt::REGIONS.iter().take(settings.regions);
+    names.map(|name| Ok(name.parse()?)).collect()
+}
+
 async fn doors(settings: &Settings, running: &Running) -> anyhow::Result<Vec<Doors>> {
     let ports = Ports::load(settings)?;
     let mut all = Vec::new();
-    for (at, name) in rtt::REGIONS.iter().take(settings.regions).enumerate() {
+    for (at, id) in regions(settings)?.into_iter().enumerate() {
         let mut nodes = Vec::new();
         for node in 0..settings.nodes {
             nodes.push(door(ports.node(at, node), running).await?);
         }
         all.push(Doors {
-            id: name.parse()?,
+            id,
             nodes,
             gateway: door(ports.gateway(at), running).await?,
             region_sync: door(ports.region_sync(at), running).await?,
@@ -112,7 +137,7 @@ async fn door(port: u16, running: &Running) -> anyhow::Result<Door> {
     })
 }
 
-fn region(doors: &Doors) -> Region {
+fn region(doors: &Doors, sockets: &Path) -> Region {
     let node = |(at, door): (usize, &Door)| Node {
         node: at as u64 + 1,
         address: door.address.to_string(),
@@ -121,6 +146,7 @@ fn region(doors: &Doors) -> Region {
     Region {
         id: doors.id.clone(),
         gateway: doors.gateway.address.to_string(),
+        local: sockets.join(doors.id.as_str()),
         region_sync: doors.region_sync.address.to_string(),
         nodes: doors.nodes.iter().enumerate().map(node).collect(),
     }
@@ -131,6 +157,7 @@ struct Starting<'a> {
     running: &'a Running,
     links: &'a Links,
     regions: &'a [Region],
+    secured: Option<&'a Secured>,
 }
 
 impl Starting<'_> {
@@ -153,16 +180,19 @@ impl Starting<'_> {
             memory_bytes: self.settings.memory_bytes / nodes as u64,
             // A mesh to try things takes no memory that it may never use.
             memory_ahead_bytes: 0,
+            local_socket: region.local.join(format!("node-{number}.sock")),
             raft_dir: self.raft_dir(&region.id, number),
+            raft_reserve: 0,
             members: region.nodes.iter().enumerate().map(member).collect(),
             shutdown_grace_ms: GRACE_MS,
             ..Default::default()
         };
         let instance = format!("{}/node-{number}", region.id);
-        let environment = self.environment(at, &instance);
+        let who = (Role::Node, &*number.to_string());
+        let (environment, incoming) = self.secure(at, &instance, who, door.incoming);
         let stop = door.life.stop.clone();
         let span = environment.span.clone();
-        let serving = kvmesh_node::serve(settings, environment, door.incoming, stop);
+        let serving = kvmesh_node::serve(settings, environment, incoming, stop);
         self.run(instance, door.life, serving.instrument(span));
     }
 
@@ -183,10 +213,11 @@ impl Starting<'_> {
             ..Default::default()
         };
         let instance = format!("{}/gateway-1", region.id);
-        let environment = self.environment(at, &instance);
+        let who = (Role::Gateway, "1");
+        let (environment, incoming) = self.secure(at, &instance, who, door.incoming);
         let stop = door.life.stop.clone();
         let span = environment.span.clone();
-        let serving = kvmesh_gateway::serve(settings, environment, door.incoming, stop);
+        let serving = kvmesh_gateway::serve(settings, environment, incoming, stop);
         self.run(instance, door.life, serving.instrument(span));
     }
 
@@ -198,6 +229,7 @@ impl Starting<'_> {
             nodes: addresses(other),
             gateways: vec![other.gateway.clone()],
             bandwidth_bits: 1_000_000_000,
+            dollars_per_gb: 0.0,
         };
         let settings = kvmesh_region_sync::Settings {
             region: region.id.to_string(),
@@ -208,15 +240,35 @@ impl Starting<'_> {
             ..Default::default()
         };
         let instance = format!("{}/region-sync-1", region.id);
-        let environment = self.environment(at, &instance);
+        let who = (Role::RegionSync, "1");
+        let (environment, incoming) = self.secure(at, &instance, who, door.incoming);
         let stop = door.life.stop.clone();
         let span = environment.span.clone();
-        let serving = kvmesh_region_sync::serve(settings, environment, door.incoming, stop);
+        let serving = kvmesh_region_sync::serve(settings, environment, incoming, stop);
         self.run(instance, door.life, serving.instrument(span));
     }
 
-    fn environment(&self, at: usize, instance: &str) -> Environment {
-        Environment::new(self.links.connector(at), Arc::new(SystemClock), instance)
+    /// What a process is given from outside, with its certificate where the mesh has any.
+    fn secure(
+        &self,
+        at: usize,
+        instance: &str,
+        (role, name): (Role, &str),
+        incoming: Incoming,
+    ) -> (Environment, Incoming) {
+        let secured = self.secured;
+        let credentials = secured.and_then(|it| it.of(&self.regions[at].id, role, name));
+        let plain = self.links.connector(at);
+        let (connector, incoming) = match credentials {
+            None => (plain, incoming),
+            Some(credentials) => {
+                let connector = TlsConnect::new(plain, credentials.clone());
+                let connector: Arc<dyn Connect> = Arc::new(connector);
+                (connector, tls::incoming(incoming, credentials))
+            }
+        };
+        let environment = Environment::new(connector, Arc::new(SystemClock), instance);
+        (environment, incoming)
     }
 
     fn raft_dir(&self, region: &RegionId, node: u64) -> PathBuf {

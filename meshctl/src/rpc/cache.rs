@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kvmesh_client::{
-    RefusalReason,
+    Ranges, RefusalReason,
     client::{
-        self, Acked, Chain, ChainQuery, Client, Deleted, FetchedBlock, GetOptions, GetSummary,
-        LeaseAnswer, Located, LookupAnswer, Opened, PutBlock, PutOptions, PutResult,
+        self, Acked, Chain, ChainQuery, Client, Deleted, FetchedBlock, FetchedRanges, GetOptions,
+        GetSummary, LeaseAnswer, Located, LookupAnswer, Opened, PutBlock, PutOptions, PutResult,
     },
 };
 use kvmesh_directory::{Description, FeedPosition, Namespace, RingEpoch, namespace::AckLevel};
@@ -182,15 +182,46 @@ impl Cache {
         };
         let mut blocks = self.opened.get_stream(chain, options).map_err(&explain)?;
         while let Some(block) = blocks.next().await.map_err(&explain)? {
-            let index = block.index;
-            if index < next {
-                let how = format!("block {index} came after block {next} was due");
-                return Err(self.peer.broken("get", how).into());
-            }
-            next = index + 1;
+            self.due(&mut next, block.index)?;
             on_block(block)?;
         }
         Ok(blocks.into_summary())
+    }
+
+    /// As [`Self::get`], of byte ranges of each block.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; and when a block does not have the bytes.
+    pub async fn get_ranges(
+        &self,
+        chain: &Chain,
+        ranges: &Ranges,
+        options: GetOptions,
+        mut on_block: impl FnMut(FetchedRanges) -> anyhow::Result<()>,
+    ) -> anyhow::Result<GetSummary> {
+        let explain = self.peer.explain();
+        let mut next = options.start;
+        let options = GetOptions {
+            deadline: Some(self.peer.timeout),
+            ..options
+        };
+        let blocks = self.opened.get_ranges_stream(chain, ranges, options);
+        let mut blocks = blocks.map_err(&explain)?;
+        while let Some(block) = blocks.next().await.map_err(&explain)? {
+            self.due(&mut next, block.index)?;
+            on_block(block)?;
+        }
+        Ok(blocks.into_summary())
+    }
+
+    /// Blocks come in chain order.
+    fn due(&self, next: &mut u32, index: u32) -> Result<(), CallError> {
+        if index < *next {
+            let how = format!("block {index} came after block {next} was due");
+            return Err(self.peer.broken("get", how));
+        }
+        *next = index + 1;
+        Ok(())
     }
 
     /// Stores blocks at the namespace's level; answers come in the order of `blocks`.

@@ -1,7 +1,7 @@
 //! Calls of the service `Topology`.
 
 use kvmesh_client::{FromWire, ToWire};
-use kvmesh_directory::{FeedPosition, Member, Namespace};
+use kvmesh_directory::{FeedPosition, Member, Namespace, PeerState};
 use kvmesh_proto::v1::{self as wire, topology_client::TopologyClient};
 use serde::Serialize;
 
@@ -78,6 +78,10 @@ pub struct RegionStatus {
     pub age_ms: u64,
     /// Blocks known to be there.
     pub blocks: u64,
+    /// What is thought of it; none: it is the answering one, or the process does not say.
+    pub state: Option<&'static str>,
+    /// Log entries of it that were heard and are not shown yet.
+    pub lag_entries: u64,
 }
 
 /// Counts of a region, or of a node.
@@ -258,6 +262,8 @@ impl Peer {
                 rtt_ms: raw.rtt_ms,
                 age_ms: raw.age_ms,
                 blocks: raw.blocks,
+                state: PeerState::from_wire(raw.state).ok().map(PeerState::name),
+                lag_entries: raw.lag_entries,
             })
         };
         answer.regions.into_iter().map(read).collect()

@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::Context;
-use kvmesh_client::client::{Chain, FetchedBlock, GetOptions, GetOutcome, GetSummary};
+use bytes::Bytes;
+use kvmesh_client::{
+    Ranges,
+    client::{Chain, FetchedBlock, FetchedRanges, GetOptions, GetOutcome, GetSummary},
+};
 use kvmesh_directory::FeedPosition;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -36,7 +40,7 @@ struct Done {
     summary: Summary,
 }
 
-/// How the get ended.
+/// How the get ended. Bytes of the sources are those of the pieces that came.
 #[derive(Serialize)]
 struct Summary {
     outcome: &'static str,
@@ -46,6 +50,8 @@ struct Summary {
     estimated_fetch_ms: Option<f64>,
     estimated_recompute_ms: Option<f64>,
     fetch_ms: Option<f64>,
+    matched_tokens: u64,
+    saved_ms: Option<f64>,
     #[serde(serialize_with = "position_text")]
     position: Option<FeedPosition>,
     #[serde(serialize_with = "position_text")]
@@ -83,6 +89,8 @@ impl Summary {
             estimated_fetch_ms: got.estimated_fetch_ms,
             estimated_recompute_ms: got.estimated_recompute_ms,
             fetch_ms: got.fetch_ms,
+            matched_tokens: got.matched_tokens,
+            saved_ms: got.saved_ms,
             position: got.position,
             fill_position: got.fill_position,
             fill_failures: got.fill_failures,
@@ -99,12 +107,14 @@ pub(super) async fn run(global: &Global, args: &GetArgs) -> anyhow::Result<()> {
             chain.len()
         )));
     }
+    let spans = args.ranges.iter().map(|span| span.0.clone());
+    let ranges = Ranges::new(spans).map_err(|why| exit::set_up(format!("--range: {why}")))?;
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.chain.namespace).await?;
     super::check_width(chain, &namespace)?;
     super::catch_up(&peer, &namespace, &file).await?;
     // Only a whole chain can be chained again: the first wanted block needs the one before it.
-    let hashes = !args.opaque && start == 0;
+    let hashes = !args.opaque && start == 0 && ranges.is_whole();
     let part = part_of(&args.out);
     let started = Instant::now();
     let cache = peer.cache(&namespace, &[])?;
@@ -113,7 +123,7 @@ pub(super) async fn run(global: &Global, args: &GetArgs) -> anyhow::Result<()> {
         await_fill: args.await_fill,
         ..GetOptions::default()
     };
-    let fetched = fetch(&cache, chain, options, &part, hashes).await;
+    let fetched = fetch(&cache, chain, &ranges, options, &part, hashes).await;
     let done = fetched.and_then(|(bytes, summary)| {
         let done = Done {
             out: args.out.display().to_string(),
@@ -150,6 +160,7 @@ fn part_of(out: &Path) -> PathBuf {
 async fn fetch(
     cache: &Cache,
     chain: &Chain,
+    ranges: &Ranges,
     options: GetOptions,
     part: &Path,
     hashes: bool,
@@ -161,19 +172,26 @@ async fn fetch(
     let mut chainer = Chainer::new(chain.width() as usize);
     let mut bytes = 0;
     let bar = progress::count((chain.len() - options.start).into(), "blocks");
-    let summary = cache
-        .get(chain, options, |block| {
-            bytes += block.block.meta.bytes;
+    let mut write = |parts: &[Bytes]| {
+        for part in parts {
+            bytes += part.len() as u64;
+            out.write_all(part).context("writing the file")?;
+        }
+        bar.inc(1);
+        Ok(())
+    };
+    let summary = if ranges.is_whole() {
+        let whole = |block: FetchedBlock| {
             if hashes {
                 check_hash(chain, &mut chainer, &block)?;
             }
-            for piece in &block.block.pieces {
-                out.write_all(piece).context("writing the file")?;
-            }
-            bar.inc(1);
-            Ok(())
-        })
-        .await?;
+            write(&block.block.pieces)
+        };
+        cache.get(chain, options, whole).await?
+    } else {
+        let some = |block: FetchedRanges| write(&block.ranges);
+        cache.get_ranges(chain, ranges, options, some).await?
+    };
     bar.finish_and_clear();
     out.flush().context("writing the file")?;
     Ok((bytes, Summary::of(summary)))

@@ -39,6 +39,12 @@ struct RemoteRun {
     rtt_ms: f64,
     estimated_recompute_ms: Option<f64>,
     advice: Option<String>,
+    estimated_fetch_p95_ms: f64,
+    /// Blocks before it are computed, those from it on fetched; counted from the start.
+    split_at: Option<u32>,
+    estimated_split_ms: Option<f64>,
+    fetch_dollars: Option<f64>,
+    recompute_dollars: Option<f64>,
 }
 
 impl Found {
@@ -72,6 +78,21 @@ impl RemoteRun {
             advice: run
                 .advice
                 .map(|advice| format!("{advice:?}").to_lowercase()),
+            estimated_fetch_p95_ms: run.estimated_fetch_p95_ms,
+            split_at: run.split_at,
+            estimated_split_ms: run.estimated_split_ms,
+            fetch_dollars: run.fetch_dollars,
+            recompute_dollars: run.recompute_dollars,
+        }
+    }
+}
+
+impl RemoteRun {
+    fn advised(&self) -> String {
+        let advice = self.advice.as_deref().unwrap_or("-");
+        match self.split_at {
+            Some(at) => format!("{advice}, split at {at}"),
+            None => advice.to_owned(),
         }
     }
 }
@@ -113,9 +134,13 @@ pub(super) async fn run(global: &Global, args: &LookupArgs) -> anyhow::Result<()
                 run.region.clone(),
                 format!("{} of {}", run.blocks, found.asked),
                 human(run.fetch_bytes),
-                ms(run.estimated_fetch_ms),
+                format!(
+                    "{} to {}",
+                    ms(run.estimated_fetch_ms),
+                    ms(run.estimated_fetch_p95_ms)
+                ),
                 ms(run.rtt_ms),
-                run.advice.clone().unwrap_or_else(|| "-".to_owned()),
+                run.advised(),
             ]);
         }
         format!(

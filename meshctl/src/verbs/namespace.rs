@@ -70,6 +70,9 @@ fn table(rows: &[Row]) -> String {
 }
 
 pub(super) async fn open(global: &Global, open: NamespaceOpenArgs) -> anyhow::Result<()> {
+    let mut residency = open.residency;
+    residency.sort_unstable();
+    residency.dedup();
     let description = Description {
         model: open.model,
         dtype: open.dtype,
@@ -81,7 +84,7 @@ pub(super) async fn open(global: &Global, open: NamespaceOpenArgs) -> anyhow::Re
         group_count: open.groups,
         tenant: open.tenant,
         salt: open.salt.into_bytes(),
-        residency: Vec::new(),
+        residency,
     };
     description
         .check()

@@ -34,6 +34,9 @@ struct Shown {
     replication: String,
     prefetch_blocks: u32,
     prefill_rate: f64,
+    /// Tokens.
+    attention_growth: f64,
+    dollars_per_gpu_hour: f64,
     /// Region that wrote the policy last.
     policy_region: String,
     /// When, in milliseconds since 1970.
@@ -67,6 +70,8 @@ impl Shown {
             replication: format!("{:?}", policy.replication),
             prefetch_blocks: policy.prefetch_blocks,
             prefill_rate: policy.prefill_rate,
+            attention_growth: policy.attention_growth,
+            dollars_per_gpu_hour: policy.dollars_per_gpu_hour,
             policy_region: namespace.policy_region.to_string(),
             policy_written_ms: namespace.policy_hlc.millis(),
             generation_ms: namespace.generation.millis(),
@@ -121,6 +126,20 @@ impl Shown {
             match self.prefill_rate {
                 0.0 => "learnt from reports".to_owned(),
                 rate => format!("{rate} tokens/s"),
+            },
+        );
+        row(
+            "attention",
+            match self.attention_growth {
+                0.0 => "does not count".to_owned(),
+                tokens => format!("doubles the time at {tokens} tokens"),
+            },
+        );
+        row(
+            "GPU hour",
+            match self.dollars_per_gpu_hour {
+                0.0 => "price not known".to_owned(),
+                dollars => format!("{dollars} dollars"),
             },
         );
         let written = format!("by {} at {} ms", self.policy_region, self.policy_written_ms);

@@ -29,13 +29,17 @@ pub(super) async fn init(global: &Global) -> anyhow::Result<()> {
 pub(super) async fn list(global: &Global) -> anyhow::Result<()> {
     let regions = super::peer(global)?.regions().await?;
     emit(global.output, &regions, || {
-        let heads = ["region", "reach", "rtt", "blocks", "position", "heard"];
-        let mut table = output::table(&heads, &[2, 3, 4, 5]);
+        let heads = [
+            "region", "state", "rtt", "blocks", "position", "lag", "heard",
+        ];
+        let mut table = output::table(&heads, &[2, 3, 4, 5, 6]);
         for region in &regions {
-            let reach = match (region.local, region.reachable) {
-                (true, _) => "local",
-                (false, true) => "reachable",
-                (false, false) => "away",
+            let state = match (region.local, region.state, region.reachable) {
+                (true, _, _) => "local",
+                (false, Some(state), _) => state,
+                // A gateway of an earlier version says no more.
+                (false, None, true) => "online",
+                (false, None, false) => "offline",
             };
             let rtt = match region.rtt_ms {
                 _ if region.local => "-".to_owned(),
@@ -44,10 +48,11 @@ pub(super) async fn list(global: &Global) -> anyhow::Result<()> {
             };
             table.add_row(vec![
                 region.region.clone(),
-                reach.to_owned(),
+                state.to_owned(),
                 rtt,
                 region.blocks.to_string(),
                 super::topology::index(region.position.as_ref()),
+                region.lag_entries.to_string(),
                 format!("{} ms ago", region.age_ms),
             ]);
         }

@@ -10,6 +10,9 @@
 
 mod etcd;
 mod region;
+#[path = "../../../directory/benches/entries/rows.rs"]
+#[allow(dead_code, reason = "each bench needs a part of it")]
+mod rows;
 
 use std::process::ExitCode;
 

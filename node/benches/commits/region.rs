@@ -4,9 +4,8 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use futures::{StreamExt, stream};
 use kvmesh_directory::{
-    BlockHash, BlockName, ChangeKind, ChangeOutcome, Checksum, Command, Copy, CopyNumber,
-    Description, Hlc, Member, Namespace, NodeId, Part, Policy, RegionId,
-    command::{BlockChange, Claim},
+    ChangeOutcome, Command, Copy, CopyNumber, Member, Namespace, NodeId, RegionId,
+    command::BlockChange,
 };
 use kvmesh_node::{
     consensus::{Consensus, Settings, Storage},
@@ -16,7 +15,11 @@ use kvmesh_process::{Environment, server};
 use tokio::time::{self, Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::rows::{claim, name, namespace};
+
 pub(super) const NODES: usize = 3;
+/// Of a block's number, below it the count of the node's own blocks.
+const NODE_SHIFT: u32 = 40;
 const SOON: Duration = Duration::from_secs(30);
 
 struct Node {
@@ -147,29 +150,14 @@ impl Region {
     }
 
     fn claim(&self, node: &Node, number: u64) -> BlockChange {
-        let mut hash = [0; 32];
-        hash[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-        hash[8..16].copy_from_slice(&node.id.0.to_be_bytes());
         let copy = Copy {
             node: node.id,
             incarnation: node.consensus.incarnation().expect("it has begun"),
             copy: CopyNumber(number + 1),
         };
-        BlockChange {
-            name: BlockName {
-                namespace: self.namespace.id,
-                hash: BlockHash(hash),
-                part: Part::default(),
-            },
-            kind: ChangeKind::Claim(Claim {
-                put_hlc: Hlc(1_000),
-                checksum: Checksum([1; 16]),
-                bytes: 2 << 20,
-                depth: 0,
-                replicas: 1,
-                copies: vec![copy],
-            }),
-        }
+        // Blocks of another node are others.
+        let number = node.id.0 << NODE_SHIFT | number;
+        claim(name(self.namespace.id, number), number, vec![copy])
     }
 
     pub(super) async fn stop(self) {
@@ -177,30 +165,5 @@ impl Region {
         self.tasks.close();
         let ended = time::timeout(SOON, self.tasks.wait()).await;
         ended.expect("all tasks end");
-    }
-}
-
-fn namespace() -> Namespace {
-    let description = Description {
-        model: "bench".to_owned(),
-        dtype: "bf16".to_owned(),
-        layout: "flat".to_owned(),
-        block_tokens: 16,
-        hash_width: 32,
-        short_hashes: false,
-        shard_count: 1,
-        group_count: 1,
-        tenant: String::new(),
-        salt: Vec::new(),
-        residency: Vec::new(),
-    };
-    Namespace {
-        id: description.id(),
-        name: "bench".to_owned(),
-        description,
-        policy: Policy::default(),
-        generation: Hlc(0),
-        policy_hlc: Hlc(1),
-        policy_region: "bench".parse().expect("a region's name"),
     }
 }

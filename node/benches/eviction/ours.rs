@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use kvmesh_directory::{
-    BlockHash, BlockName, Checksum, Copy, CopyNumber, Incarnation, NamespaceId, NodeId, Part,
+    BlockHash, BlockName, Checksum, Copy, CopyNumber, Hlc, Incarnation, NamespaceId, NodeId, Part,
 };
 use kvmesh_node::store::{Admission, COPY_OVERHEAD_BYTES, CopyKey, Ledger};
 use tokio::time::{Duration, Instant};
@@ -37,6 +37,7 @@ impl Ours {
             bytes: BLOCK_BYTES,
             depth: depth as u32,
             checksum: Checksum([0; 16]),
+            put_hlc: Hlc(1),
             touched: second,
             since: self.began + Duration::from_secs(second),
         };
@@ -46,7 +47,7 @@ impl Ours {
             let number = number.try_into().expect("4 bytes");
             self.held.remove(&u32::from_be_bytes(number));
         }
-        assert!(self.ledger.claim(key));
+        assert!(self.ledger.claim(key, Hlc(1)));
         self.held.insert(block, key);
     }
 }

@@ -9,7 +9,9 @@
 //! thread was ready to run and had no core is shown, and not counted: that is the machine's.
 #![allow(missing_docs, reason = "a benchmark has no interface")]
 
-mod blocks;
+#[path = "../../../directory/benches/entries/rows.rs"]
+#[allow(dead_code, reason = "each bench needs a part of it")]
+mod rows;
 
 use std::{fs, io, path::Path, process::ExitCode, sync::Arc};
 
@@ -21,7 +23,7 @@ use tokio::{
     time::{Duration, Instant, sleep_until},
 };
 
-use self::blocks::Blocks;
+use self::rows::Blocks;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

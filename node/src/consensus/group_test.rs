@@ -426,3 +426,21 @@ async fn a_node_that_lost_the_snapshot_below_its_log_does_not_start() {
     .await;
     assert!(matches!(refused, StartError::Store { .. }), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_comes_back_alone_does_not_ask_for_a_quorum_without_a_pause() {
+    const CONNECTS: u64 = 200;
+    let mut region = Region::new(3, 3, brisk).await;
+    region.form().await;
+    let leader = region.leader().await;
+    for node in &mut region.nodes {
+        node.stop().await;
+    }
+    // Raft remembers that it led; the others refuse connections at once.
+    let node = &mut region.nodes[leader];
+    node.start().await;
+    let (began, before) = (Instant::now(), node.connects());
+    let asked = || node.connects() >= before + CONNECTS;
+    until("it asks again and again", asked).await;
+    assert!(began.elapsed() > Duration::from_millis(500));
+}

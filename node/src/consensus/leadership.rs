@@ -118,8 +118,12 @@ impl Leadership {
             let now = Instant::now();
             let applied = *applied.borrow();
             let term_without_floor = self.observe(now, &metrics.borrow_and_update(), applied);
-            if let Some(term) = term_without_floor {
-                self.find_floor(&raft, term).await;
+            if let Some(term) = term_without_floor
+                && !self.find_floor(&raft, term).await
+            {
+                // Asking changes Raft's metrics: members that refuse at once would be asked
+                // without a pause.
+                stop.run_until_cancelled(tick.tick()).await;
             }
         }
     }
@@ -163,16 +167,18 @@ impl Leadership {
     }
 
     /// Asks Raft up to where a reader must have applied; it then has a quorum's confirmation.
-    async fn find_floor(&self, raft: &Raft, term: u64) {
+    /// False: it has none.
+    async fn find_floor(&self, raft: &Raft, term: u64) -> bool {
         let asked = time::timeout(self.slack, raft.get_read_log_id()).await;
         let Ok(Ok((Some(id), _))) = asked else {
-            return;
+            return false;
         };
         if let Some(lead) = self.lead().as_mut()
             && lead.term == term
         {
             lead.floor = Some(id.index);
         }
+        true
     }
 }
 

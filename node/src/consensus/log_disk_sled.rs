@@ -5,7 +5,10 @@
 //! What is purged is removed a little at a time, together with what is appended: a snapshot may
 //! let half a million entries go, and no append may wait for that.
 //!
-//! Tree `log`: key index (u64, big endian), value an encoded `RaftEntry`. Tree `marks`: `vote`
+//! Tree `log`: key index (u64, big endian), value an encoded `RaftEntry`, or its first part; the
+//! other parts follow under the index and their number (u16, big endian), from 1 on: sled writes
+//! what is larger into files of its own, which it does not sync, and which no room is kept for.
+//! Tree `marks`: `vote`
 //! (`RaftVote`), `committed` and `purged` (`RaftLogId`), `owner` (see [`Owner`]), `admitted` (a byte).
 //! Stored on disk: never rename.
 
@@ -28,6 +31,8 @@ use super::{
     error::StartError,
     log_disk::{Found, LogDisk, Mark},
     log_disk_owner::Owner,
+    log_parts::{self, Entries},
+    reserve::Reserve,
 };
 
 const COMMITTED: &str = "committed";
@@ -39,14 +44,26 @@ const ADMITTED: &str = "admitted";
 /// Memory that sled may use for its page cache; the log's recent entries are cached apart.
 const PAGE_CACHE_BYTES: u64 = 32 << 20;
 
-/// Purged entries that are removed with one that is appended, at most.
+/// Keys that are removed with one entry that is appended, at most, but for the parts of the last.
 const REMOVED_WITH_ONE: usize = 16;
+
+/// Room for what sled writes by itself with any change: the rest of a segment, and what it moves.
+const ROOM_BYTES: u64 = 2 << 20;
+/// What sled writes for each byte of a change, at most: it writes the nodes around it again.
+const ROOM_FACTOR: u64 = 8;
+/// Must be free when sled opens: it writes a table of its pages into a new file then.
+const OPENING_BYTES: u64 = 4 << 20;
+/// Somebody else may take what is free before sled does.
+const OPENING_ATTEMPTS: usize = 3;
+/// How the name of such a file ends while it is written.
+const UNFINISHED: &str = "generating";
 
 struct Inner {
     log: sled::Tree,
     marks: sled::Tree,
     database: sled::Db,
     file: File,
+    reserve: Reserve,
     store: u64,
     /// Entries below this are purged, but perhaps not removed.
     purged_end: AtomicU64,
@@ -65,6 +82,7 @@ impl SledDisk {
         dir: &Path,
         region: &RegionId,
         node: NodeId,
+        reserve: Reserve,
     ) -> Result<Self, StartError> {
         let path = dir.join("log");
         let owner = Owner {
@@ -74,7 +92,7 @@ impl SledDisk {
         };
         let opened = blocking({
             let path = path.clone();
-            move || Inner::open(&path, &owner)
+            move || Inner::open(&path, &owner, reserve)
         });
         let (inner, found) = opened.await.map_err(|source| StartError::Store {
             path: path.clone(),
@@ -102,17 +120,18 @@ impl SledDisk {
 }
 
 impl Inner {
-    fn open(path: &PathBuf, owner: &Owner) -> io::Result<(Self, Owner)> {
+    fn open(path: &PathBuf, owner: &Owner, reserve: Reserve) -> io::Result<(Self, Owner)> {
         fs::create_dir_all(path)?;
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(PAGE_CACHE_BYTES)
             .flush_every_ms(None);
-        let database = config.open()?;
+        let database = open_database(path, &config, &reserve)?;
         let mut inner = Self {
             log: database.open_tree("log")?,
             marks: database.open_tree("marks")?,
-            file: File::open(path.join("db"))?,
+            file: File::options().write(true).open(path.join("db"))?,
+            reserve,
             database,
             store: 0,
             purged_end: AtomicU64::new(0),
@@ -120,6 +139,7 @@ impl Inner {
         let found = match inner.marks.get(OWNER)? {
             Some(raw) => Owner::decode(&raw)?,
             None if inner.log.is_empty() && inner.marks.is_empty() => {
+                inner.room_for(0)?;
                 inner.marks.insert(OWNER, owner.encode())?;
                 inner.sync()?;
                 File::open(path)?.sync_all()?;
@@ -129,6 +149,12 @@ impl Inner {
         };
         inner.store = found.store;
         Ok((inner, found))
+    }
+
+    /// Before any change: sled is lost after one that found no room.
+    fn room_for(&self, bytes: u64) -> io::Result<()> {
+        let need = ROOM_BYTES + ROOM_FACTOR * bytes;
+        self.reserve.keep_ahead(&self.file, need)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -143,25 +169,67 @@ impl Inner {
             .map(|raw| Bytes::copy_from_slice(&raw)))
     }
 
-    fn remove(&self, keys: impl Iterator<Item = sled::Result<sled::IVec>>) -> io::Result<()> {
-        let mut batch = sled::Batch::default();
-        for key in keys {
-            batch.remove(key?);
-        }
-        Ok(self.log.apply_batch(batch)?)
+    fn insert(&self, mark: &str, value: &[u8]) -> io::Result<()> {
+        self.room_for(value.len() as u64)?;
+        self.marks.insert(mark, value)?;
+        Ok(())
     }
+
+    /// Keys of entries below an index, so many and those that the last one has besides.
+    fn keys_below(&self, end: u64, count: usize) -> io::Result<Vec<sled::IVec>> {
+        let mut keys = Vec::new();
+        for key in self.log.range(..end.to_be_bytes()).keys() {
+            let key = key?;
+            if keys.len() >= count && log_parts::is_first(&key) {
+                break;
+            }
+            keys.push(key);
+        }
+        Ok(keys)
+    }
+}
+
+fn open_database(path: &Path, config: &sled::Config, reserve: &Reserve) -> io::Result<sled::Db> {
+    let mut left = OPENING_ATTEMPTS;
+    loop {
+        left -= 1;
+        remove_unfinished(path)?;
+        reserve.make_free(OPENING_BYTES)?;
+        match config.open().map_err(io::Error::from) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && left > 0 => {}
+            opened => return opened,
+        }
+    }
+}
+
+/// sled takes a table of pages that it did not finish, because it was killed or found no room,
+/// for its newest one, and then for damage. The one before is still there.
+fn remove_unfinished(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|it| it == UNFINISHED) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]
 impl LogDisk for SledDisk {
     async fn load(&self) -> io::Result<Found> {
         self.run(|disk| {
-            let last = disk.log.last()?;
+            let last = match disk.log.last()? {
+                Some((key, _)) => {
+                    let from = log_parts::index(&key)?.to_be_bytes();
+                    Entries::new(disk.log.range(from..)).next().transpose()?
+                }
+                None => None,
+            };
             Ok(Found {
                 vote: disk.mark(VOTE)?,
                 committed: disk.mark(COMMITTED)?,
                 purged: disk.mark(PURGED)?,
-                last: last.map(|(_, raw)| Bytes::copy_from_slice(&raw)),
+                last,
                 store: disk.store,
                 // Stores of before were never lost unseen: there was no other rule for them.
                 admitted: disk.store == 0 || disk.mark(ADMITTED)?.is_some(),
@@ -174,13 +242,17 @@ impl LogDisk for SledDisk {
         self.run(move |disk| {
             let mut batch = sled::Batch::default();
             let end = disk.purged_end.load(Ordering::Relaxed);
-            let gone = disk.log.range(..end.to_be_bytes()).keys();
-            for key in gone.take(entries.len() * REMOVED_WITH_ONE) {
-                batch.remove(key?);
+            for key in disk.keys_below(end, entries.len() * REMOVED_WITH_ONE)? {
+                batch.remove(key);
             }
+            let mut bytes = 0;
             for (index, entry) in &entries {
-                batch.insert(&index.to_be_bytes(), entry.as_ref());
+                bytes += entry.len() as u64;
+                for (key, part) in log_parts::parts(*index, entry)? {
+                    batch.insert(key, part);
+                }
             }
+            disk.room_for(bytes)?;
             disk.log.apply_batch(batch)?;
             disk.sync()
         })
@@ -189,7 +261,12 @@ impl LogDisk for SledDisk {
 
     async fn truncate(&self, from: u64) -> io::Result<()> {
         self.run(move |disk| {
-            disk.remove(disk.log.range(from.to_be_bytes()..).keys())?;
+            let mut batch = sled::Batch::default();
+            for key in disk.log.range(from.to_be_bytes()..).keys() {
+                batch.remove(key?);
+            }
+            disk.room_for(0)?;
+            disk.log.apply_batch(batch)?;
             disk.sync()
         })
         .await
@@ -198,7 +275,7 @@ impl LogDisk for SledDisk {
     async fn purge(&self, up_to: u64, id: Bytes) -> io::Result<()> {
         self.run(move |disk| {
             // Entries below the mark are ignored at a start; the next purge counts them in.
-            disk.marks.insert(PURGED, id.as_ref())?;
+            disk.insert(PURGED, &id)?;
             disk.purged_end.fetch_max(up_to + 1, Ordering::Relaxed);
             Ok(())
         })
@@ -207,16 +284,13 @@ impl LogDisk for SledDisk {
 
     async fn save(&self, mark: Mark, value: Bytes) -> io::Result<()> {
         self.run(move |disk| match mark {
-            Mark::Committed => {
-                disk.marks.insert(COMMITTED, value.as_ref())?;
-                Ok(())
-            }
+            Mark::Committed => disk.insert(COMMITTED, &value),
             Mark::Vote => {
-                disk.marks.insert(VOTE, value.as_ref())?;
+                disk.insert(VOTE, &value)?;
                 disk.sync()
             }
             Mark::Admitted => {
-                disk.marks.insert(ADMITTED, value.as_ref())?;
+                disk.insert(ADMITTED, &value)?;
                 disk.sync()
             }
         })
@@ -237,13 +311,14 @@ impl LogDisk for SledDisk {
     async fn read(&self, from: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Bytes>> {
         self.run(move |disk| {
             let (mut entries, mut bytes) = (Vec::new(), 0);
-            for entry in disk.log.range(from.to_be_bytes()..end.to_be_bytes()) {
-                let (_, raw) = entry?;
+            let range = disk.log.range(from.to_be_bytes()..end.to_be_bytes());
+            for entry in Entries::new(range) {
+                let raw = entry?;
                 bytes += raw.len();
                 if bytes > bytes_max && !entries.is_empty() {
                     break;
                 }
-                entries.push(Bytes::copy_from_slice(&raw));
+                entries.push(raw);
             }
             Ok(entries)
         })

@@ -6,6 +6,7 @@
 //! stream to the leader), `batcher`, and `lease` for why a node may serve.
 
 mod admission;
+mod appending;
 mod attend;
 mod attend_words;
 mod attendance;
@@ -25,10 +26,12 @@ mod liveness;
 mod log_disk;
 mod log_disk_owner;
 mod log_disk_sled;
+mod log_parts;
 mod log_store;
 mod network;
 mod raft;
 mod reconcile;
+mod reserve;
 mod rpc;
 mod runtime;
 mod settings;
@@ -79,6 +82,7 @@ use crate::directory::SharedDirectory;
 
 pub use ended::Ended;
 pub use error::{ProposeError, StartError};
+pub(crate) use reserve::reserve_missing;
 pub use settings::{Settings, SnapshotSettings, Storage};
 pub use snapshot_store::MemoryStorage;
 

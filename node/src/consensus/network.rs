@@ -7,12 +7,12 @@ use kvmesh_client::{
     channel::{Channel, Channels},
 };
 use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
-use kvmesh_proto::v1::consensus_client::ConsensusClient;
+use kvmesh_proto::v1::{self as wire, consensus_client::ConsensusClient};
 use openraft::{
     ErrorSubject, ErrorVerb, RPCTypes,
     error::{
-        Fatal, InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout,
-        Unreachable,
+        Fatal, Infallible, InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError,
+        Timeout, Unreachable,
     },
     network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
     raft::{
@@ -20,10 +20,14 @@ use openraft::{
         InstallSnapshotResponse, VoteRequest, VoteResponse,
     },
 };
-use tokio::{sync::Notify, time};
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
 use tonic::{Response, Status};
 
 use super::{
+    appending::Appending,
     convert,
     raft::{Peer, StorageError, TypeConfig},
     snapshot_intake::Taken,
@@ -35,7 +39,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// and has the time that Raft gives.
 const SEGMENT_MAX: Duration = Duration::from_secs(10);
 
-type Failure<E> = RPCError<u64, Peer, RaftError<u64, E>>;
+pub(super) type Failure<E> = RPCError<u64, Peer, RaftError<u64, E>>;
 
 /// A client of the `Consensus` service with the limits that all of them share.
 pub(super) fn client(channel: Channel) -> ConsensusClient<Channel> {
@@ -71,6 +75,7 @@ impl RaftNetworkFactory<TypeConfig> for Links {
             channels: self.channels.clone(),
             removed: Arc::clone(&self.removed),
             damaged: Arc::clone(&self.damaged),
+            appending: Appending::default(),
         }
     }
 }
@@ -83,9 +88,19 @@ pub(super) struct Link {
     channels: Channels,
     removed: Removed,
     damaged: Arc<Notify>,
+    appending: Appending,
 }
 
 impl Link {
+    fn out_of_time<E: std::error::Error>(&self, action: RPCTypes, timeout: Duration) -> Failure<E> {
+        RPCError::Timeout(Timeout {
+            action,
+            id: self.node,
+            target: self.target,
+            timeout,
+        })
+    }
+
     async fn call<T, E, F>(
         &self,
         action: RPCTypes,
@@ -102,12 +117,7 @@ impl Link {
         match time::timeout(ttl, call(client(channel))).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(Unreachable::new(&status).into()),
-            Err(_) => Err(RPCError::Timeout(Timeout {
-                action,
-                id: self.node,
-                target: self.target,
-                timeout: ttl,
-            })),
+            Err(_) => Err(self.out_of_time(action, ttl)),
         }
     }
 }
@@ -128,14 +138,20 @@ impl RaftNetwork<TypeConfig> for Link {
         &mut self,
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
-    ) -> Result<AppendEntriesResponse<u64>, Failure<openraft::error::Infallible>> {
-        let request = convert::append_to_wire(&request);
-        let response = self
-            .call(RPCTypes::AppendEntries, &option, |mut client| async move {
-                client.append_entries(request).await
-            })
-            .await?;
-        convert::appended_from_wire(response).map_err(unreadable)
+    ) -> Result<AppendEntriesResponse<u64>, Failure<Infallible>> {
+        let ttl = option.soft_ttl();
+        let until = Instant::now() + ttl;
+        let channel = self.channels.to(&self.address);
+        let mut client = client(channel.map_err(|error| Unreachable::new(&error))?);
+        let ask = |request: wire::AppendEntriesRequest| async move {
+            let response = client.append_entries(request).await;
+            let response = response.map_err(|status| Unreachable::new(&status))?;
+            convert::appended_from_wire(response.into_inner()).map_err(unreadable)
+        };
+        match self.appending.append(request, until, ask).await {
+            Some(answer) => answer,
+            None => Err(self.out_of_time(RPCTypes::AppendEntries, ttl)),
+        }
     }
 
     async fn install_snapshot(
@@ -172,7 +188,7 @@ impl RaftNetwork<TypeConfig> for Link {
         &mut self,
         request: VoteRequest<u64>,
         option: RPCOption,
-    ) -> Result<VoteResponse<u64>, Failure<openraft::error::Infallible>> {
+    ) -> Result<VoteResponse<u64>, Failure<Infallible>> {
         let request = convert::vote_request_to_wire(&request);
         let response = self
             .call(RPCTypes::Vote, &option, |mut client| async move {

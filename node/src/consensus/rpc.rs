@@ -4,7 +4,9 @@ use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
 use kvmesh_client::{FromWire, Problem, ToWire, WireError, convert::all as convert_all};
-use kvmesh_directory::{Command, NodeId, RegionId, limits::MESSAGE_BYTES_MAX};
+use kvmesh_directory::{
+    Command, DirectoryState, NodeId, RegionId, limits::MESSAGE_BYTES_MAX, residency,
+};
 use kvmesh_process::access;
 use kvmesh_proto::v1::{self as wire, consensus_server};
 use openraft::{
@@ -121,6 +123,10 @@ impl consensus_server::Consensus for ConsensusService {
             _ => "any command",
         };
         access::check(link.as_ref(), "Consensus", "Propose", what)?;
+        // Where a command comes in, and not in `apply`: that all replicas take alike.
+        let admitted = |state: &DirectoryState| residency::admitted(command, state);
+        let command = self.directory.with(admitted);
+        let command = command.map_err(|denied| Problem::Denied(denied.to_string()))?;
         let deadline = Instant::now() + PROPOSAL_MAX;
         let proposed = if request.forwarded {
             self.group.propose_here(command, deadline).await

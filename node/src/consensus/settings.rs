@@ -67,6 +67,8 @@ pub struct Settings {
     pub snapshots: SnapshotSettings,
     /// Log entries that are kept below a snapshot, for followers that lag a little.
     pub kept_entries: u64,
+    /// Bytes of a directory's file system that are kept for the log and the snapshots.
+    pub reserve_bytes: u64,
 }
 
 impl Settings {
@@ -88,6 +90,7 @@ impl Settings {
             serve_lease: Duration::from_secs(5),
             snapshots: SnapshotSettings::default(),
             kept_entries: 5_000,
+            reserve_bytes: 0,
         }
     }
 }

@@ -13,6 +13,8 @@ use tokio::{
     io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf},
 };
 
+use super::reserve::Reserve;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) enum SnapshotData {
@@ -33,7 +35,12 @@ pub(super) struct FilePart {
     end: Option<u64>,
     /// Within the file.
     at: u64,
+    /// Of what is received: where its room comes from, by a handle of its own.
+    room: Option<(Reserve, std::fs::File)>,
 }
+
+/// Written so far, perhaps, but not in the file yet: what tokio's files buffer.
+const BUFFERED_BYTES: u64 = 4 << 20;
 
 impl FilePart {
     /// Reads a part of a file.
@@ -43,17 +50,22 @@ impl FilePart {
             start,
             end: Some(end),
             at: 0,
+            room: None,
         }
     }
 
     /// Writes from an offset on; the file stands there.
-    pub(super) fn received(file: std::fs::File, start: u64) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When there is no room for another handle.
+    pub(super) fn received(file: std::fs::File, start: u64, reserve: Reserve) -> io::Result<Self> {
+        Ok(Self {
+            room: Some((reserve, file.try_clone()?)),
             file: File::from_std(file),
             start,
             end: None,
             at: start,
-        }
+        })
     }
 
     /// The file, once all that was written is in it.
@@ -91,6 +103,10 @@ impl AsyncWrite for FilePart {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some((reserve, file)) = &self.room {
+            // Blocks this thread, for one system call in many megabytes.
+            reserve.keep_ahead(file, BUFFERED_BYTES + buf.len() as u64)?;
+        }
         let written = ready!(Pin::new(&mut self.file).poll_write(cx, buf))?;
         self.at += written as u64;
         Poll::Ready(Ok(written))

@@ -22,6 +22,7 @@ use super::{
     blocking::blocking,
     convert,
     raft::SnapshotMeta,
+    reserve::{Growing, Reserve},
     snapshot_codec::{Decoder, Encoder, identified, verify, wanted},
     snapshot_data::{FilePart, SnapshotData},
     snapshot_store::SnapshotStore,
@@ -42,6 +43,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct SnapshotFiles {
     dir: PathBuf,
+    reserve: Reserve,
 }
 
 /// What a file says about itself; not verified yet.
@@ -166,11 +168,11 @@ impl SnapshotFiles {
     ///
     /// # Errors
     /// When the directory cannot be made.
-    pub(super) fn open(raft_dir: &Path) -> io::Result<Self> {
+    pub(super) fn open(raft_dir: &Path, reserve: Reserve) -> io::Result<Self> {
         let dir = raft_dir.join("snapshots");
         fs::create_dir_all(&dir)?;
         File::open(raft_dir)?.sync_all()?;
-        let files = Self { dir };
+        let files = Self { dir, reserve };
         for unfinished in [BUILT, RECEIVED] {
             files.remove(unfinished)?;
         }
@@ -195,13 +197,15 @@ impl SnapshotFiles {
     }
 
     fn build_now(&self, mut meta: SnapshotMeta, state: DirectoryState) -> io::Result<SnapshotMeta> {
-        let file = BufWriter::with_capacity(BUFFER_BYTES, self.create(BUILT)?);
+        let file = Growing::new(self.create(BUILT)?, self.reserve.clone());
+        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let mut encoder = Encoder::new(state, file);
         while encoder.step()? {}
         let (mut file, running) = encoder.finish();
         meta.snapshot_id = identified(meta.last_log_id, running.checksum());
         write_foot(&mut file, &meta, running)?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = file.into_file();
         self.keep(BUILT, &file, &meta)?;
         Ok(meta)
     }
@@ -211,6 +215,7 @@ impl SnapshotFiles {
         let (state, running) = decode(&mut file, MAGIC.len() as u64, end)?;
         verify(meta, running.checksum())?;
         file.seek(SeekFrom::Start(end))?;
+        self.reserve.keep_ahead(&file, META_BYTES_MAX)?;
         write_foot(&mut file, meta, running)?;
         self.keep(RECEIVED, &file, meta)?;
         Ok(state)
@@ -218,6 +223,8 @@ impl SnapshotFiles {
 
     /// Makes a whole file the newest snapshot, unless a newer one came meanwhile.
     fn keep(&self, name: &str, file: &File, meta: &SnapshotMeta) -> io::Result<()> {
+        // What is allocated behind its end goes back.
+        file.set_len(file.metadata()?.len())?;
         file.sync_all()?;
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let finished = self.dir.join(format!("{index:020}{SUFFIX}"));
@@ -330,7 +337,7 @@ impl SnapshotStore for SnapshotFiles {
     async fn begin(&self) -> io::Result<SnapshotData> {
         let files = self.clone();
         let file = blocking(move || files.create(RECEIVED)).await?;
-        let part = FilePart::received(file, MAGIC.len() as u64);
+        let part = FilePart::received(file, MAGIC.len() as u64, self.reserve.clone())?;
         Ok(SnapshotData::File(part))
     }
 

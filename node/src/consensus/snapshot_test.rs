@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use super::{
     convert,
     raft::{LogId, SnapshotMeta},
+    reserve::Reserve,
     snapshot_data::SnapshotData,
     snapshot_files::SnapshotFiles,
     snapshot_store::{MemorySnapshots, SnapshotStore},
@@ -120,7 +121,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 async fn a_snapshot_goes_from_memory_to_a_file_and_back_and_is_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let memory = MemorySnapshots::default();
-    let on_disk = SnapshotFiles::open(dir.path()).unwrap();
+    let on_disk = SnapshotFiles::open(dir.path(), Reserve::none()).unwrap();
     let state = directory(5_000);
     for store in [&memory as &dyn SnapshotStore, &on_disk] {
         assert!(store.load().await.unwrap().is_none());
@@ -131,7 +132,7 @@ async fn a_snapshot_goes_from_memory_to_a_file_and_back_and_is_the_same() {
     assert_eq!(built, on_file, "the same bytes, and so the same checksum");
 
     let elsewhere = tempfile::tempdir().unwrap();
-    let other = SnapshotFiles::open(elsewhere.path()).unwrap();
+    let other = SnapshotFiles::open(elsewhere.path(), Reserve::none()).unwrap();
     let (sent, data) = memory.open().await.unwrap().unwrap();
     let received = transfer(data, &other).await.unwrap();
     assert!(other.finish(&sent, received).await.unwrap() == state);
@@ -149,7 +150,7 @@ async fn a_snapshot_that_changed_on_its_way_is_not_installed() {
     let dir = tempfile::tempdir().unwrap();
     let (memory, on_disk) = (
         MemorySnapshots::default(),
-        SnapshotFiles::open(dir.path()).unwrap(),
+        SnapshotFiles::open(dir.path(), Reserve::none()).unwrap(),
     );
     memory.build(meta(103), directory(100)).await.unwrap();
     for store in [&memory as &dyn SnapshotStore, &on_disk] {
@@ -170,7 +171,7 @@ async fn a_snapshot_that_changed_on_its_way_is_not_installed() {
 #[tokio::test]
 async fn the_newest_whole_snapshot_is_kept_and_a_damaged_one_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
-    let store = SnapshotFiles::open(dir.path()).unwrap();
+    let store = SnapshotFiles::open(dir.path(), Reserve::none()).unwrap();
     store.build(meta(7), directory(4)).await.unwrap();
     let newer = store.build(meta(13), directory(10)).await.unwrap();
     store.build(meta(7), directory(4)).await.unwrap();
@@ -195,7 +196,7 @@ async fn the_newest_whole_snapshot_is_kept_and_a_damaged_one_is_ignored() {
     }
     fs::write(dir.path().join("snapshots/unfinished"), &whole).unwrap();
     assert!(store.load().await.unwrap().is_none());
-    let reopened = SnapshotFiles::open(dir.path()).unwrap();
+    let reopened = SnapshotFiles::open(dir.path(), Reserve::none()).unwrap();
     let missing = fs::metadata(dir.path().join("snapshots/unfinished"));
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
     fs::write(&path, &whole).unwrap();
@@ -205,7 +206,7 @@ async fn the_newest_whole_snapshot_is_kept_and_a_damaged_one_is_ignored() {
 #[tokio::test]
 async fn a_file_of_format_1_is_still_read_and_sent() {
     let dir = tempfile::tempdir().unwrap();
-    let store = SnapshotFiles::open(dir.path()).unwrap();
+    let store = SnapshotFiles::open(dir.path(), Reserve::none()).unwrap();
     let state = directory(50);
     let mut chunks = Vec::new();
     for chunk in snapshot::chunks(state.clone()) {

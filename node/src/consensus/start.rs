@@ -53,8 +53,11 @@ pub(super) async fn start(
         channels.clone(),
         directory.clone(),
         Arc::new(removed),
+        &environment.instance,
     );
     let opened = opened.await?;
+    let reserve = opened.reserve.run(stop.clone());
+    tasks.spawn(reserve.in_current_span());
     let policy = opened.policy.run(stop.clone());
     tasks.spawn(policy.in_current_span());
     let refused = counter!(

@@ -8,12 +8,14 @@ use tokio::sync::Notify;
 
 use super::{
     admission::Admission,
+    blocking::blocking,
     error::StartError,
     log_disk::LogDisk,
     log_disk_sled::SledDisk,
     log_store::LogStore,
     network::{Links, Removed},
     raft::Raft,
+    reserve::Reserve,
     settings::{Settings, Storage},
     snapshot_files::SnapshotFiles,
     snapshot_policy::SnapshotPolicy,
@@ -37,6 +39,7 @@ pub(super) struct Opened {
     pub(super) admission: Arc<Admission>,
     pub(super) snapshots: Arc<dyn SnapshotStore>,
     pub(super) policy: SnapshotPolicy,
+    pub(super) reserve: Reserve,
 }
 
 /// Opens the store, rebuilds the directory and starts Raft.
@@ -45,8 +48,9 @@ pub(super) async fn open(
     channels: Channels,
     directory: SharedDirectory,
     removed: Removed,
+    instance: &str,
 ) -> Result<Opened, StartError> {
-    let (disk, snapshots, path) = disks(settings).await?;
+    let (disk, snapshots, path, reserve) = disks(settings, instance).await?;
     let unreadable = |source: io::Error| StartError::Store {
         path: path.clone(),
         source: source.into(),
@@ -84,17 +88,19 @@ pub(super) async fn open(
         admission,
         snapshots,
         policy,
+        reserve,
     })
 }
 
-type Disks = (Arc<dyn LogDisk>, Arc<dyn SnapshotStore>, PathBuf);
+type Disks = (Arc<dyn LogDisk>, Arc<dyn SnapshotStore>, PathBuf, Reserve);
 
-async fn disks(settings: &Settings) -> Result<Disks, StartError> {
+async fn disks(settings: &Settings, instance: &str) -> Result<Disks, StartError> {
     match &settings.storage {
         Storage::Memory(memory) => Ok((
             Arc::new(memory.log.clone()),
             Arc::new(memory.snapshots.clone()),
             PathBuf::from("memory"),
+            Reserve::none(),
         )),
         Storage::Directory(path) => {
             let unreadable = |source: io::Error| StartError::Store {
@@ -102,9 +108,14 @@ async fn disks(settings: &Settings) -> Result<Disks, StartError> {
                 source: source.into(),
             };
             fs::create_dir_all(path).map_err(unreadable)?;
-            let disk = SledDisk::open(path, &settings.region, settings.node).await?;
-            let snapshots = SnapshotFiles::open(path).map_err(unreadable)?;
-            Ok((Arc::new(disk), Arc::new(snapshots), path.clone()))
+            let (dir, bytes, instance) =
+                (path.clone(), settings.reserve_bytes, instance.to_owned());
+            let reserve = blocking(move || Reserve::open(&dir, bytes, &instance)).await;
+            let reserve = reserve.map_err(unreadable)?;
+            let disk = SledDisk::open(path, &settings.region, settings.node, reserve.clone());
+            let disk = Arc::new(disk.await?);
+            let snapshots = SnapshotFiles::open(path, reserve.clone()).map_err(unreadable)?;
+            Ok((disk, Arc::new(snapshots), path.clone(), reserve))
         }
     }
 }

@@ -7,10 +7,24 @@ use super::{
     StartError,
     log_disk::{LogDisk, Mark, MemoryDisk},
     log_disk_sled::SledDisk,
+    reserve::Reserve,
 };
 
+/// Waits for one that was open before: a thread of its own closes it.
 async fn open(dir: &Path) -> Result<SledDisk, StartError> {
-    SledDisk::open(dir, &"here".parse().unwrap(), NodeId(1)).await
+    super::testing::until_some("the lock of the store", || async {
+        let opened = open_with(dir, Reserve::none()).await;
+        let locked = |error: &StartError| format!("{error:?}").contains("acquire lock");
+        match &opened {
+            Err(error) if locked(error) => None,
+            _ => Some(opened),
+        }
+    })
+    .await
+}
+
+async fn open_with(dir: &Path, reserve: Reserve) -> Result<SledDisk, StartError> {
+    SledDisk::open(dir, &"here".parse().unwrap(), NodeId(1), reserve).await
 }
 
 fn entry(index: u64) -> (u64, Bytes) {
@@ -90,12 +104,88 @@ async fn another_nodes_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()).await.unwrap());
     let region = "there".parse().unwrap();
-    let foreign = SledDisk::open(dir.path(), &region, NodeId(1)).await;
+    let foreign = SledDisk::open(dir.path(), &region, NodeId(1), Reserve::none()).await;
     assert!(matches!(foreign.err(), Some(StartError::Foreign { .. })));
-    let foreign = SledDisk::open(dir.path(), &"here".parse().unwrap(), NodeId(2)).await;
+    let foreign = SledDisk::open(
+        dir.path(),
+        &"here".parse().unwrap(),
+        NodeId(2),
+        Reserve::none(),
+    )
+    .await;
     let error = foreign.err().unwrap().to_string();
     assert!(
         error.contains("belongs to node 1 of region here"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn large_entries_lie_in_the_log_s_own_file_and_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = |index: u64| (index, Bytes::from(vec![index as u8; 40_000]));
+    let all: Vec<_> = (1..100).map(|index| large(index).1).collect();
+    let disk = open(dir.path()).await.unwrap();
+    for first in (1..100).step_by(3) {
+        let entries = (first..first + 3).map(large).collect();
+        disk.append(entries).await.unwrap();
+    }
+    let read = disk.read(0, u64::MAX, usize::MAX).await.unwrap();
+    assert!(read == all, "as they were");
+    assert_eq!(disk.bytes_after(97).await.unwrap(), 80_000);
+    disk.truncate(98).await.unwrap();
+    disk.purge(50, Bytes::from_static(b"purged")).await.unwrap();
+    // Removes what is purged, a whole entry at a time.
+    for index in 98..104 {
+        disk.append(vec![large(index)]).await.unwrap();
+        let left = disk.read(0, u64::MAX, usize::MAX).await.unwrap();
+        assert_eq!(left.first().map(Bytes::len), Some(40_000));
+    }
+    drop(disk);
+    let disk = open(dir.path()).await.unwrap();
+    assert_eq!(disk.load().await.unwrap().last, Some(large(103).1));
+    let kept = disk.read(51, 98, usize::MAX).await.unwrap();
+    assert!(kept[..] == all[50..97], "as they were");
+    let files = std::fs::read_dir(dir.path().join("log/blobs")).unwrap();
+    assert_eq!(files.count(), 0, "sled would not sync them");
+}
+
+#[tokio::test]
+async fn a_start_that_was_cut_short_does_not_harm_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).await.unwrap());
+    let tables = || {
+        let files = std::fs::read_dir(dir.path().join("log")).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut tables: Vec<_> = names.filter(|name| name.starts_with("snap.")).collect();
+        tables.sort();
+        tables
+    };
+    let disk = open(dir.path()).await.unwrap();
+    fill(&disk).await.unwrap();
+    drop(disk);
+    // Written, and older ones removed, by a thread of sled's.
+    super::testing::until("a table of the log", || !tables().is_empty()).await;
+    let newest = tables().pop().unwrap();
+    let cut = dir.path().join("log").join(format!("{newest}.generating"));
+    std::fs::write(cut, [7; 5]).unwrap();
+    check(&open(dir.path()).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn the_log_never_grows_where_nothing_is_allocated() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let reserve = Reserve::open(dir.path(), 64 << 20, "test").unwrap();
+    let disk = open_with(dir.path(), reserve).await.unwrap();
+    let ahead = || {
+        let file = std::fs::metadata(dir.path().join("log/db")).unwrap();
+        (file.blocks() * 512).saturating_sub(file.len())
+    };
+    for index in 0..200 {
+        let before = ahead();
+        let entries = vec![(index, Bytes::from(vec![7; 100_000]))];
+        disk.append(entries).await.unwrap();
+        assert!(index == 0 || before >= 1 << 20, "{before} at {index}");
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -60,9 +60,9 @@ where
     }
 }
 
-/// TCP that fails in both directions while it is muted.
+/// TCP that fails in both directions while it is muted, and how often it was asked to connect.
 #[derive(Clone, Default)]
-struct Mutable(Arc<AtomicBool>);
+struct Mutable(Arc<AtomicBool>, Arc<AtomicU64>);
 
 struct MutableIo(BoxedIo, Arc<AtomicBool>);
 
@@ -77,6 +77,7 @@ impl MutableIo {
 
 impl Connect for Mutable {
     fn connect(&self, address: &str) -> Connecting {
+        self.1.fetch_add(1, Ordering::Relaxed);
         let (connecting, muted) = (TcpConnect.connect(address), Arc::clone(&self.0));
         Box::pin(async move {
             let io = MutableIo(connecting.await?, muted);
@@ -195,6 +196,11 @@ impl Node {
         time::timeout(Duration::from_secs(10), running.tasks.wait())
             .await
             .expect("all tasks end");
+    }
+
+    /// How often the node has begun to connect to another one.
+    pub(super) fn connects(&self) -> u64 {
+        self.muted.1.load(Ordering::Relaxed)
     }
 
     /// Whether what the node itself sends gets through.

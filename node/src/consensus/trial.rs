@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{
     raft::{Entry, LogId, SnapshotMeta},
+    reserve::Reserve,
     snapshot_data::SnapshotData,
     snapshot_files::SnapshotFiles,
     snapshot_store::SnapshotStore,
@@ -43,7 +44,8 @@ impl Trial {
     /// # Errors
     /// When it cannot be opened or read.
     pub async fn open(dir: &Path, directory: SharedDirectory) -> io::Result<Self> {
-        let snapshots: Arc<dyn SnapshotStore> = Arc::new(SnapshotFiles::open(dir)?);
+        let snapshots: Arc<dyn SnapshotStore> =
+            Arc::new(SnapshotFiles::open(dir, Reserve::none())?);
         let machine = StateMachine::open(directory, Arc::clone(&snapshots)).await?;
         Ok(Self { machine, snapshots })
     }

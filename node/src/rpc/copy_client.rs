@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures::stream;
-use kvmesh_client::{Block, FromWire, ToWire, WireError, channel::AddressError};
-use kvmesh_directory::{BlockName, Copy, limits::MESSAGE_BYTES_MAX};
+use kvmesh_client::{Block, FromWire, ToWire, WireError, bulk, channel::AddressError};
+use kvmesh_directory::{BlockName, Copy};
 use kvmesh_process::Environment;
 use kvmesh_proto::v1::{self as wire, replication_client::ReplicationClient};
 use tokio::time::{Instant, timeout_at};
@@ -48,15 +48,12 @@ pub(crate) async fn send(
     until: Instant,
 ) -> Result<Copy, CopyError> {
     let channel = environment.channels.to(address)?;
-    let mut client = ReplicationClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let frames = frames(name, Arc::clone(block), durable);
+    let frames = stream::iter(frames(name, Arc::clone(block), durable));
     let sending = async {
-        let mut answers = client.copy(stream::iter(frames)).await?.into_inner();
+        let mut answers = bulk::call(channel, bulk::COPY, frames, None).await?;
         answers.message().await
     };
-    let answer = match timeout_at(until, sending).await {
+    let answer: wire::CopyResponse = match timeout_at(until, sending).await {
         Err(_) => return Err(CopyError::OutOfTime),
         Ok(Err(status)) => return Err(CopyError::Call(Box::new(status))),
         Ok(Ok(None)) => return Err(WireError::Missing("copy").into()),

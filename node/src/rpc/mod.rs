@@ -15,10 +15,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvmesh_client::Problem;
 use kvmesh_directory::{NamespaceId, limits::MESSAGE_BYTES_MAX};
-use kvmesh_process::server::CacheService;
-use kvmesh_proto::v1::{
-    feed_server::FeedServer, replication_server::ReplicationServer, topology_server::TopologyServer,
-};
+use kvmesh_process::server::{CacheService, ReplicationService};
+use kvmesh_proto::v1::{feed_server::FeedServer, topology_server::TopologyServer};
 use tonic::service::Routes;
 
 use crate::node::Node;
@@ -29,11 +27,9 @@ pub(crate) fn routes(node: &Arc<Node>) -> Routes {
     node.consensus
         .routes()
         .add_service(CacheService::new(cache::CacheRpc(Arc::clone(node))))
-        .add_service(
-            ReplicationServer::new(replication::ReplicationService(Arc::clone(node)))
-                .max_decoding_message_size(size)
-                .max_encoding_message_size(size),
-        )
+        .add_service(ReplicationService::new(replication::ReplicationRpc(
+            Arc::clone(node),
+        )))
         .add_service(
             FeedServer::new(feed::FeedService(Arc::clone(node)))
                 .max_decoding_message_size(size)

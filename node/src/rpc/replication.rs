@@ -8,7 +8,7 @@ use kvmesh_client::{
     BlockMeta, Problem, ToWire,
     convert::{remote_effects, required},
 };
-use kvmesh_directory::{BlockName, Copy, command::Refusal};
+use kvmesh_directory::{BlockName, Copy, DirectoryState, command::Refusal, residency};
 use kvmesh_proto::v1::{self as wire, replication_server::Replication};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -40,12 +40,12 @@ const ROOM_WAIT: Duration = Duration::from_millis(250);
 /// A call that is silent for so long is ended.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-pub(super) struct ReplicationService(pub(super) Arc<Node>);
+pub(super) struct ReplicationRpc(pub(super) Arc<Node>);
 
 type Answers<T> = ReceiverStream<Result<T, Status>>;
 
 #[tonic::async_trait]
-impl Replication for ReplicationService {
+impl Replication for ReplicationRpc {
     type CopyStream = Answers<wire::CopyResponse>;
     type PushStream = Answers<wire::PushResponse>;
 
@@ -76,6 +76,9 @@ impl Replication for ReplicationService {
         let effects = request.into_inner().effects;
         let effects = effects.ok_or_else(|| Problem::invalid("effects", "it is missing"))?;
         let command = remote_effects(effects).map_err(Problem::from)?;
+        let admitted = |state: &DirectoryState| residency::admitted(command, state);
+        let command = self.0.directory.with(admitted);
+        let command = command.map_err(|denied| Problem::Denied(denied.to_string()))?;
         let deadline = Instant::now() + Settings::millis(self.0.settings.now().put_deadline_ms);
         let position = match self.0.consensus.propose(command, deadline).await {
             Ok((position, _)) => position,
@@ -215,8 +218,8 @@ async fn take(
                 "too many copies are on their way: try later",
             )
         })?;
-        let receiving =
-            Receiving::new(meta, node.store.arena()).map_err(|error| Failure::of_block(&error))?;
+        let place = node.store.room(name.namespace);
+        let receiving = Receiving::new(meta, place).map_err(|error| Failure::of_block(&error))?;
         let block = Open {
             name,
             receiving,
@@ -252,7 +255,7 @@ async fn keep(node: &Node, block: Open) -> Result<(Copy, bool), Failure> {
     let whole = block.receiving.finish();
     let whole = whole.map_err(|error| Failure::of_block(&error))?;
     let kept = node.keep(block.name, Arc::new(whole)).await;
-    let (copy, new) = kept.map_err(|problem| Failure::of_keeping(&problem))?;
+    let copy = kept.map_err(|problem| Failure::of_keeping(&problem))?;
     if block.durable {
         let key = CopyKey {
             name: block.name,
@@ -262,8 +265,8 @@ async fn keep(node: &Node, block: Open) -> Result<(Copy, bool), Failure> {
             .store
             .make_durable(key, Instant::now() + DISK_WAIT)
             .await;
-        if made.is_err() && new {
-            node.store.remove(key).await;
+        if made.is_err() {
+            node.store.withdraw(key).await;
         }
         made.map_err(Failure::of_disk)?;
     }

@@ -122,6 +122,7 @@ impl Topology for TopologyService {
             position: self.position(),
             age_ms: 0,
             blocks: self.0.directory.with(|state| state.stats().blocks),
+            ..Default::default()
         };
         let regions = vec![own];
         Ok(Response::new(wire::ListRegionsResponse { regions }))

@@ -11,7 +11,7 @@ use kvmesh_process::{
 };
 
 use super::{MemberSetting, Settings, impossible};
-use crate::budget;
+use crate::{budget, consensus};
 
 impl ProgramSettings for Settings {
     const RELOADABLE: &'static [&'static str] = &[
@@ -76,8 +76,13 @@ impl ProgramSettings for Settings {
 
     fn outside(&self) -> Outside {
         let members = self.members.iter().enumerate();
-        let outside = Outside::default()
+        let directories = match self.disk_dir.as_os_str().is_empty() {
+            true => Outside::default(),
+            false => Outside::default().directory("disk_dir", &self.disk_dir),
+        };
+        let outside = directories
             .directory("raft_dir", &self.raft_dir)
+            .problem(self.no_reserve())
             .address("advertise", &self.advertise)
             .addresses("join", &self.join)
             .address("otlp_endpoint", self.traces().authority());
@@ -92,6 +97,13 @@ impl ProgramSettings for Settings {
 }
 
 impl Settings {
+    /// What is in the way of `raft_reserve`; a `raft_dir` that is not there is named by itself.
+    fn no_reserve(&self) -> Option<Impossible> {
+        let missing = consensus::reserve_missing(&self.raft_dir, self.raft_reserve).ok()?;
+        let want = || format!("{missing} bytes less, or as many freed on the file system");
+        (missing > 0).then(|| impossible("raft_reserve", self.raft_reserve, want()))
+    }
+
     pub(super) fn check_members(&self) -> Result<(), Impossible> {
         let mut nodes: Vec<u64> = self.members.iter().map(|member| member.node).collect();
         nodes.sort_unstable();
@@ -151,6 +163,40 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_directories_are_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = |disk_dir: &std::path::Path| {
+            let settings = Settings {
+                raft_dir: dir.path().to_owned(),
+                disk_dir: disk_dir.to_owned(),
+                ..Settings::default()
+            };
+            let problems = settings.outside().problems().into_iter();
+            problems.map(|it| it.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys("".as_ref()), [""; 0], "there need not be one");
+        assert_eq!(keys(dir.path()), [""; 0]);
+        assert_eq!(keys(&dir.path().join("absent")), ["disk_dir"]);
+    }
+
+    #[test]
+    fn there_must_be_room_for_the_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = |raft_reserve| {
+            let settings = Settings {
+                raft_dir: dir.path().to_owned(),
+                raft_reserve,
+                ..Settings::default()
+            };
+            let problems = settings.outside().problems().into_iter();
+            problems.map(|it| it.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(32 << 20), [""; 0]);
+        assert_eq!(keys(1 << 60), ["raft_reserve"]);
+        assert_eq!(keys(0), [""; 0]);
+    }
 
     #[test]
     fn memory_may_shrink_and_grow_no_further_than_it_was_mapped() {

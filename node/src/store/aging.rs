@@ -73,7 +73,9 @@ mod tests {
 
     use bytes::Bytes;
     use kvmesh_client::Block;
-    use kvmesh_directory::{BlockHash, BlockName, Copy, CopyNumber, Incarnation, NodeId, Part};
+    use kvmesh_directory::{
+        BlockHash, BlockName, Copy, CopyNumber, Hlc, Incarnation, NodeId, Part,
+    };
 
     use super::*;
     use crate::store::MemoryTier;
@@ -110,7 +112,7 @@ mod tests {
         for (namespace, number) in [(1, 1), (1, 2), (1, 3), (2, 4)] {
             keep(&store, key(namespace, number)).await;
             // One is never committed.
-            assert!(number == 3 || store.claim(key(namespace, number)));
+            assert!(number == 3 || store.claim(key(namespace, number), Hlc(1)));
         }
         let mut outlived = || store.outlived(&mut sweep, 100, ttl);
         tokio::time::advance(Duration::from_millis(59_999)).await;
@@ -131,7 +133,7 @@ mod tests {
     async fn what_is_leased_outlives_its_time() {
         let store = Store::new(Arc::new(MemoryTier::default()), 1 << 20);
         keep(&store, key(1, 1)).await;
-        assert!(store.claim(key(1, 1)));
+        assert!(store.claim(key(1, 1), Hlc(1)));
         assert_eq!(store.ledger().pin(key(1, 1)), crate::store::Pin::Pinned);
         tokio::time::advance(Duration::from_secs(61)).await;
         let mut sweep = Sweep::default();
@@ -145,7 +147,7 @@ mod tests {
         let store = Store::new(Arc::new(MemoryTier::default()), 1 << 20);
         for number in 0..10 {
             keep(&store, key(1, number)).await;
-            assert!(store.claim(key(1, number)));
+            assert!(store.claim(key(1, number), Hlc(1)));
         }
         tokio::time::advance(Duration::from_secs(61)).await;
         let mut sweep = Sweep::default();

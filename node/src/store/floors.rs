@@ -1,5 +1,6 @@
 //! What memory and disk do for one another: claimed copies are written behind, what memory
 //! evicts stays while the disk has it, what only the disk has comes back when it is read.
+//! What a device does beside them is in `lifting`.
 //!
 //! Lock order: leases, ledger, and the disk's books last. Memory's tier answers at once, so
 //! that it is asked under the ledger's lock and never disagrees with it for long.
@@ -12,8 +13,9 @@ use kvmesh_directory::{Copy, Hlc, Incarnation, LogIncarnation};
 use tokio::time::{Duration, Instant};
 
 use super::{
-    BlockTier, CopyKey, Lookup, Store,
+    BlockTier, CopyKey, Ledger, Lookup, Store,
     disk::{DiskTier, DiskUsage, Found, NotDurable, Reclaimer},
+    gpu::GpuTier,
     tier::Brief,
 };
 
@@ -45,18 +47,19 @@ impl Store {
         store
     }
 
-    /// Whether the disk has a copy that memory is to let go, or takes it now.
+    /// Whether a device has a copy that memory is to let go, or the disk has or takes it now.
     pub(super) fn saved(&self, key: CopyKey) -> bool {
+        let on_gpu = self.on_gpu(&key);
         let Some(disk) = &self.disk else {
-            return false;
+            return on_gpu;
         };
         match self.tier.get(key).now_or_never() {
-            Some(Lookup::Hit(block)) => disk.offer(key, &block),
-            _ => false,
+            Some(Lookup::Hit(block)) => disk.offer(key, &block) || on_gpu,
+            _ => on_gpu,
         }
     }
 
-    /// Lets copies go out of memory that the disk has. The ledger is locked.
+    /// Lets copies go out of memory that another floor has. The ledger is locked.
     pub(super) fn demoted(&self, keys: &[CopyKey]) {
         for key in keys {
             let _ = self.tier.remove(*key).now_or_never();
@@ -83,30 +86,47 @@ impl Store {
         let disk = self.disk.as_ref().ok_or(NotDurable::NoDisk)?;
         match self.tier.get(key).await {
             Lookup::Hit(block) => disk.make_durable(key, &block, until).await,
-            Lookup::Miss | Lookup::Busy => disk.synced(key, until).await,
+            Lookup::Miss | Lookup::Busy => match self.only_on_gpu(key).await {
+                Some(block) => disk.make_durable(key, &block, until).await,
+                None => disk.synced(key, until).await,
+            },
         }
     }
 
-    /// A copy that memory does not have.
-    pub(super) async fn read_disk(&self, key: CopyKey) -> Lookup {
-        let Some(disk) = &self.disk else {
-            return Lookup::Miss;
-        };
-        let read = disk.get(key).await;
-        match &read {
-            Lookup::Hit(block) => self.promote(key, block),
-            Lookup::Miss => drop(self.ledger().off_disk(key)),
-            Lookup::Busy => {}
-        }
-        read
+    /// Has memory keep what it did not have, when that makes only those go that another floor
+    /// has.
+    pub(super) fn promote(&self, key: CopyKey, block: &Arc<Block>) {
+        self.promote_over(key, block, |victim| self.saved(victim));
     }
 
-    fn promote(&self, key: CopyKey, block: &Arc<Block>) {
-        let Some(own) = self.own(block) else {
+    /// As [`Self::promote`], of a copy that nobody has asked for yet.
+    pub(super) fn promote_ahead(&self, key: CopyKey, block: &Arc<Block>) {
+        self.promote_by(key, block, |ledger| {
+            ledger.promote_ahead(key, |victim| self.saved(victim))
+        });
+    }
+
+    /// As [`Self::promote`]; `saved` says what may go for it.
+    pub(super) fn promote_over(
+        &self,
+        key: CopyKey,
+        block: &Arc<Block>,
+        saved: impl FnMut(CopyKey) -> bool,
+    ) {
+        self.promote_by(key, block, |ledger| ledger.promote(key, saved));
+    }
+
+    fn promote_by(
+        &self,
+        key: CopyKey,
+        block: &Arc<Block>,
+        promote: impl FnOnce(&mut Ledger) -> (Vec<CopyKey>, bool),
+    ) {
+        let Some(own) = self.own(key, block) else {
             return;
         };
         let mut ledger = self.ledger();
-        let (demoted, promoted) = ledger.promote(key, |victim| self.saved(victim));
+        let (demoted, promoted) = promote(&mut ledger);
         self.demoted(&demoted);
         if promoted {
             let _ = self.tier.put(key, own).now_or_never();
@@ -114,27 +134,26 @@ impl Store {
     }
 
     /// A block in memory that the ledger counts. None: there is no room now.
-    fn own(&self, block: &Arc<Block>) -> Option<Arc<Block>> {
-        let Some(arena) = self.arena() else {
+    fn own(&self, key: CopyKey, block: &Arc<Block>) -> Option<Arc<Block>> {
+        let Some(room) = self.room(key.name.namespace) else {
             return Some(tight(block));
         };
-        let pieces: Option<Vec<_>> = block.pieces.iter().map(|it| arena.keep(it)).collect();
+        let pieces: Option<Vec<_>> = block.pieces.iter().map(|it| room.keep(it)).collect();
         Some(Arc::new(Block {
             meta: block.meta.clone(),
             pieces: pieces?,
         }))
     }
 
-    /// Forgets what the disk lost; the copies that nothing has any more.
+    /// Forgets what disk and device lost; the copies that nothing has any more.
     #[must_use]
     pub fn departed(&self) -> Vec<CopyKey> {
-        let Some(disk) = &self.disk else {
-            return Vec::new();
-        };
-        let mut departed = disk.departed();
+        let disk = self.disk.as_ref().map(DiskTier::departed);
+        let gpu = self.gpu.as_ref().map(GpuTier::departed);
+        let mut departed: Vec<CopyKey> = disk.into_iter().chain(gpu).flatten().collect();
         if !departed.is_empty() {
             let mut ledger = self.ledger();
-            departed.retain(|key| ledger.off_disk(*key));
+            departed.retain(|key| self.nowhere(&mut ledger, *key));
         }
         departed
     }
@@ -152,7 +171,7 @@ impl Store {
                 return None;
             }
             copies.iter().for_each(|key| disk.forget(key));
-            copies.retain(|key| ledger.off_disk(*key));
+            copies.retain(|key| self.nowhere(&mut ledger, *key));
             copies
         };
         reclaimer.discard(segment).await;
@@ -174,19 +193,22 @@ impl Store {
     pub async fn renumber(&self, old: CopyKey, copy: Copy) -> Option<Brief> {
         let new = CopyKey { copy, ..old };
         let on_disk = self.disk.as_ref().and_then(|disk| disk.renamed(&old, new));
+        let on_gpu = self.gpu.as_ref().and_then(|gpu| gpu.renamed(&old, new));
+        let below = on_disk.or(on_gpu);
         let in_memory = self.tier.rename(old, new).await;
-        let renumbered = in_memory.or(on_disk).is_some() && {
+        let renumbered = in_memory.or(below).and_then(|brief| {
             let (mut leases, mut ledger) = (self.leases(), self.ledger());
             if ledger.is_pinned(old) {
                 leases.renumbered(old, new);
             }
-            ledger.renumber(old, new, Instant::now())
-        };
-        if !renumbered {
+            let put_hlc = ledger.renumber(old, new, Instant::now())?;
+            Some(Brief { put_hlc, ..brief })
+        });
+        if renumbered.is_none() {
             self.remove(old).await;
             self.remove(new).await;
         }
-        in_memory.or(on_disk).filter(|_| renumbered)
+        renumbered
     }
 
     /// The region's log, which copies on disk name from now on.
@@ -222,4 +244,4 @@ fn tight(block: &Arc<Block>) -> Arc<Block> {
 
 #[cfg(test)]
 #[path = "floors_test.rs"]
-mod floors_test;
+pub(super) mod floors_test;

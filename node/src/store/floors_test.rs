@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use kvmesh_client::BlockMeta;
-use kvmesh_client::lease::LeaseId;
-use kvmesh_directory::{BlockHash, BlockName, CopyNumber, NamespaceId, NodeId, Part};
+use kvmesh_client::{Ranges, lease::LeaseId, ranges::Pieces};
+use kvmesh_directory::{NamespaceId, NodeId};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -14,51 +13,28 @@ use crate::store::{
     COPY_OVERHEAD_BYTES, MemoryTier,
     arena::footprint,
     disk::{self, DiskSettings},
+    made::{self, key},
 };
 
-const BYTES: u64 = 100_000;
-const COST: u64 = footprint(BYTES) + COPY_OVERHEAD_BYTES;
+pub(in crate::store) const BYTES: u64 = 100_000;
+pub(in crate::store) const COST: u64 = footprint(BYTES) + COPY_OVERHEAD_BYTES;
 
-fn key(number: u64) -> CopyKey {
-    let mut hash = [0; 32];
-    hash[..8].copy_from_slice(&number.to_be_bytes());
-    let name = BlockName {
-        namespace: NamespaceId([1; 16]),
-        hash: BlockHash(hash),
-        part: Part::default(),
-    };
-    let copy = Copy {
-        node: NodeId(1),
-        incarnation: Incarnation(1),
-        copy: CopyNumber(number),
-    };
-    CopyKey { name, copy }
+pub(in crate::store) fn block(number: u64) -> Arc<Block> {
+    made::block(number, BYTES)
 }
 
-fn block(number: u64) -> Arc<Block> {
-    let bytes: Vec<u8> = (0..BYTES).map(|at| (at * 7 + number * 31) as u8).collect();
-    let block = Block::of(&Bytes::from(bytes), 0);
-    Arc::new(Block {
-        meta: BlockMeta {
-            put_hlc: Hlc(number + 1),
-            ..block.meta
-        },
-        pieces: block.pieces,
-    })
-}
-
-struct Running {
-    store: Store,
-    disk: DiskTier,
+pub(in crate::store) struct Running {
+    pub(in crate::store) store: Store,
+    pub(in crate::store) disk: DiskTier,
     reclaimer: Reclaimer,
-    found: Vec<Found>,
+    pub(in crate::store) found: Vec<Found>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Running {
     /// Memory for some blocks of the test's size, over a disk.
-    async fn over(dir: &Path, in_memory: u64) -> Self {
+    pub(in crate::store) async fn over(dir: &Path, in_memory: u64) -> Self {
         let memory_bytes = in_memory * COST;
         let settings = DiskSettings {
             dir: dir.to_owned(),
@@ -86,18 +62,18 @@ impl Running {
     }
 
     /// Keeps and claims; what had to go.
-    async fn keep(&self, number: u64) -> Vec<CopyKey> {
+    pub(in crate::store) async fn keep(&self, number: u64) -> Vec<CopyKey> {
         let evicted = self.store.keep(key(number), block(number)).await.unwrap();
-        assert!(self.store.claim(key(number)));
+        assert!(self.store.claim(key(number), block(number).meta.put_hlc));
         evicted
     }
 
-    async fn written(&self, number: u64) {
+    pub(in crate::store) async fn written(&self, number: u64) {
         let until = Instant::now() + Duration::from_secs(10);
         self.disk.synced(key(number), until).await.unwrap();
     }
 
-    async fn reads(&self, key: CopyKey, number: u64) -> bool {
+    pub(in crate::store) async fn reads(&self, key: CopyKey, number: u64) -> bool {
         match self.store.read(key).await {
             Lookup::Hit(read) => {
                 assert_eq!(*read, *block(number));
@@ -108,7 +84,7 @@ impl Running {
         }
     }
 
-    async fn end(mut self) {
+    pub(in crate::store) async fn end(mut self) {
         self.stop.cancel();
         self.tasks.close();
         let ended = timeout(Duration::from_secs(10), self.tasks.wait());
@@ -159,7 +135,7 @@ async fn what_is_found_is_offered_under_new_numbers_and_read() {
     assert_eq!(inventory.len(), 30);
     for (at, (old, _)) in inventory.into_iter().enumerate() {
         assert_eq!(old.copy.incarnation, FOUND);
-        let number = running.store.found(old).unwrap().0.0 - 1;
+        let number = running.store.found(old).unwrap().0.0;
         let copy = Copy {
             incarnation: Incarnation(5),
             ..key(at as u64).copy
@@ -226,5 +202,51 @@ async fn what_a_damaged_disk_loses_is_told_once() {
     assert_eq!(lost.len(), 7, "memory has the others");
     assert!(lost.iter().all(|key| !running.store.holds(*key)));
     assert_eq!(running.store.departed(), [], "who read them knows");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn ranges_read_their_pieces_of_the_disk_and_bring_nothing_back_to_memory() {
+    const PIECE: u64 = 1 << 20;
+    let large = |number: u64| {
+        let byte = |at: u64| (at * 7 + (at >> 20) * 5 + number) as u8;
+        let raw: Vec<u8> = (0..3 * PIECE + 9).map(byte).collect();
+        Arc::new(Block::of(&Bytes::from(raw), 0))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    // Memory for two of the large blocks.
+    let running = Running::over(dir.path(), 7 * PIECE / COST).await;
+    for number in 0..3 {
+        let kept = running.store.keep(key(number), large(number)).await;
+        assert_eq!(kept.unwrap(), [], "the disk has what goes");
+        assert!(running.store.claim(key(number), large(number).meta.put_hlc));
+        running.written(number).await;
+    }
+    let wanted = Ranges::new([PIECE + 5..PIECE + 9, 3 * PIECE..3 * PIECE + 9]).unwrap();
+    let disk_read = || running.store.disk_usage().unwrap().read;
+    let before = disk_read();
+    // The first is on disk only, twice; the last in memory.
+    for (number, read) in [
+        (0, 4_096 + PIECE + 4_096),
+        (2, 0),
+        (0, 4_096 + PIECE + 4_096),
+    ] {
+        let before = disk_read();
+        let Lookup::Hit(pieces) = running.store.read_pieces(key(number), &wanted).await else {
+            panic!("block {number} is here");
+        };
+        assert_eq!(pieces, Pieces::of(&large(number), &wanted));
+        assert_eq!(pieces.numbers, [1, 3]);
+        assert_eq!(disk_read() - before, read, "block {number}");
+    }
+    // A whole block does come back.
+    assert!(matches!(running.store.read(key(0)).await, Lookup::Hit(_)));
+    let whole = disk_read();
+    let again = running.store.read_pieces(key(0), &wanted).await;
+    assert!(matches!(again, Lookup::Hit(_)));
+    assert_eq!(disk_read(), whole, "from memory");
+    assert!(whole > before);
+    let gone = running.store.read_pieces(key(7), &wanted).await;
+    assert!(matches!(gone, Lookup::Miss));
     running.end().await;
 }

@@ -1,7 +1,7 @@
 //! Leases over a ledger, on made-up instants.
 
 use kvmesh_directory::{
-    BlockHash, BlockName, Checksum, Copy, CopyNumber, Incarnation, NodeId, Part,
+    BlockHash, BlockName, Checksum, Copy, CopyNumber, Hlc, Incarnation, NodeId, Part,
 };
 
 use super::*;
@@ -63,11 +63,12 @@ impl Desk {
             bytes: COST - COPY_OVERHEAD_BYTES,
             depth: 0,
             checksum: Checksum([1; 16]),
+            put_hlc: Hlc(1),
             touched: number.into(),
             since: self.begun,
         };
         let evicted = self.ledger.admit(copy, admission).unwrap();
-        assert!(self.ledger.claim(copy));
+        assert!(self.ledger.claim(copy, Hlc(1)));
         evicted
     }
 
@@ -174,8 +175,8 @@ async fn what_is_let_go_on_purpose_goes_and_a_renumbered_copy_stays_leased() {
     assert_eq!(desk.pinned(), (1, COST));
     desk.leases.renumbered(copy(2), copy(100));
     let now = desk.begun;
-    assert!(desk.ledger.renumber(copy(2), copy(100), now));
-    assert!(desk.ledger.claim(copy(100)));
+    assert_eq!(desk.ledger.renumber(copy(2), copy(100), now), Some(Hlc(1)));
+    assert!(desk.ledger.claim(copy(100), Hlc(1)));
     let hold = Duration::from_secs(1);
     let renewed = desk.leases.renew(&desk.ledger, (ONE, LEASE), now, hold);
     assert_eq!(renewed, Some(1));

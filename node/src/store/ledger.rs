@@ -3,8 +3,9 @@
 //! Invariants: `used <= max` after every call; `order` lists exactly the claimed copies
 //! in memory that are not pinned, `waiting` exactly the provisional ones. What is pinned is
 //! not evicted; it goes when its holder lets it go on purpose. The budget is memory's: a copy
-//! that only the disk has takes none of it.
+//! that only a disk or a device has takes none of it.
 
+mod offers;
 mod on_disk;
 mod room;
 
@@ -15,10 +16,10 @@ use std::{
 };
 
 use kvmesh_directory::{
-    BlockName, Checksum, Copy, CopyNumber, Incarnation, NamespaceId, NodeId,
+    BlockName, Checksum, Copy, CopyNumber, Hlc, Incarnation, NamespaceId, NodeId,
     limits::{LEASED_MEMORY_PART, LEASED_NAMESPACE_PART},
 };
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::{
     Usage,
@@ -57,6 +58,8 @@ pub struct Held {
     pub depth: u32,
     /// Its content.
     pub checksum: Checksum,
+    /// Of the put that brought it; once it is committed, the block's in the directory.
+    pub put_hlc: Hlc,
     /// Whether it is committed.
     pub state: CopyState,
     /// When it was last put or read.
@@ -65,8 +68,13 @@ pub struct Held {
     pub kept: Instant,
     /// In how many later seconds it was asked for, as far as it matters.
     pub uses: u8,
-    /// Whether memory has it; else only the disk does.
+    /// Whether memory has it; else only a disk or a device does.
     pub in_memory: bool,
+    /// When another copy of the same content and clock last found it here: that one is about
+    /// to claim it.
+    pub joined: Option<Instant>,
+    /// It was claimed at an earlier start, and is offered at this one.
+    pub offered: bool,
 }
 
 /// What went to make room in memory.
@@ -74,7 +82,7 @@ pub struct Held {
 pub struct Gone {
     /// Nothing has these any more, in the order of eviction.
     pub evicted: Vec<CopyKey>,
-    /// The disk still has these.
+    /// A disk or a device still has these.
     pub demoted: Vec<CopyKey>,
 }
 
@@ -87,6 +95,8 @@ pub struct Admission {
     pub depth: u32,
     /// Its content.
     pub checksum: Checksum,
+    /// Of the put that brings it.
+    pub put_hlc: Hlc,
     /// Its recency.
     pub touched: u64,
     /// Now.
@@ -165,7 +175,8 @@ impl Ledger {
             .map(|gone| gone.evicted)
     }
 
-    /// As [`Self::admit`], over a disk: `saved` says whether it has a copy, or takes it now.
+    /// As [`Self::admit`], over other tiers: `saved` says whether one has a copy, or takes it
+    /// now.
     ///
     /// # Errors
     /// When it does not fit; nothing goes then.
@@ -192,11 +203,14 @@ impl Ledger {
             bytes: copy.bytes,
             depth: copy.depth,
             checksum: copy.checksum,
+            put_hlc: copy.put_hlc,
             state: CopyState::Provisional { since: copy.since },
             touched: copy.touched,
             kept: copy.since,
             in_memory: true,
             uses,
+            joined: None,
+            offered: false,
         };
         self.list(key, held);
         debug_assert!(self.used <= self.max);
@@ -316,9 +330,13 @@ impl Ledger {
         true
     }
 
-    /// Notes that a copy is committed. False: there is none.
-    pub fn claim(&mut self, key: CopyKey) -> bool {
-        self.change(key, |held| held.state = CopyState::Claimed)
+    /// Notes that a copy is committed, of a block with this clock. False: there is none.
+    pub fn claim(&mut self, key: CopyKey, put_hlc: Hlc) -> bool {
+        self.change(key, |held| {
+            held.state = CopyState::Claimed;
+            held.put_hlc = put_hlc;
+            held.offered = false;
+        })
     }
 
     /// Notes that a put found a copy here.
@@ -355,20 +373,48 @@ impl Ledger {
         self.copies.get(&key)
     }
 
-    /// A copy of a block with this content; when it is provisional, its time starts anew.
-    pub fn renew(&mut self, name: &BlockName, checksum: Checksum, now: Instant) -> Option<Copy> {
+    /// A copy of a block with this content and clock, for another one that is about to claim
+    /// it; when it is provisional, its time starts anew. One with another clock is another
+    /// put's: a delete may lie between the two.
+    pub fn join(
+        &mut self,
+        name: &BlockName,
+        (checksum, put_hlc): (Checksum, Hlc),
+        now: Instant,
+    ) -> Option<Copy> {
         let (from, to) = (key_of(name, u64::MIN), key_of(name, u64::MAX));
-        let (key, held) = self
+        let (key, _) = self
             .copies
             .range(from..=to)
-            .find(|(_, held)| held.checksum == checksum)?;
-        let (key, provisional) = (*key, held.state != CopyState::Claimed);
-        if provisional {
-            self.change(key, |held| {
+            .find(|(_, held)| held.checksum == checksum && held.put_hlc == put_hlc)?;
+        let key = *key;
+        self.change(key, |held| {
+            held.joined = Some(now);
+            if held.state != CopyState::Claimed {
                 held.state = CopyState::Provisional { since: now };
-            });
-        }
+            }
+        });
         Some(key.copy)
+    }
+
+    /// Forgets a copy whose put was refused, unless it is committed or another put relies on it.
+    pub fn withdraw(&mut self, key: CopyKey) -> Option<Held> {
+        let relied_on = |held: &&Held| held.state == CopyState::Claimed || held.joined.is_some();
+        let own = self.copies.get(&key).filter(|held| !relied_on(held));
+        own.copied().and_then(|_| self.remove(key))
+    }
+
+    /// Forgets a copy that the directory does not list any more. One that another put joined
+    /// less than `ttl` ago is unclaimed again instead: that put's claim is still to come.
+    pub fn unlisted(&mut self, key: CopyKey, now: Instant, ttl: Duration) -> Option<Held> {
+        let joined = self.copies.get(&key).and_then(|held| held.joined);
+        match joined.filter(|joined| now.saturating_duration_since(*joined) < ttl) {
+            Some(since) => {
+                self.change(key, |held| held.state = CopyState::Provisional { since });
+                None
+            }
+            None => self.remove(key),
+        }
     }
 
     /// Forgets and returns the provisional copies that have waited since `before` or longer.
@@ -382,20 +428,6 @@ impl Ledger {
             expired.push(key);
         }
         expired
-    }
-
-    /// Gives a copy a new number; it is provisional then, and pinned as often as before.
-    /// False: there is none.
-    pub fn renumber(&mut self, old: CopyKey, new: CopyKey, now: Instant) -> bool {
-        let Some(mut held) = self.unlist(old) else {
-            return false;
-        };
-        if let Some(pins) = self.pins.remove(&old) {
-            self.pins.insert(new, pins);
-        }
-        held.state = CopyState::Provisional { since: now };
-        self.list(new, held);
-        true
     }
 
     /// Every copy, in key order.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvmesh_directory::{BlockHash, NamespaceId, Part};
+use kvmesh_directory::{BlockHash, Hlc, NamespaceId, Part};
 use proptest::prelude::*;
 
 use super::{
@@ -32,6 +32,7 @@ fn admission(bytes: u64, depth: u32, touched: u64, since: Instant) -> Admission 
         bytes,
         depth,
         checksum,
+        put_hlc: Hlc(1),
         touched,
         since,
     }
@@ -47,7 +48,7 @@ async fn the_least_recent_goes_first_and_of_one_chain_the_leaf() {
     for (number, depth, touched) in [(1, 0, 5), (2, 1, 5), (3, 2, 5), (4, 9, 3)] {
         let evicted = ledger.admit(key(number), admission(BYTES, depth, touched, now));
         assert_eq!(evicted, Ok(vec![]));
-        assert!(ledger.claim(key(number)));
+        assert!(ledger.claim(key(number), Hlc(1)));
     }
     assert_eq!(ledger.usage().used, 4 * COST);
     for (number, victim) in [(5, 4), (6, 3)] {
@@ -55,7 +56,7 @@ async fn the_least_recent_goes_first_and_of_one_chain_the_leaf() {
         assert_eq!(evicted, Ok(vec![key(victim)]));
     }
     assert!(ledger.touch(key(1), 8), "the root is read again");
-    assert!(ledger.claim(key(5)) && ledger.claim(key(6)));
+    assert!(ledger.claim(key(5), Hlc(1)) && ledger.claim(key(6), Hlc(1)));
     let evicted = ledger.admit(key(7), admission(BYTES, 0, 9, now));
     assert_eq!(evicted, Ok(vec![key(2)]));
 }
@@ -67,7 +68,7 @@ async fn a_budget_shrinks_by_evicting_and_no_further_than_what_stays() {
     for number in 1..=6 {
         let admitted = ledger.admit(key(number), admission(BYTES, 0, number, now));
         assert_eq!(admitted, Ok(vec![]));
-        assert!(number == 6 || ledger.claim(key(number)));
+        assert!(number == 6 || ledger.claim(key(number), Hlc(1)));
     }
     assert_eq!(ledger.pin(key(1)), Pin::Pinned);
     let resize = |ledger: &mut Ledger, max, at_most| {
@@ -105,13 +106,70 @@ async fn unclaimed_copies_stay_bounded_and_expire() {
     assert!(full.is_err(), "half of the budget is the bound");
     let later = start + Duration::from_secs(30);
     assert_eq!(
-        ledger.renew(&key(2).name, Checksum([1; 16]), later),
+        ledger.join(&key(2).name, (Checksum([1; 16]), Hlc(1)), later),
         Some(key(2).copy)
     );
-    assert_eq!(ledger.renew(&key(2).name, Checksum([2; 16]), later), None);
+    for other in [(Checksum([2; 16]), Hlc(1)), (Checksum([1; 16]), Hlc(2))] {
+        assert_eq!(ledger.join(&key(2).name, other, later), None);
+    }
     assert_eq!(ledger.expire(start), vec![key(1)]);
     assert_eq!(ledger.usage().copies, 1);
     assert!(ledger.held(key(2)).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_put_relies_on_outlives_a_refusal_and_a_drop() {
+    let mut ledger = Ledger::new(16 * COST);
+    let start = Instant::now();
+    for number in 1..=4 {
+        let admitted = ledger.admit(key(number), admission(BYTES, 0, 0, start));
+        assert!(admitted.is_ok());
+    }
+    const TTL: Duration = Duration::from_secs(30);
+    let joins = start + Duration::from_secs(1);
+    for number in 2..=4 {
+        let joined = ledger.join(&key(number).name, (Checksum([1; 16]), Hlc(1)), joins);
+        assert_eq!(joined, Some(key(number).copy));
+    }
+    assert!(ledger.withdraw(key(1)).is_some(), "nobody else wants it");
+    assert!(
+        ledger.withdraw(key(2)).is_none(),
+        "another put is under way"
+    );
+    // It is claimed, and its block is deleted: before that other put's claim, and long after.
+    assert!(ledger.claim(key(3), Hlc(1)) && ledger.claim(key(4), Hlc(1)));
+    assert!(ledger.withdraw(key(3)).is_none(), "it is committed");
+    assert!(ledger.unlisted(key(3), joins, TTL).is_none());
+    assert!(ledger.unlisted(key(4), joins + TTL, TTL).is_some());
+    let waits = CopyState::Provisional { since: joins };
+    assert_eq!(ledger.held(key(3)).map(|held| held.state), Some(waits));
+    assert!(
+        ledger.claim(key(3), Hlc(1)),
+        "that put's claim comes in the end"
+    );
+    // Or it does not: then the copy's time ends.
+    assert!(ledger.unlisted(key(3), joins, TTL).is_none());
+    assert_eq!(ledger.expire(joins), vec![key(2), key(3)]);
+    assert_eq!(ledger.usage().used, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_offered_stays_while_it_is_renewed_and_is_known_as_such() {
+    let (mut ledger, start) = (Ledger::new(16 * COST), Instant::now());
+    for number in 1..=2 {
+        let admitted = ledger.admit(key(number), admission(BYTES, 0, 0, start));
+        assert!(admitted.is_ok() && ledger.claim(key(number), Hlc(2)));
+        let renumbered = ledger.renumber(key(number), key(number + 10), start);
+        assert_eq!(renumbered, Some(Hlc(2)));
+    }
+    let later = start + Duration::from_secs(1);
+    assert!(ledger.renew(key(11), later) && !ledger.renew(key(1), later));
+    assert_eq!(ledger.expire(start), vec![key(12)]);
+    let offered = |ledger: &Ledger, number| ledger.held(key(number)).map(|held| held.offered);
+    assert_eq!(offered(&ledger, 11), Some(true));
+    assert!(ledger.claim(key(11), Hlc(2)) && ledger.renew(key(11), later));
+    assert_eq!(offered(&ledger, 11), Some(false));
+    assert_eq!(ledger.held(key(11)).unwrap().state, CopyState::Claimed);
 }
 
 #[derive(Debug, Clone)]
@@ -189,10 +247,13 @@ impl Model {
             bytes: copy.bytes,
             depth: copy.depth,
             checksum: copy.checksum,
+            put_hlc: copy.put_hlc,
             state: CopyState::Provisional { since: copy.since },
             touched: copy.touched,
             kept: copy.since,
             in_memory: true,
+            joined: None,
+            offered: false,
             uses: match self.2.remove(&key) {
                 None => 0,
                 Some((uses, second)) if second >= copy.touched => uses,
@@ -262,8 +323,11 @@ proptest! {
                     }
                 }
                 Step::Claim(n) => {
-                    let known = model.find(key(n)).map(|held| held.state = CopyState::Claimed);
-                    prop_assert_eq!(ledger.claim(key(n)), known.is_some());
+                    let known = model.find(key(n)).map(|held| {
+                        held.state = CopyState::Claimed;
+                        held.put_hlc = Hlc(n);
+                    });
+                    prop_assert_eq!(ledger.claim(key(n), Hlc(n)), known.is_some());
                 }
                 Step::Touch(n, touched) => {
                     let known = model.find(key(n)).map(|held| if touched > held.touched {

@@ -62,4 +62,21 @@ impl BlockTier for MemoryTier {
             Some(brief)
         })
     }
+
+    fn replace<'a>(
+        &'a self,
+        key: CopyKey,
+        old: &'a Arc<Block>,
+        new: Arc<Block>,
+    ) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            match self.blocks().get_mut(&key) {
+                Some(block) if Arc::ptr_eq(block, old) => {
+                    *block = new;
+                    true
+                }
+                _ => false,
+            }
+        })
+    }
 }

@@ -7,16 +7,23 @@
 //! Not here: who should hold what (`write`, `repair`), nor what is committed (`applied`).
 
 mod aging;
+mod ahead;
 pub mod arena;
 mod budget;
 pub mod disk;
 mod floors;
+pub mod gpu;
 mod leases;
 mod ledger;
+mod lifting;
+#[cfg(test)]
+mod made;
 mod memory;
 mod order;
+mod pool;
 mod recall;
 mod retention;
+mod sharing;
 mod tier;
 mod trial;
 
@@ -25,8 +32,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kvmesh_client::{Block, lease::LeaseId};
-use kvmesh_directory::{BlockName, Checksum, Copy, NamespaceId};
+use kvmesh_client::{Block, BlockMeta, Ranges, lease::LeaseId, ranges::Pieces};
+use kvmesh_directory::{BlockName, Copy, Hlc, NamespaceId};
 use tokio::time::{Duration, Instant};
 
 pub use aging::Sweep;
@@ -35,7 +42,9 @@ pub use budget::memory_for_blocks;
 pub use floors::FOUND;
 pub use leases::{Granted, Leases};
 pub use ledger::{Admission, COPY_OVERHEAD_BYTES, CopyState, Full, Gone, Held, Ledger, Pin};
+pub use lifting::Lifted;
 pub use memory::MemoryTier;
+pub(crate) use sharing::NotShared;
 pub use tier::{BlockTier, Brief, CopyKey, Lookup, NoopTier, TierError, TierKind};
 
 /// Why a copy could not be kept.
@@ -74,6 +83,8 @@ pub struct Store {
     /// Memory.
     tier: Arc<dyn BlockTier>,
     disk: Option<disk::DiskTier>,
+    gpu: Option<gpu::GpuTier>,
+    ahead: ahead::Ahead,
     /// Where memory's bytes are; none: each piece is an allocation.
     arena: Option<Arena>,
     started: Instant,
@@ -88,6 +99,8 @@ impl Store {
             ledger: Mutex::new(Ledger::new(memory_bytes)),
             tier,
             disk: None,
+            gpu: None,
+            ahead: ahead::Ahead::default(),
             arena: None,
             started: Instant::now(),
         }
@@ -131,6 +144,7 @@ impl Store {
             bytes: footprint(block.meta.bytes),
             depth: block.meta.depth,
             checksum: block.meta.checksum,
+            put_hlc: block.meta.put_hlc,
             touched: self.now(),
             since: Instant::now(),
         };
@@ -151,7 +165,7 @@ impl Store {
     }
 
     /// Brings the budget to `memory_bytes`, or as near as it gets by letting at most `at_most`
-    /// copies go out of memory; returns those that no disk has. What is leased or not claimed yet does not go.
+    /// copies go out of memory; returns those that no other tier has. What is leased or not claimed yet does not go.
     pub async fn resize(&self, memory_bytes: u64, at_most: usize) -> Vec<CopyKey> {
         let evicted = {
             let (second, mut ledger) = (self.now(), self.ledger());
@@ -172,8 +186,27 @@ impl Store {
             return Lookup::Miss;
         }
         match self.tier.get(key).await {
-            Lookup::Miss => self.read_disk(key).await,
-            other => other,
+            Lookup::Miss => self.read_below(key).await,
+            other => {
+                self.wish(key);
+                other
+            }
+        }
+    }
+
+    /// As [`Self::read`], of the pieces that ranges touch: the copy has them.
+    pub async fn read_pieces(&self, key: CopyKey, ranges: &Ranges) -> Lookup<Pieces> {
+        let touched = self.now();
+        if !self.ledger().touch(key, touched) {
+            return Lookup::Miss;
+        }
+        match self.tier.get(key).await {
+            Lookup::Miss => self.pieces_below(key, ranges).await,
+            Lookup::Busy => Lookup::Busy,
+            Lookup::Hit(block) => {
+                self.wish(key);
+                Lookup::Hit(Pieces::of(&block, ranges))
+            }
         }
     }
 
@@ -182,6 +215,9 @@ impl Store {
         self.tier.remove(key).await;
         if let Some(disk) = &self.disk {
             disk.forget(&key);
+        }
+        if let Some(gpu) = &self.gpu {
+            gpu.forget(&key);
         }
     }
 
@@ -193,14 +229,21 @@ impl Store {
         }
     }
 
-    /// Notes that a copy is committed. False: there is no such copy.
-    pub fn claim(&self, key: CopyKey) -> bool {
+    /// Notes that a copy is committed, of a block with this clock. False: there is no such
+    /// copy.
+    pub fn claim(&self, key: CopyKey, put_hlc: Hlc) -> bool {
         let mut ledger = self.ledger();
-        let known = ledger.claim(key);
+        let known = ledger.claim(key, put_hlc);
         if known {
             self.write_behind(key);
         }
         known
+    }
+
+    /// Starts the time of a copy anew that is not claimed yet. False: it is over already.
+    #[must_use]
+    pub fn renew(&self, key: CopyKey) -> bool {
+        self.ledger().renew(key, Instant::now())
     }
 
     /// Whether a copy is here.
@@ -209,10 +252,12 @@ impl Store {
         self.ledger().held(key).is_some()
     }
 
-    /// A copy of a block with this content, if there is one; renews how long it may stay unclaimed.
+    /// A copy of a block with this content and clock, if there is one, for another one that is
+    /// about to claim it: until its time is over, nobody else's refusal takes it away.
     #[must_use]
-    pub fn copy_with(&self, name: &BlockName, checksum: Checksum) -> Option<Copy> {
-        self.ledger().renew(name, checksum, Instant::now())
+    pub fn join(&self, name: &BlockName, meta: &BlockMeta) -> Option<Copy> {
+        let content = (meta.checksum, meta.put_hlc);
+        self.ledger().join(name, content, Instant::now())
     }
 
     /// Lets a copy go.
@@ -220,6 +265,23 @@ impl Store {
         let known = self.ledger().remove(key).is_some();
         self.let_go(key).await;
         known
+    }
+
+    /// Lets the copy of a refused put go, unless it is committed or another put relies on it.
+    pub async fn withdraw(&self, key: CopyKey) {
+        let gone = self.ledger().withdraw(key);
+        if gone.is_some() {
+            self.let_go(key).await;
+        }
+    }
+
+    /// Lets a copy go that the directory does not list any more; one that another put joined
+    /// less than `ttl` ago waits for that one's claim.
+    pub async fn unlisted(&self, key: CopyKey, ttl: Duration) {
+        let gone = self.ledger().unlisted(key, Instant::now(), ttl);
+        if gone.is_some() {
+            self.let_go(key).await;
+        }
     }
 
     /// Drops the copies that stayed unclaimed for too long; returns how many.

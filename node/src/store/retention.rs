@@ -7,7 +7,9 @@
 //!
 //! Invariants: a lead is never less for more uses. Who uses a block uses its ancestors, so they
 //! have as many uses and are as recent, and no copy goes before a descendant that is not more
-//! recent. No clock and no randomness; memory is bounded by the copies that are held.
+//! recent; but where a put pushed out what was just put above it, since all else there was worth
+//! more, the two are not used alike from then on. No clock and no randomness; memory is bounded
+//! by the copies that are held.
 
 use super::{
     Held,

@@ -48,17 +48,34 @@ pub enum TierKind {
     Memory,
     /// A disk of the node's own.
     Disk,
+    /// Memory of a device.
+    Gpu,
 }
 
 /// What a floor has of a copy.
 #[derive(Debug, Clone)]
-pub enum Lookup {
+pub enum Lookup<T = Arc<Block>> {
     /// The block; who reads it keeps its bytes alive.
-    Hit(Arc<Block>),
+    Hit(T),
     /// Not here.
     Miss,
     /// Perhaps here, but this floor has no turn for a read now.
     Busy,
+}
+
+impl<T> Lookup<T> {
+    /// What was found; `missing` is told of a copy that is not here. One that could not be read now
+    /// is no such copy.
+    pub fn or_missing(self, missing: impl FnOnce()) -> Option<T> {
+        match self {
+            Self::Hit(found) => Some(found),
+            Self::Miss => {
+                missing();
+                None
+            }
+            Self::Busy => None,
+        }
+    }
 }
 
 /// Why a floor could not keep a copy.
@@ -85,6 +102,16 @@ pub trait BlockTier: Send + Sync {
     fn remove(&self, key: CopyKey) -> BoxFuture<'_, ()>;
     /// Gives a copy another number, without touching its bytes. None: it is not here.
     fn rename(&self, old: CopyKey, new: CopyKey) -> BoxFuture<'_, Option<Brief>>;
+    /// Keeps the same bytes elsewhere, unless the copy is not the `old` one any more. False: it
+    /// was not moved, as in tiers whose bytes have one place only.
+    fn replace<'a>(
+        &'a self,
+        _key: CopyKey,
+        _old: &'a Arc<Block>,
+        _new: Arc<Block>,
+    ) -> BoxFuture<'a, bool> {
+        Box::pin(async { false })
+    }
 }
 
 /// Always misses: for tests, and for nodes without the hardware.
@@ -110,5 +137,27 @@ impl BlockTier for NoopTier {
 
     fn rename(&self, _old: CopyKey, _new: CopyKey) -> BoxFuture<'_, Option<Brief>> {
         Box::pin(async { None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_that_cannot_be_read_now_is_not_told_as_missing() {
+        let block = Arc::new(Block::of(&Bytes::from_static(b"bytes"), 0));
+        let table = [
+            (Lookup::Hit(Arc::clone(&block)), Some(block), false),
+            (Lookup::Busy, None, false),
+            (Lookup::Miss, None, true),
+        ];
+        for (lookup, want, told) in table {
+            let mut missing = false;
+            assert_eq!(lookup.or_missing(|| missing = true), want);
+            assert_eq!(missing, told);
+        }
     }
 }

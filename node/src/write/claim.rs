@@ -71,21 +71,3 @@ pub(crate) async fn claim(
         Some(ChangeOutcome::Stale) | None => Claimed::Stale,
     })
 }
-
-/// Takes copies back that were claimed, so that what is refused is not stored.
-///
-/// # Errors
-/// See the promises of [`ProposeError`].
-pub(super) async fn take_back(
-    node: &Node,
-    name: BlockName,
-    copies: &[Copy],
-    deadline: Instant,
-) -> Result<(), ProposeError> {
-    let changes = copies.iter().map(|copy| BlockChange {
-        name,
-        kind: ChangeKind::Retract(*copy),
-    });
-    node.consensus.submit(changes.collect(), deadline).await?;
-    Ok(())
-}

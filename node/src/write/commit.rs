@@ -12,8 +12,7 @@ use kvmesh_directory::{
 use tokio::time::Instant;
 
 use super::{
-    Acked, Claimed, Failure, Reason, Terms, claim, claim_of, confirm,
-    decide::complete_or_take_back, spread,
+    Acked, Claimed, Failure, Reason, Terms, claim, claim_of, confirm, decide::complete_own, spread,
 };
 use crate::{node::Node, store::CopyKey};
 
@@ -40,11 +39,11 @@ pub(crate) async fn commit(
         pieces: block.pieces,
     });
     let kept = node.keep(name, Arc::clone(&block)).await;
-    let (own, new) = kept.map_err(|problem| Failure::of_keeping(&problem))?;
+    let own = kept.map_err(|problem| Failure::of_keeping(&problem))?;
     let committed = committed(node, name, &block, own, terms, deadline).await;
     // An unknown outcome leaves the copy provisional: a late claim finds it.
-    if new && matches!(committed, Err(Failure::Refused { .. })) {
-        node.store.remove(CopyKey { name, copy: own }).await;
+    if matches!(committed, Err(Failure::Refused { .. })) {
+        node.store.withdraw(CopyKey { name, copy: own }).await;
     }
     committed
 }
@@ -98,7 +97,7 @@ async fn committed(
             "the owners took longer than the deadline",
         ));
     }
-    let claim = claim_of(&block.meta, terms.replicas, copies.clone());
+    let claim = claim_of(&block.meta, terms.replicas, copies);
     if mutation::on(Mutation::AckBeforeApply) {
         return ack_early(node, name, claim, terms, deadline);
     }
@@ -106,7 +105,7 @@ async fn committed(
     let position = || node.position().map_err(Failure::Unknown);
     match claimed.map_err(Failure::of_claim)? {
         Claimed::Present(entry) => {
-            let entry = complete_or_take_back(node, name, entry, terms, &copies, deadline).await?;
+            let entry = complete_own(node, name, entry, terms, deadline).await?;
             // Another put of the same content was first: the block has that one's clock.
             let existed = entry.put_hlc != block.meta.put_hlc;
             Ok(terms.acked(&entry, position()?, existed))
@@ -117,7 +116,7 @@ async fn committed(
                 .len()
                 >= needed =>
         {
-            node.store.remove(CopyKey { name, copy: own }).await;
+            node.store.withdraw(CopyKey { name, copy: own }).await;
             Ok(terms.acked(&first, position()?, true))
         }
         Claimed::Conflict(_) => Err(Failure::later(

@@ -2,13 +2,11 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use kvmesh_client::BlockMeta;
-use kvmesh_directory::{BlockName, Copy, NodeId, state::Entry};
+use kvmesh_client::{BlockMeta, Problem};
+use kvmesh_directory::{BlockName, NodeId, state::Entry};
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    Acked, Claimed, Failure, Flight, Reason, Terms, claim, claim::take_back, confirm, spread,
-};
+use super::{Acked, Claimed, Failure, Flight, Reason, Terms, claim, confirm, spread};
 use crate::{
     node::Node,
     store::{CopyKey, Lookup, disk::NotDurable},
@@ -149,14 +147,14 @@ fn own_copy(node: &Node, name: BlockName, entry: &Entry) -> Option<CopyKey> {
     Some(CopyKey { name, copy })
 }
 
-/// As [`complete`], for a block that this put made present: when it fails, the put's copies
-/// are taken back.
-pub(super) async fn complete_or_take_back(
+/// As [`complete`], for a block that this put made present: others may rely on its copies by
+/// now, so that they cannot be taken back, and who wants more of them is not told that
+/// nothing was stored.
+pub(super) async fn complete_own(
     node: &Node,
     name: BlockName,
     entry: Entry,
     terms: &Terms,
-    copies: &[Copy],
     deadline: Instant,
 ) -> Result<Entry, Failure> {
     let sure = match terms.durable() {
@@ -165,12 +163,9 @@ pub(super) async fn complete_or_take_back(
         false => entry.holders.iter().map(|copy| copy.node).collect(),
     };
     match complete(node, name, entry, &sure, terms, deadline).await {
-        Err(refused @ Failure::Refused { .. }) => {
-            // The deadline may be over; without an answer the outcome would be unknown.
-            let until = deadline.max(Instant::now() + Duration::from_secs(1));
-            let taken = take_back(node, name, copies, until).await;
-            Err(taken.map_or_else(|error| Failure::Unknown(error.into()), |()| refused))
-        }
+        Err(Failure::Refused {
+            reason, message, ..
+        }) if reason != Reason::Overtaken => Err(Failure::Unknown(Problem::unavailable(message))),
         other => other,
     }
 }

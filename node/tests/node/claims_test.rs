@@ -9,7 +9,10 @@ use kvmesh_directory::{
 };
 use kvmesh_proto::v1::{AckLevel, GetOutcome};
 
-use crate::region_test::{Put, Region, hash, payload, until};
+use crate::{
+    blocks_test::{Put, hash, payload},
+    region_test::{PATIENCE, Region, until},
+};
 
 #[tokio::test]
 async fn a_node_that_was_given_up_offers_what_it_still_has() {
@@ -30,6 +33,41 @@ async fn a_node_that_was_given_up_offers_what_it_still_has() {
     for number in 0..20 {
         assert_eq!(region.get(0, number).await.as_deref(), Some(&bytes[..]));
     }
+}
+
+#[tokio::test]
+async fn a_node_that_begins_anew_before_its_offers_are_answered_loses_nothing() {
+    let region = Region::start(1).await;
+    let bytes = payload(1, 3_000);
+    for number in 0..20 {
+        region
+            .put_until_acked(0, number, &bytes, AckLevel::Memory)
+            .await;
+    }
+    let node = NodeId(1);
+    for _ in 0..30 {
+        let before = region.incarnation(0).await;
+        let incarnation = Incarnation(before);
+        region
+            .propose(0, &Command::MarkDead { node, incarnation })
+            .await;
+        until_soon(async || region.incarnation(0).await > before).await;
+    }
+    until(async || region.stats(0).await.blocks == 20).await;
+    for number in 0..20 {
+        assert_eq!(region.get(0, number).await.as_deref(), Some(&bytes[..]));
+    }
+}
+
+/// As [`until`], without a pause: to be there before something else happens.
+async fn until_soon(condition: impl AsyncFn() -> bool) {
+    let met = async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, met).await;
+    in_time.expect("the condition is met in time");
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use kvmesh_proto::v1::{self as wire, AckLevel};
 
-use crate::region_test::{Region, payload, until};
+use crate::{
+    blocks_test::payload,
+    region_test::{Region, until},
+};
 
 #[tokio::test]
 async fn no_read_after_a_delete_returns_the_block() {

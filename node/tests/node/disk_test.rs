@@ -6,13 +6,18 @@ use kvmesh_directory::Policy;
 use kvmesh_node::Settings;
 use kvmesh_proto::v1::{self as wire, AckLevel};
 
-use crate::region_test::{Put, Region, payload, until};
+use crate::{
+    blocks_test::{Put, payload},
+    region_test::{Region, until},
+};
 
 /// A disk of its own for every node.
 fn disk(dir: &Path) -> impl Fn(&mut Settings) {
     move |settings| {
         settings.disk_dir = dir.join(settings.node.to_string());
         settings.disk_bytes = 64 << 20;
+        // However full the machine's disk is.
+        settings.disk_stop_writes = 100;
     }
 }
 
@@ -27,10 +32,16 @@ async fn delete(region: &Region, number: u64) {
 
 /// A block's copy on one node is all that the namespace wants.
 async fn one_replica(region: &Region) {
+    one_replica_ahead(region, Policy::default().prefetch_blocks).await;
+}
+
+/// The same, and so many blocks are read ahead.
+async fn one_replica_ahead(region: &Region, prefetch_blocks: u32) {
     let request = wire::SetPolicyRequest {
         namespace_id: region.namespace.clone(),
         policy: Some(kvmesh_client::ToWire::to_wire(&Policy {
             replicas: 1,
+            prefetch_blocks,
             ..Policy::default()
         })),
     };
@@ -144,4 +155,51 @@ async fn a_node_that_restarts_has_what_its_disk_had_but_what_was_deleted() {
     }
     delete(&region, 4).await;
     assert_eq!(region.get(0, 4).await, None);
+}
+
+#[tokio::test]
+async fn what_a_reader_wants_next_comes_to_memory_as_far_as_the_policy_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut region = Region::start_with(1, disk(dir.path())).await;
+    one_replica_ahead(&region, 0).await;
+    for number in 0..8 {
+        let bytes = payload(number, 400_000);
+        region
+            .put_until_acked(0, number, &bytes, AckLevel::Durable)
+            .await;
+    }
+    region.stop(0);
+    region.restart(0).await;
+    region.all_alive().await;
+    until(async || region.stats(0).await.blocks == 8).await;
+    let in_memory = async || region.stats(0).await.memory_used;
+    assert_eq!(in_memory().await, 0);
+    // Reads the first block of a chain.
+    let read = async |numbers: &[u64]| {
+        let request = wire::GetRequest {
+            namespace_id: region.namespace.clone(),
+            chain: region.chain(numbers.iter().copied()),
+            count: 1,
+            ..Default::default()
+        };
+        until(async || region.get_as(0, request.clone()).await.0.len() == 1).await;
+    };
+    read(&[7, 6, 5]).await;
+    let one = in_memory().await;
+    assert!(one >= 400_000);
+    one_replica_ahead(&region, 3).await;
+    read(&[0, 1, 2, 3, 4, 5]).await;
+    until(async || in_memory().await == 5 * one).await;
+    // A lookup says what is wanted as well.
+    let query = wire::ChainQuery {
+        chain: region.chain([4, 5, 6, 99]),
+        ..Default::default()
+    };
+    let request = wire::LookupRequest {
+        namespace_id: region.namespace.clone(),
+        chains: vec![query],
+        ..Default::default()
+    };
+    region.cache(0).lookup(request).await.unwrap();
+    until(async || in_memory().await == 8 * one).await;
 }

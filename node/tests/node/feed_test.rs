@@ -11,7 +11,7 @@ use kvmesh_proto::v1::{self as wire, AckLevel, feed_frame::Kind};
 use tokio::time::timeout;
 use tonic::Streaming;
 
-use crate::region_test::{Region, payload};
+use crate::{blocks_test::payload, region_test::Region};
 
 async fn follow(
     region: &Region,

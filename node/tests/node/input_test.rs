@@ -4,7 +4,10 @@ use bytes::Bytes;
 use kvmesh_proto::v1::{self as wire, AckLevel, RefusalReason};
 use tonic::Code;
 
-use crate::region_test::{Put, Region, offered, payload};
+use crate::{
+    blocks_test::{Put, offered, payload},
+    region_test::Region,
+};
 
 type SpoilOpen = fn(&mut wire::PutOpen);
 type Spoil = fn(&mut wire::PutOpen, &mut wire::PutOffer, &mut Vec<Bytes>);
@@ -90,13 +93,13 @@ async fn a_call_that_cannot_be_fails_with_its_code() {
     assert_eq!(region.stats(0).await.blocks, 0);
     let residency = wire::OpenRequest {
         description: Some(wire::NamespaceDescription {
-            residency: vec!["us-east".to_owned()],
+            residency: vec!["eu-west".to_owned()],
             ..kvmesh_client::ToWire::to_wire(&crate::region_test::description("r"))
         }),
         ..Default::default()
     };
     let status = region.cache(0).open(residency).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
+    assert_eq!(status.code(), Code::PermissionDenied);
     let taken = wire::OpenRequest {
         description: Some(kvmesh_client::ToWire::to_wire(
             &crate::region_test::description("other"),

@@ -5,7 +5,10 @@ use kvmesh_client::block::Block;
 use kvmesh_proto::v1::{self as wire, AckLevel};
 use tonic::{Code, Status};
 
-use crate::region_test::{Region, hash, payload, until};
+use crate::{
+    blocks_test::{hash, payload},
+    region_test::{Region, until},
+};
 
 /// Four of these, and not five, fit half of a quarter of 2 MiB: one namespace's part.
 const BYTES: usize = 60_000;

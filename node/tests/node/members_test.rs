@@ -6,8 +6,9 @@ use kvmesh_proto::v1::{AckLevel, JoinRequest, LeaseRequest, LeaveRequest, Member
 use tonic::Code;
 
 use crate::{
+    blocks_test::payload,
     lease_test::{id, keys},
-    region_test::{Region, payload, until},
+    region_test::{Region, until},
 };
 
 const BLOCKS: u64 = 32;

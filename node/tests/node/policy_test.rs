@@ -5,7 +5,10 @@ use kvmesh_directory::{Policy, namespace::Fallback};
 use kvmesh_proto::v1::{self as wire, AckLevel};
 use tonic::Code;
 
-use crate::region_test::{Region, payload, until};
+use crate::{
+    blocks_test::payload,
+    region_test::{Region, until},
+};
 
 async fn set(
     region: &Region,

@@ -1,8 +1,11 @@
 //! Puts, acknowledgements and gets.
 
-use kvmesh_proto::v1::{self as wire, AckLevel};
+use kvmesh_proto::v1::{self as wire, AckLevel, GetOutcome};
 
-use crate::region_test::{Region, payload, until};
+use crate::{
+    blocks_test::payload,
+    region_test::{Region, until},
+};
 
 #[tokio::test]
 async fn one_node_is_a_region() {
@@ -133,4 +136,33 @@ async fn what_does_not_fit_makes_room_and_is_said_in_the_directory() {
         .put(0, 99, &payload(1, 900_000), AckLevel::Memory)
         .await;
     assert_eq!(refused.reason(), wire::RefusalReason::NoSpace);
+}
+
+#[tokio::test]
+async fn blocks_in_any_order_are_whole_and_end_before_a_hole() {
+    let region = Region::start(1).await;
+    for number in [0, 1, 2, 4, 5] {
+        let bytes = payload(number, (1 << 20) + 10);
+        region
+            .put_until_acked(0, number, &bytes, AckLevel::Memory)
+            .await;
+    }
+    let request = wire::GetRequest {
+        namespace_id: region.namespace.clone(),
+        chain: region.chain(0..6),
+        any_order: true,
+        ..Default::default()
+    };
+    let (blocks, summary) = region.get_as(0, request.clone()).await;
+    assert_eq!(blocks.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!((summary.outcome(), summary.blocks), (GetOutcome::Miss, 3));
+    let selected = wire::GetRequest {
+        select: (0..6).collect(),
+        ..request
+    };
+    let (blocks, summary) = region.get_as(0, selected).await;
+    assert_eq!(blocks.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 4, 5]);
+    assert_eq!((summary.outcome(), summary.blocks), (GetOutcome::Miss, 3));
+    let bytes = payload(4, (1 << 20) + 10);
+    assert_eq!(blocks[&4], bytes);
 }

@@ -2,7 +2,10 @@
 
 use kvmesh_proto::v1::AckLevel;
 
-use crate::region_test::{Region, payload, until};
+use crate::{
+    blocks_test::payload,
+    region_test::{Region, until},
+};
 
 const BLOCKS: u64 = 24;
 

@@ -4,7 +4,10 @@ use std::process::Command;
 
 use kvmesh_proto::v1::AckLevel;
 
-use crate::region_test::{Region, payload, until};
+use crate::{
+    blocks_test::payload,
+    region_test::{Region, until},
+};
 
 const BYTES: usize = 60_000;
 
@@ -56,6 +59,8 @@ fn a_check_of_the_settings_looks_at_directories_and_names() {
     let absent = format!("raft_dir={}/absent", dir.path().display());
     let check = |raft_dir: &str, more: &str| {
         let base = ["--check-config", "--set", "region=eu", "--set", "node=1"];
+        // However full the machine's disk is.
+        let base = [&base[..], &["--set", "raft_reserve=0"]].concat();
         let flags = [&base[..], &["--set", raft_dir, "--set", more]].concat();
         node(&flags)
     };
@@ -91,6 +96,15 @@ fn a_check_of_the_settings_looks_at_directories_and_names() {
         for word in words {
             assert!(said.contains(word), "{said:?} does not say {word:?}");
         }
+    }
+    // Built without code for a device.
+    if !cfg!(feature = "gpu") {
+        let (code, said) = check(&there, "gpu_bytes=1073741824");
+        assert_eq!(code, Some(64), "{said}");
+        assert!(
+            said.contains("gpu_bytes") && said.contains("feature"),
+            "{said}"
+        );
     }
     let (code, said) = node(&[
         "--check-config",

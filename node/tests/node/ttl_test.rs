@@ -4,7 +4,10 @@ use kvmesh_client::ToWire;
 use kvmesh_directory::Policy;
 use kvmesh_proto::v1::{self as wire, AckLevel};
 
-use crate::region_test::{Region, payload, until};
+use crate::{
+    blocks_test::payload,
+    region_test::{Region, until},
+};
 
 async fn set(region: &Region, policy: &Policy) {
     let request = wire::SetPolicyRequest {

@@ -9,7 +9,10 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::region_test::{PATIENCE, Region, offered, payload, until};
+use crate::{
+    blocks_test::{offered, payload},
+    region_test::{PATIENCE, Region, until},
+};
 
 const WRITERS: usize = 16;
 const BLOCKS: u64 = 6;

@@ -1,52 +1,43 @@
-//! `Cache` as every server offers it: tonic's, but for the answers of `Get`.
-//!
-//! tonic encodes a message into a buffer of its own, which copies every byte of a block.
-//! Here the bytes of a piece go to the connection as they lie in memory, behind a short head
-//! with the rest of their message: gRPC over HTTP/2 as ever, which any client reads.
+//! `Cache` and `Replication` as every server offers them: tonic's, but for the calls that
+//! carry pieces of blocks, which are read and written by [`kvmesh_client::bulk`].
 
 use std::{
-    collections::VecDeque,
     convert::Infallible,
-    pin::Pin,
+    future::Future,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, Stream, future::BoxFuture};
-use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
-use http_body::Frame;
+use http::header::CONTENT_TYPE;
+use kvmesh_client::bulk::{self, Bulk, BulkBody};
 use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
 use kvmesh_proto::v1::{
-    GetRequest, GetResponse,
+    CopyRequest, GetRequest, PutRequest,
     cache_server::{Cache, CacheServer},
+    replication_server::{Replication, ReplicationServer},
 };
-use prost::{
-    Message,
-    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
-};
+use prost::Message;
 use tonic::{
-    Request, Status, Streaming,
+    Request, Response, Status, Streaming,
     body::Body,
-    codec::Codec,
     metadata::{GRPC_CONTENT_TYPE, MetadataMap},
     server::NamedService,
 };
-use tonic_prost::ProstCodec;
 use tower::Service;
 
-/// Path of the call whose answers are written here.
-const GET: &str = "/kvmesh.v1.Cache/Get";
-/// Field of `GetResponse`.
-const PIECE_FIELD: u32 = 2;
-/// Of a gRPC message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
 const ENCODING: &str = "grpc-encoding";
 
-/// See the module.
+/// `Cache`; see the module.
 pub struct CacheService<T> {
     cache: Arc<T>,
     others: CacheServer<T>,
+}
+
+/// `Replication`; see the module.
+pub struct ReplicationService<T> {
+    replication: Arc<T>,
+    others: ReplicationServer<T>,
 }
 
 impl<T: Cache> CacheService<T> {
@@ -60,6 +51,20 @@ impl<T: Cache> CacheService<T> {
     }
 }
 
+impl<T: Replication> ReplicationService<T> {
+    /// Over the methods of a service.
+    pub fn new(replication: T) -> Self {
+        let replication = Arc::new(replication);
+        let others = ReplicationServer::from_arc(Arc::clone(&replication))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Self {
+            replication,
+            others,
+        }
+    }
+}
+
 impl<T> Clone for CacheService<T> {
     fn clone(&self) -> Self {
         Self {
@@ -69,8 +74,21 @@ impl<T> Clone for CacheService<T> {
     }
 }
 
+impl<T> Clone for ReplicationService<T> {
+    fn clone(&self) -> Self {
+        Self {
+            replication: Arc::clone(&self.replication),
+            others: self.others.clone(),
+        }
+    }
+}
+
 impl<T: Cache> NamedService for CacheService<T> {
     const NAME: &'static str = <CacheServer<T> as NamedService>::NAME;
+}
+
+impl<T: Replication> NamedService for ReplicationService<T> {
+    const NAME: &'static str = <ReplicationServer<T> as NamedService>::NAME;
 }
 
 impl<T: Cache> Service<http::Request<Body>> for CacheService<T> {
@@ -83,22 +101,80 @@ impl<T: Cache> Service<http::Request<Body>> for CacheService<T> {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() != GET {
-            return self.others.call(request).boxed();
-        }
         let cache = Arc::clone(&self.cache);
-        async move {
-            let answer = get(cache.as_ref(), request).await;
-            Ok(answer.unwrap_or_else(Status::into_http))
+        match request.uri().path() {
+            bulk::GET => answered(
+                request,
+                move |request: Request<Streaming<GetRequest>>| async move {
+                    cache.get(only(request).await?).await
+                },
+            ),
+            bulk::PUT => answered(
+                request,
+                move |request: Request<Streaming<PutRequest>>| async move { cache.put(request).await },
+            ),
+            _ => self.others.call(request).boxed(),
         }
-        .boxed()
     }
 }
 
-async fn get<T: Cache>(
-    cache: &T,
+impl<T: Replication> Service<http::Request<Body>> for ReplicationService<T> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<http::Request<Body>>::poll_ready(&mut self.others, cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.uri().path() != bulk::COPY {
+            return self.others.call(request).boxed();
+        }
+        let replication = Arc::clone(&self.replication);
+        answered(
+            request,
+            move |request: Request<Streaming<CopyRequest>>| async move {
+                replication.copy(request).await
+            },
+        )
+    }
+}
+
+/// The only message of a call.
+async fn only<M>(request: Request<Streaming<M>>) -> Result<Request<M>, Status> {
+    let (metadata, extensions, mut messages) = request.into_parts();
+    match messages.message().await? {
+        Some(message) => Ok(Request::from_parts(metadata, extensions, message)),
+        None => Err(Status::internal("the call has no message")),
+    }
+}
+
+/// Calls a method of a service.
+fn answered<M, A, S, F, W>(
     request: http::Request<Body>,
-) -> Result<http::Response<Body>, Status> {
+    method: F,
+) -> BoxFuture<'static, Result<http::Response<Body>, Infallible>>
+where
+    M: Message + Default + 'static,
+    A: Bulk,
+    S: Stream<Item = Result<A, Status>> + Send + 'static,
+    F: FnOnce(Request<Streaming<M>>) -> W + Send + 'static,
+    W: Future<Output = Result<Response<S>, Status>> + Send + 'static,
+{
+    async move {
+        let answer = match read(request) {
+            Ok(request) => method(request).await,
+            Err(status) => Err(status),
+        };
+        Ok(answer.map_or_else(Status::into_http, written))
+    }
+    .boxed()
+}
+
+fn read<M: Message + Default + 'static>(
+    request: http::Request<Body>,
+) -> Result<Request<Streaming<M>>, Status> {
     let (parts, body) = request.into_parts();
     if let Some(encoding) = parts.headers.get(ENCODING)
         && encoding != "identity"
@@ -106,94 +182,19 @@ async fn get<T: Cache>(
         let what = format!("messages in {encoding:?} are not read: send them uncompressed");
         return Err(Status::unimplemented(what));
     }
-    let decoder = ProstCodec::<GetResponse, GetRequest>::default().decoder();
-    let mut messages = Streaming::new_request(decoder, body, None, Some(MESSAGE_BYTES_MAX));
-    let Some(message) = messages.message().await? else {
-        return Err(Status::internal("the call has no message"));
-    };
     let metadata = MetadataMap::from_headers(parts.headers);
-    let request = Request::from_parts(metadata, parts.extensions, message);
-    let (metadata, answers, extensions) = cache.get(request).await?.into_parts();
-    let mut response = http::Response::new(Body::new(Answers {
-        answers: Box::pin(answers),
-        chunks: VecDeque::with_capacity(2),
-        over: false,
-    }));
+    let messages = bulk::read_requests(body);
+    Ok(Request::from_parts(metadata, parts.extensions, messages))
+}
+
+fn written<A: Bulk>(
+    answer: Response<impl Stream<Item = Result<A, Status>> + Send + 'static>,
+) -> http::Response<Body> {
+    let (metadata, answers, extensions) = answer.into_parts();
+    let mut response = http::Response::new(Body::new(BulkBody::answers(answers)));
     *response.headers_mut() = metadata.into_headers();
     *response.extensions_mut() = extensions;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
-        .headers_mut()
-        .insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
-    Ok(response)
 }
-
-/// The body: two chunks a message, then trailers.
-struct Answers<S> {
-    answers: Pin<Box<S>>,
-    chunks: VecDeque<Bytes>,
-    over: bool,
-}
-
-impl<S> http_body::Body for Answers<S>
-where
-    S: Stream<Item = Result<GetResponse, Status>>,
-{
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(chunk) = self.chunks.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(chunk))));
-        }
-        if self.over {
-            return Poll::Ready(None);
-        }
-        let next = std::task::ready!(self.answers.as_mut().poll_next(cx));
-        let Some(Ok(answer)) = next else {
-            self.over = true;
-            let status = next.and_then(Result::err);
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers(status)?))));
-        };
-        let (head, piece) = split(answer);
-        self.chunks.extend((!piece.is_empty()).then_some(piece));
-        Poll::Ready(Some(Ok(Frame::data(head))))
-    }
-}
-
-fn trailers(failed: Option<Status>) -> Result<HeaderMap, Status> {
-    let mut trailers = HeaderMap::new();
-    match failed {
-        Some(status) => status.add_header(&mut trailers)?,
-        None => {
-            trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-        }
-    }
-    Ok(trailers)
-}
-
-/// A message in two: everything up to the bytes of its piece, and these.
-fn split(mut answer: GetResponse) -> (Bytes, Bytes) {
-    let piece = std::mem::take(&mut answer.piece);
-    let rest = answer.encoded_len();
-    let (tag, len) = match piece.len() {
-        0 => (0, 0),
-        bytes => (key_len(PIECE_FIELD), encoded_len_varint(bytes as u64)),
-    };
-    let mut head = BytesMut::with_capacity(PREFIX_BYTES + rest + tag + len);
-    head.put_u8(0);
-    // A piece and its checksums are far below 4 GiB.
-    head.put_u32((rest + tag + len + piece.len()) as u32);
-    answer.encode_raw(&mut head);
-    if !piece.is_empty() {
-        encode_key(PIECE_FIELD, WireType::LengthDelimited, &mut head);
-        encode_varint(piece.len() as u64, &mut head);
-    }
-    (head.freeze(), piece)
-}
-
-#[cfg(test)]
-#[path = "cache_test.rs"]
-mod cache_test;

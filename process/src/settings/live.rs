@@ -4,15 +4,15 @@
 //!
 //! Not here: which may change (`ProgramSettings::RELOADABLE`), and when (`reload`).
 
-use std::{ops::Deref, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::leaves::{Leaf, leaves};
 
-/// The settings: through it, as the program started with them, for what cannot change;
-/// by [`Live::now`] as they are. Cheap to clone; all clones see the same.
+/// The settings: by [`Live::at_start`] as the program started with them, for what cannot
+/// change; by [`Live::now`] as they are. Cheap to clone; all clones see the same.
 #[derive(Debug)]
 pub struct Live<S> {
     started: Arc<S>,
@@ -38,6 +38,12 @@ impl<S> Live<S> {
         Arc::clone(&self.now.borrow())
     }
 
+    /// The settings as the program started with them.
+    #[must_use]
+    pub fn at_start(&self) -> &S {
+        &self.started
+    }
+
     /// Waits for the next change that this clone has not waited for. Never comes back where
     /// nothing can change them.
     pub async fn changed(&mut self) {
@@ -53,14 +59,6 @@ impl<S> Clone for Live<S> {
             started: Arc::clone(&self.started),
             now: self.now.clone(),
         }
-    }
-}
-
-impl<S> Deref for Live<S> {
-    type Target = S;
-
-    fn deref(&self) -> &S {
-        &self.started
     }
 }
 
@@ -162,6 +160,7 @@ mod tests {
         let (clone, before) = (live.clone(), live.now());
         changer.change(2);
         live.changed().await;
-        assert_eq!((*live.now(), *clone.now(), *before, *live), (2, 2, 1, 1));
+        let started = *live.at_start();
+        assert_eq!((*live.now(), *clone.now(), *before, started), (2, 2, 1, 1));
     }
 }

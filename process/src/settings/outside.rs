@@ -20,6 +20,7 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Outside {
     directories: Vec<(String, PathBuf)>,
     addresses: Vec<(String, String)>,
+    seen: Vec<Impossible>,
 }
 
 impl Outside {
@@ -48,6 +49,13 @@ impl Outside {
         })
     }
 
+    /// What the program saw by itself, if that is not as it has to be.
+    #[must_use]
+    pub fn problem(mut self, problem: Option<Impossible>) -> Self {
+        self.seen.extend(problem);
+        self
+    }
+
     /// Everything that is not as it has to be. Writes an empty file into each directory, and
     /// takes it away.
     #[must_use]
@@ -62,7 +70,8 @@ impl Outside {
             let want = format!("host:port of a host that is known here: {}", problem?);
             Some(Impossible::new(key, format!("{address:?}"), want))
         });
-        directories.chain(addresses).collect()
+        let seen = self.seen.iter().cloned();
+        directories.chain(addresses).chain(seen).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Traces by OTLP: spans of target [`SPANS`] go to a collector, in batches, from a bounded queue.
 //!
-//! Invariants: no call waits for the collector, what finds no room in the queue is not traced;
+//! Invariants: no call waits for the collector, what finds no room in the queue is not traced
+//! and counted;
 //! a collector that cannot be reached is logged once, and once more when it is back. Without
 //! a collector no span of that target exists.
 //!
@@ -8,20 +9,23 @@
 //! processes (`kvmesh_client::channel`).
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use metrics::counter;
-use opentelemetry::{KeyValue, global, trace::TracerProvider};
+use metrics::{Counter, counter};
+use opentelemetry::{Context, KeyValue, global, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
     propagation::TraceContextPropagator,
     trace::{
-        BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanData,
-        SpanExporter,
+        BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span,
+        SpanData, SpanExporter, SpanProcessor,
     },
 };
 use tracing::{info, warn};
@@ -112,7 +116,9 @@ impl Traces {
                 endpoint: settings.endpoint.clone(),
                 problem: error.to_string(),
             })?;
+        let queued = Arc::default();
         let watched = Watched {
+            queued: Arc::clone(&queued),
             exporter,
             endpoint: settings.endpoint.clone(),
             instance: instance.to_owned(),
@@ -124,9 +130,14 @@ impl Traces {
             .with_scheduled_delay(BATCH_DELAY)
             .build();
         let processor = BatchSpanProcessor::builder(watched).with_batch_config(batches);
+        let processor = Bounded {
+            batches: processor.build(),
+            queued,
+            dropped: spans_counter(instance, "dropped"),
+        };
         let root = Sampler::TraceIdRatioBased(settings.ratio);
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(processor.build())
+            .with_span_processor(processor)
             .with_sampler(Sampler::ParentBased(Box::new(root)))
             .with_resource(resource(program, instance))
             .build();
@@ -162,9 +173,54 @@ fn resource(program: &str, instance: &str) -> Resource {
         .build()
 }
 
+fn spans_counter(instance: &str, outcome: &'static str) -> Counter {
+    counter!("kvmesh_trace_spans_total", "instance" => instance.to_owned(), "outcome" => outcome)
+}
+
+/// Drops and counts spans while too many wait: the batches would drop them, and not say so.
+#[derive(Debug)]
+struct Bounded {
+    batches: BatchSpanProcessor,
+    /// Spans that wait or are being sent.
+    queued: Arc<AtomicUsize>,
+    dropped: Counter,
+}
+
+impl SpanProcessor for Bounded {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.batches.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        // Those that are not sampled never wait.
+        if !span.span_context.is_sampled() {
+            return;
+        }
+        if self.queued.fetch_add(1, Ordering::Relaxed) >= QUEUE_SPANS_MAX {
+            self.queued.fetch_sub(1, Ordering::Relaxed);
+            self.dropped.increment(1);
+            return;
+        }
+        self.batches.on_end(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.batches.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.batches.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.batches.set_resource(resource);
+    }
+}
+
 /// Counts what was sent, and says when the collector is lost and found.
 #[derive(Debug)]
 struct Watched {
+    queued: Arc<AtomicUsize>,
     exporter: Otlp,
     endpoint: String,
     instance: String,
@@ -173,12 +229,11 @@ struct Watched {
 
 impl SpanExporter for Watched {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let spans = batch.len() as u64;
+        let batch_spans = batch.len();
         let sent = self.exporter.export(batch).await;
+        self.queued.fetch_sub(batch_spans, Ordering::Relaxed);
         let outcome = if sent.is_ok() { "sent" } else { "failed" };
-        let instance = self.instance.clone();
-        counter!("kvmesh_trace_spans_total", "instance" => instance, "outcome" => outcome)
-            .increment(spans);
+        spans_counter(&self.instance, outcome).increment(batch_spans as u64);
         let endpoint = &self.endpoint;
         let failed_before = self.failing.swap(sent.is_err(), Ordering::Relaxed);
         match &sent {

@@ -9,7 +9,7 @@ use kvmesh_client::{
     ToWire,
     convert::mesh::{pack_appeared, pack_vanished},
 };
-use kvmesh_directory::{FeedPosition, RegionId, Tag};
+use kvmesh_directory::{FeedPosition, RegionId, Tag, cost::Z95};
 use kvmesh_proto::v1::{self as wire, mesh_frame::Kind};
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
@@ -104,7 +104,8 @@ impl Subscriber {
 
     async fn links(&self) -> Result<(), Gone> {
         for (region, link) in self.mesh.links() {
-            self.send(&region, Kind::Link(link_state(link))).await?;
+            let state = self.link_state(&region, link);
+            self.send(&region, Kind::Link(state)).await?;
         }
         Ok(())
     }
@@ -122,7 +123,10 @@ impl Subscriber {
                 self.send(region, frame).await
             }
             News::Link(region) => match self.mesh.link(region) {
-                Some(link) => self.send(region, Kind::Link(link_state(link))).await,
+                Some(link) => {
+                    let state = self.link_state(region, link);
+                    self.send(region, Kind::Link(state)).await
+                }
                 None => Ok(()),
             },
         }
@@ -149,6 +153,21 @@ impl Subscriber {
         sent.map_err(|_| Gone)
     }
 
+    fn link_state(&self, region: &RegionId, link: Link) -> wire::LinkState {
+        wire::LinkState {
+            reachable: link.state.is_asked(),
+            rtt_ms: link.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e3),
+            bandwidth: link.bandwidth,
+            age_ms: u64::try_from(link.heard.elapsed().as_millis()).unwrap_or(u64::MAX),
+            gateways: link.gateways,
+            state: link.state.to_wire(),
+            lag_entries: self.mesh.lag(region).unwrap_or_default(),
+            rtt_p50_ms: link.trips.map_or(0.0, |trips| trips.median * 1e3),
+            rtt_p95_ms: link.trips.map_or(0.0, |trips| trips.quantile(Z95) * 1e3),
+            dollars_per_gb: link.dollars_per_gb,
+        }
+    }
+
     fn count(&self, change: f64) {
         metrics::gauge!(
             "kvmesh_region_sync_subscribers", "instance" => self.instance.to_string()
@@ -164,14 +183,4 @@ fn tags(appeared: &[(Tag, u32)], vanished: &[Tag], position: &FeedPosition, more
         vanished: pack_vanished(vanished),
         snapshot_more: more,
     })
-}
-
-fn link_state(link: Link) -> wire::LinkState {
-    wire::LinkState {
-        reachable: link.reachable,
-        rtt_ms: link.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e3),
-        bandwidth: link.bandwidth,
-        age_ms: u64::try_from(link.heard.elapsed().as_millis()).unwrap_or(u64::MAX),
-        gateways: link.gateways,
-    }
 }

@@ -31,9 +31,12 @@ impl Subscribed {
     fn new(news_max: usize, blocks: u32) -> Self {
         let region: RegionId = "eu".parse().unwrap();
         let link = Link {
-            reachable: false,
+            state: kvmesh_directory::PeerState::Offline,
+            heard_at: None,
             rtt: None,
             bandwidth: 1.0,
+            trips: None,
+            dollars_per_gb: 0.0,
             gateways: Vec::new(),
             heard: Instant::now(),
         };

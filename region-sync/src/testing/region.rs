@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use kvmesh_client::channel::Incoming;
 use kvmesh_directory::{
     Command, DirectoryState, Event, FeedPosition, LogIncarnation, Member, NodeId, Outcome, RegionId,
 };
@@ -50,7 +51,25 @@ impl FakeRegion {
 
     /// As [`Self::start`], with a log of its own.
     pub(crate) async fn start_at(name: &str, log: u64) -> Arc<Self> {
-        let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listening = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        Self::start_with(name, log, listening)
+    }
+
+    /// As [`Self::start`], where another one served before.
+    pub(crate) async fn start_on(name: &str, port: u16) -> Arc<Self> {
+        let listening = async {
+            loop {
+                match server::listen(([127, 0, 0, 1], port).into()).await {
+                    Ok(listening) => return listening,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let listening = tokio::time::timeout(Duration::from_secs(20), listening).await;
+        Self::start_with(name, 1, listening.unwrap())
+    }
+
+    fn start_with(name: &str, log: u64, (address, incoming): (SocketAddr, Incoming)) -> Arc<Self> {
         let region = Arc::new(Self {
             name: name.parse().unwrap(),
             address,

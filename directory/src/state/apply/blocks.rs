@@ -103,7 +103,11 @@ impl DirectoryState {
                 older => {
                     row.holders.set(slot, copy.copy);
                     accepted = true;
-                    events.push(Event::Claimed { name, copy });
+                    events.push(Event::Claimed {
+                        name,
+                        copy,
+                        put_hlc: row.put_hlc,
+                    });
                     events.extend(older.map(|number| Event::Dropped {
                         name,
                         copy: Copy {

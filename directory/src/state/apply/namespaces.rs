@@ -2,7 +2,7 @@
 
 use crate::{
     command::{Event, Outcome, Refusal},
-    limits::{NAMESPACES_MAX, TEXT_BYTES_MAX},
+    limits::{FEATURE_COSTS, NAMESPACES_MAX, TEXT_BYTES_MAX},
     namespace::Namespace,
     state::DirectoryState,
     words::{Hlc, NamespaceId},
@@ -53,6 +53,16 @@ impl DirectoryState {
         events: &mut Vec<Event>,
     ) -> Result<(), Refusal> {
         let id = namespace.id;
+        // A member of an earlier build does not keep them, and all members must agree.
+        let kept =
+            (self.feature_level < FEATURE_COSTS && namespace.policy.says_costs()).then(|| {
+                let policy = namespace.policy.without_costs();
+                Namespace {
+                    policy,
+                    ..namespace.clone()
+                }
+            });
+        let namespace = kept.as_ref().unwrap_or(namespace);
         if self.namespace(id).is_none() {
             if self.namespaces.is_full() {
                 return Err(Refusal::Full {
@@ -133,8 +143,10 @@ fn check_namespace(namespace: &Namespace) -> Result<(), String> {
     if !policy.replicas_fit() {
         return Err(format!("its policy wants {} replicas", policy.replicas));
     }
-    if !(policy.prefill_rate.is_finite() && policy.prefill_rate >= 0.0) {
-        return Err("its policy's prefill rate is not a number of at least 0".to_owned());
+    if let Some((field, _)) = policy.impossible_cost() {
+        return Err(format!(
+            "its policy's {field} is not a number of at least 0"
+        ));
     }
     Ok(())
 }

@@ -1,9 +1,14 @@
 //! `Get` on a node: streams the wanted blocks that the directory says are here.
 
+mod any;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvmesh_client::{Block, BlockMeta, Problem, ToWire, convert};
+use kvmesh_client::{
+    Block, BlockMeta, Problem, Ranges, ToWire, convert,
+    ranges::{Pieces, RangesError},
+};
 use kvmesh_directory::{
     BlockHash, BlockName, Hlc, Namespace, Part, limits::LOOKUP_HASHES_MAX, state::Entry,
 };
@@ -16,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::Instrument;
 
-use super::{Frames, chain_of, namespace_of, positions_of, range_of};
+use super::{Frames, ahead::Ahead, chain_of, namespace_of, positions_of, range_of};
 use crate::{Settings, node::Node};
 
 /// Messages between the store and the stream: a slow reader holds so many pieces at most.
@@ -32,7 +37,10 @@ struct Wanted {
     /// A block that is not here is left out, and the next one follows.
     skip_missing: bool,
     touch: Vec<usize>,
+    /// Of each block only the pieces that they touch are sent.
+    ranges: Ranges,
     blocks_min: usize,
+    any_order: bool,
     deadline: Instant,
 }
 
@@ -40,9 +48,6 @@ pub(super) async fn get(
     node: &Arc<Node>,
     request: wire::GetRequest,
 ) -> Result<Frames<wire::GetResponse>, Problem> {
-    if !request.ranges.is_empty() {
-        return Err(Problem::Unimplemented("a get of byte ranges".to_owned()));
-    }
     let at_least = positions_of(request.at_least.clone())?;
     let wanted = read(node, request)?;
     let (frames, receiver) = mpsc::channel(FRAMES_MAX);
@@ -64,6 +69,7 @@ fn read(node: &Node, request: wire::GetRequest) -> Result<Wanted, Problem> {
     let namespace = namespace_of(node, &request.namespace_id)?;
     let hashes = chain_of(request.chain.as_ref(), &namespace)?;
     let parts = convert::parts(&request.parts, &namespace.description)?;
+    let ranges = convert::ranges(&request.ranges)?;
     let skip_missing = !request.select.is_empty() || !request.touch.is_empty();
     let (indexes, touch) = match skip_missing {
         true => (
@@ -90,7 +96,9 @@ fn read(node: &Node, request: wire::GetRequest) -> Result<Wanted, Problem> {
         indexes,
         skip_missing,
         touch,
+        ranges,
         blocks_min: request.blocks_min as usize,
+        any_order: request.any_order,
         deadline: Instant::now() + Settings::millis(deadline_ms),
     })
 }
@@ -126,6 +134,13 @@ impl Wanted {
         node.store.touch(&keys);
     }
 
+    /// Who wants them, as far as the disk is concerned.
+    fn ahead<'a>(&'a self, node: &'a Node) -> Option<Ahead<'a>> {
+        let (hashes, parts) = (&self.hashes, &self.parts);
+        let of = || Ahead::of(node, &self.namespace, hashes, parts, &self.indexes);
+        self.ranges.is_whole().then(of)
+    }
+
     /// Blocks at the start of the wanted ones that are here in all parts, as far as it matters.
     fn reaches_min(&self, node: &Node) -> bool {
         let here = |name: BlockName| {
@@ -140,11 +155,65 @@ impl Wanted {
     }
 }
 
+/// What was read of a block.
+enum Body {
+    Whole(Arc<Block>),
+    Pieces(Pieces),
+}
+
+impl Body {
+    /// Reads what is wanted of a block. None: it is not here.
+    async fn read(
+        node: &Node,
+        name: &BlockName,
+        ranges: &Ranges,
+    ) -> Result<Option<(Self, Entry)>, RangesError> {
+        if ranges.is_whole() {
+            let read = node.read(name).await;
+            return Ok(read.map(|(block, entry)| (Self::Whole(block), entry)));
+        }
+        let read = node.read_pieces(name, ranges).await?;
+        Ok(read.map(|(pieces, entry)| (Self::Pieces(pieces), entry)))
+    }
+
+    fn meta(&self) -> &BlockMeta {
+        match self {
+            Self::Whole(block) => &block.meta,
+            Self::Pieces(pieces) => &pieces.meta,
+        }
+    }
+
+    fn pieces(&self) -> &[Bytes] {
+        match self {
+            Self::Whole(block) => &block.pieces,
+            Self::Pieces(pieces) => &pieces.pieces,
+        }
+    }
+
+    /// Which pieces; none named: all.
+    fn numbers(&self) -> Vec<u32> {
+        match self {
+            Self::Pieces(some) if some.numbers.len() < some.meta.pieces.len() => {
+                some.numbers.clone()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// Why no more is sent.
 enum End {
     /// The reader left.
     Gone,
     Outcome(wire::GetOutcome),
+    /// What is wanted is not there to be had.
+    Refused(Problem),
+}
+
+impl From<RangesError> for End {
+    fn from(error: RangesError) -> Self {
+        Self::Refused(error.into())
+    }
 }
 
 struct Serving {
@@ -163,6 +232,12 @@ impl Serving {
                 Ok(false) => wire::GetOutcome::Miss,
                 Err(End::Outcome(outcome)) => outcome,
                 Err(End::Gone) => return,
+                Err(End::Refused(problem)) => {
+                    self.node.metrics.get_bytes.increment(self.sent.bytes);
+                    let refused = self.frames.send(Err(Status::from(problem)));
+                    let _ = timeout_at(wanted.deadline, refused).await;
+                    return;
+                }
             };
         }
         self.node.metrics.get_bytes.increment(self.sent.bytes);
@@ -191,14 +266,20 @@ impl Serving {
         if wanted.blocks_min > 0 && !wanted.reaches_min(&self.node) {
             return Err(End::Outcome(wire::GetOutcome::TooShort));
         }
-        let mut complete = true;
-        for index in &wanted.indexes {
+        if wanted.any_order {
+            return self.blocks_any(wanted, run).await;
+        }
+        let node = Arc::clone(&self.node);
+        let (mut ahead, mut complete) = (wanted.ahead(&node), true);
+        for (place, index) in wanted.indexes.iter().enumerate() {
+            if let Some(ahead) = &mut ahead {
+                ahead.from(place + 1);
+            }
             for name in wanted.names(*index) {
-                match self.node.read(&name).await {
-                    Some((block, entry)) => {
+                match Body::read(&self.node, &name, &wanted.ranges).await? {
+                    Some((body, entry)) => {
                         self.node.metrics.get_hits.increment(1);
-                        self.block(*index, name.part, &block, &entry, wanted.deadline)
-                            .await?;
+                        self.block(wanted, *index, name.part, &body, &entry).await?;
                     }
                     None => {
                         self.node.metrics.get_misses.increment(1);
@@ -219,28 +300,31 @@ impl Serving {
 
     async fn block(
         &mut self,
+        wanted: &Wanted,
         index: usize,
         part: Part,
-        block: &Block,
+        body: &Body,
         entry: &Entry,
-        deadline: Instant,
     ) -> Result<(), End> {
-        let last = block.pieces.len() - 1;
-        for (at, piece) in block.pieces.iter().enumerate() {
-            let first = at == 0;
+        let (meta, pieces) = (body.meta(), body.pieces());
+        for (at, piece) in pieces.iter().enumerate() {
+            let header = || wire::BlockHeader {
+                pieces: body.numbers(),
+                ..self.header(index, part, meta, entry.put_hlc)
+            };
             let frame = wire::GetResponse {
-                header: first.then(|| self.header(index, part, &block.meta, entry.put_hlc)),
+                header: (at == 0).then(header),
                 piece: Bytes::clone(piece),
-                end: match at == last {
+                end: match at + 1 == pieces.len() {
                     true => wire::BlockEnd::Complete.into(),
                     false => wire::BlockEnd::Unspecified.into(),
                 },
-                summary: None,
+                ..Default::default()
             };
-            self.send(frame, deadline).await?;
+            self.send(frame, wanted.deadline).await?;
+            self.sent.bytes += piece.len() as u64;
         }
         self.sent.blocks += 1;
-        self.sent.bytes += block.meta.bytes;
         Ok(())
     }
 
@@ -259,6 +343,7 @@ impl Serving {
                 ..meta.to_wire()
             }),
             region: self.node.region.to_wire(),
+            pieces: Vec::new(),
         }
     }
 

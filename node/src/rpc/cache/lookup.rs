@@ -7,7 +7,7 @@ use kvmesh_directory::{
 };
 use kvmesh_proto::v1 as wire;
 
-use super::{chain_of, namespace_of, positions_of};
+use super::{ahead::Ahead, chain_of, namespace_of, positions_of};
 use crate::node::Node;
 
 /// One chain of a lookup, from its start on.
@@ -92,6 +92,9 @@ fn find(node: &Node, namespace: &Namespace, query: &Query) -> wire::ChainMatch {
             node.flights.contains(&name) || node.directory.with(|s| s.entry(&name).is_some())
         })
     });
+    // Who looks up a chain comes for what was found of it.
+    let found = &query.hashes[..run];
+    Ahead::of(node, namespace, found, &query.parts, &[]).from(0);
     let blocks = u32::try_from(run).unwrap_or(u32::MAX);
     wire::ChainMatch {
         local_blocks: blocks,

@@ -1,5 +1,6 @@
 //! `Cache` as a node serves it: for the blocks that it holds, and for its region's directory.
 
+mod ahead;
 mod delete;
 mod get;
 mod lease;

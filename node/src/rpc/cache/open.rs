@@ -21,10 +21,9 @@ pub(super) async fn open(
     request: wire::OpenRequest,
 ) -> Result<wire::OpenResponse, Problem> {
     let description: Description = required("description", request.description)?;
-    if !description.residency.is_empty() {
-        return Err(Problem::Unimplemented(
-            "a residency other than all".to_owned(),
-        ));
+    if !description.resides_in(&node.region) {
+        let why = format!("its residency does not name this region, {}", node.region);
+        return Err(Problem::Denied(why));
     }
     if !request.template.is_empty() && request.template != TEMPLATE {
         let why = "a node knows only \"default\": open the namespace at a gateway";

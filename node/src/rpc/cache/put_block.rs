@@ -115,8 +115,9 @@ async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Bytes>) -> Result<
     let _room = room.ok_or_else(no_room)?;
     decision(&offered.answers, offered.id, Verdict::Send).await;
 
-    let mut receiving = Receiving::new(offered.meta.clone(), node.store.arena())
-        .map_err(|error| Failure::of_block(&error))?;
+    let room = node.store.room(offered.name.namespace);
+    let mut receiving =
+        Receiving::new(offered.meta.clone(), room).map_err(|error| Failure::of_block(&error))?;
     while !receiving.is_whole() {
         match timeout_at(deadline, pieces.recv()).await {
             Ok(Some(piece)) => {

@@ -6,8 +6,11 @@
 //! least is used, and of these the lowest: large pieces keep finding whole chunks, and what
 //! was never used stays untouched.
 //!
+//! A chunk that was used and is free again keeps its pages, unless more would be kept than
+//! `resident_max`: then [`Granules::spare`] names one whose pages are to go.
+//!
 //! Invariants: no granule is given out twice; `by_room` lists every chunk by its longest
-//! free run.
+//! free run; `idle` lists the chunks that are free and were used since their pages last went.
 
 use std::collections::BTreeSet;
 
@@ -31,6 +34,11 @@ pub(super) struct Granules {
     taken: usize,
     /// Granules before this one were given out at some time.
     high_water: usize,
+    idle: BTreeSet<usize>,
+    /// Chunks of which a part is taken.
+    busy: usize,
+    /// Chunks, busy and idle, that may keep their pages.
+    resident_max: usize,
 }
 
 impl Granules {
@@ -41,7 +49,21 @@ impl Granules {
             by_room: (0..chunks).map(|chunk| (PER_CHUNK, chunk)).collect(),
             taken: 0,
             high_water: 0,
+            idle: BTreeSet::new(),
+            busy: 0,
+            resident_max: usize::MAX,
         }
+    }
+
+    /// So many chunks may keep their pages, as far as they are not in use.
+    pub(super) fn keep_resident(&mut self, chunks: usize) {
+        self.resident_max = chunks;
+    }
+
+    /// A free chunk whose pages are to go; the caller lets them go before anybody takes it.
+    pub(super) fn spare(&mut self) -> Option<usize> {
+        let over = self.busy + self.idle.len() > self.resident_max;
+        over.then(|| self.idle.pop_last()).flatten()
     }
 
     /// Takes `count` neighbours of one chunk; the first of them. None: no chunk has so many.
@@ -83,6 +105,13 @@ impl Granules {
         if now != room {
             self.by_room.remove(&(room, chunk));
             self.by_room.insert((now, chunk));
+        }
+        if room == PER_CHUNK && now < PER_CHUNK {
+            self.idle.remove(&chunk);
+            self.busy += 1;
+        } else if room < PER_CHUNK && now == PER_CHUNK {
+            self.idle.insert(chunk);
+            self.busy -= 1;
         }
     }
 

@@ -18,6 +18,24 @@ fn pieces_take_whole_chunks_and_rests_share_one() {
     assert_eq!(granules.high_water(), 2 * PER_CHUNK + 101);
 }
 
+#[test]
+fn free_chunks_keep_their_pages_as_far_as_they_may() {
+    let mut granules = Granules::new(4);
+    let taken: Vec<usize> = (0..3).filter_map(|_| granules.take(PER_CHUNK)).collect();
+    granules.give(taken[0], PER_CHUNK);
+    granules.give(taken[2], PER_CHUNK);
+    assert_eq!(granules.spare(), None, "nobody asked for pages");
+    granules.keep_resident(2);
+    assert_eq!(granules.spare(), Some(2), "three had pages");
+    assert_eq!(granules.spare(), None);
+    granules.keep_resident(0);
+    assert_eq!(granules.spare(), Some(0));
+    assert_eq!(granules.spare(), None, "what is in use keeps its own");
+    let part = granules.take(1).unwrap();
+    granules.give(part, 1);
+    assert_eq!(granules.spare(), Some(part / PER_CHUNK), "used again");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Take(usize),

@@ -1,4 +1,6 @@
-//! Memory that is mapped once and given out in slots; the one file with `unsafe`.
+//! Memory that is mapped once and given out in slots; the one file of the node with `unsafe`.
+//!
+//! A map is private, or shared with those who get its descriptor: these can only read.
 //!
 //! Invariants, on which every `unsafe` here rests: the mapping lives as long as anything that
 //! points into it (each slot holds the map); two slots never overlap ([`Granules`] gives no
@@ -10,6 +12,7 @@
 use std::{
     ffi::c_void,
     io,
+    os::fd::BorrowedFd,
     ptr::{self, NonNull},
     slice,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use kvmesh_directory::limits::PIECE_BYTES;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use super::granules::{GRANULE_BYTES, Granules};
 
@@ -45,25 +48,54 @@ impl Map {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, flags) }?;
-        let map = Self {
-            base: NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at null"))?,
-            bytes,
-            granules: Mutex::new(Granules::new(bytes / PIECE_BYTES)),
-        };
+        let map = Self::of(base, bytes)?;
         if huge_pages {
             map.advise(0, bytes, Advice::LinuxHugepage)?;
         }
         Ok(map)
     }
 
+    /// Maps a file in memory that has `bytes`, in whole pieces, and that nobody else knows yet;
+    /// the caller seals it, so that it keeps its size and nobody else writes it.
+    pub(super) fn shared(file: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let base = unsafe { mmap(ptr::null_mut(), bytes, protection, flags, file, 0) }?;
+        Self::of(base, bytes)
+    }
+
+    fn of(base: *mut c_void, bytes: usize) -> io::Result<Self> {
+        Ok(Self {
+            base: NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at null"))?,
+            bytes,
+            granules: Mutex::new(Granules::new(bytes / PIECE_BYTES)),
+        })
+    }
+
     /// Gives the kernel advice about a part; beyond the end there is nothing to say.
     fn advise(&self, from: usize, bytes: usize, advice: Advice) -> io::Result<()> {
         let from = from.min(self.bytes);
         let bytes = bytes.min(self.bytes - from);
-        // SAFETY: the part is within the mapping, and the two kinds of advice that are given
-        // here (huge pages, populate) do not change what is in it.
+        // SAFETY: the part is within the mapping; huge pages and populate do not change what
+        // is in it, and `trim` lets go of chunks that no slot is in.
         unsafe { madvise(self.at(from).cast::<c_void>(), bytes, advice) }?;
         Ok(())
+    }
+
+    /// Gives pages back to the system: those of free chunks, as far as the books want it.
+    pub(super) fn trim(&self) {
+        // The lock keeps the chunk free meanwhile.
+        let mut granules = self.granules();
+        while let Some(chunk) = granules.spare() {
+            let from = chunk * PIECE_BYTES;
+            if self
+                .advise(from, PIECE_BYTES, Advice::LinuxDontNeed)
+                .is_err()
+            {
+                return;
+            }
+        }
     }
 
     /// Makes pages of a part present, so that nobody waits for them later.
@@ -87,8 +119,13 @@ impl Map {
 
     /// Whether bytes lie here.
     pub(super) fn contains(&self, bytes: &[u8]) -> bool {
+        self.offset(bytes).is_some()
+    }
+
+    /// Where bytes lie, from the start on. None: not here.
+    pub(super) fn offset(&self, bytes: &[u8]) -> Option<usize> {
         let (base, at) = (self.base.as_ptr().addr(), bytes.as_ptr().addr());
-        (base..base + self.bytes).contains(&at)
+        at.checked_sub(base).filter(|offset| *offset < self.bytes)
     }
 }
 
@@ -153,5 +190,6 @@ impl AsRef<[u8]> for Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.map.granules().give(self.first, self.count);
+        self.map.trim();
     }
 }

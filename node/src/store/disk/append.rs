@@ -10,9 +10,9 @@ use kvmesh_client::Block;
 use tracing::warn;
 
 use super::{
-    aligned::Aligned, index::Place, pool::PoolError, record::Header, segment::Segment,
-    shared::Shared,
+    aligned::Aligned, index::Place, io::Files, record::Header, segment::Segment, shared::Shared,
 };
+use crate::store::pool::PoolError;
 
 /// Bytes of one write, but for a block that is larger.
 pub(super) const WRITE_BYTES_MAX: u64 = 16 << 20;
@@ -99,8 +99,12 @@ impl Appender {
         let sealed = self.shared.writes.run(move || segment.seal(end)).await;
         self.checked(sealed)?;
         if let Some(active) = self.active.take() {
-            self.shared.state().index.close(active.segment.number);
+            let bytes = active.segment.file.bytes();
+            let mut state = self.shared.state();
+            state.index.close(active.segment.number, end, bytes);
+            drop(state);
             self.shared.crowded.notify_one();
+            self.shared.room.notify_one();
         }
         Ok(())
     }
@@ -112,6 +116,42 @@ impl Appender {
             return Ok(());
         }
         self.close().await?;
+        match self.shared.resume(header.record_bytes(), self.spare) {
+            Some((segment, end, more)) => self.resume(segment, end, more).await,
+            None => self.begin(header).await,
+        }
+    }
+
+    /// Goes on in a segment of an earlier start, whose records are durable.
+    async fn resume(&mut self, segment: Segment, end: u64, more: u64) -> Result<(), Stopped> {
+        let shared = Arc::clone(&self.shared);
+        let (number, cut) = (segment.number, segment.file.bytes());
+        let file = Arc::clone(&segment.file);
+        let grown = if_space(&shared, more, move |_| file.resize(cut + more)).await;
+        let grown = self.checked(grown);
+        let mut state = shared.state();
+        match grown {
+            Ok(Some(())) => {
+                self.active = Some(Active {
+                    segment,
+                    end,
+                    synced: end,
+                });
+            }
+            Ok(None) => {
+                state.index.close(number, end, cut);
+                state.resumable.insert((end, number));
+            }
+            // Nobody knows how long it is.
+            Err(_) => state.index.close(number, end, cut + more),
+        }
+        drop(state);
+        shared.crowded.notify_one();
+        grown?.ok_or(Stopped::NoRoom)
+    }
+
+    /// Begins a segment that has room for a record.
+    async fn begin(&mut self, header: &Header) -> Result<(), Stopped> {
         let (shared, spare) = (Arc::clone(&self.shared), self.spare);
         let bytes = shared.segment_for(header);
         if !shared.fits(bytes, spare) {
@@ -123,16 +163,7 @@ impl Appender {
             state.next += 1;
             state.next
         };
-        let (files, stop_percent) = (Arc::clone(&shared.files), shared.shape.stop_percent);
-        let making = shared.writes.run(move || {
-            let space = files.space()?;
-            let used = space.total.saturating_sub(space.free) + bytes;
-            match used <= space.total / 100 * stop_percent {
-                true => files.create(number, bytes).map(Some),
-                false => Ok(None),
-            }
-        });
-        let made = making.await;
+        let made = if_space(&shared, bytes, move |files| files.create(number, bytes)).await;
         let Some(file) = self.checked(made)? else {
             return Err(Stopped::NoRoom);
         };
@@ -204,12 +235,33 @@ impl Appender {
                     state.departed.push(key);
                 }
             }
-            state.index.close(number);
+            // Nobody knows what it holds: it keeps its size until the next start.
+            let bytes = active.segment.file.bytes();
+            state.index.close(number, active.end, bytes);
             drop(state);
             self.shared.crowded.notify_one();
         }
         Err(Stopped::Failed)
     }
+}
+
+/// Does what makes files longer by so many bytes. None: the file system is too full for that.
+async fn if_space<T: Send + 'static>(
+    shared: &Shared,
+    bytes: u64,
+    work: impl FnOnce(&dyn Files) -> io::Result<T> + Send + 'static,
+) -> Result<Option<T>, PoolError<io::Error>> {
+    let (files, stop_percent) = (Arc::clone(&shared.files), shared.shape.stop_percent);
+    let working = shared.writes.run(move || {
+        let space = files.space()?;
+        let (used, total) = (space.total.saturating_sub(space.free) + bytes, space.total);
+        if used <= total / 100 * stop_percent {
+            return work(&*files).map(Some);
+        }
+        warn!(used, total, stop_percent, "the disk is too full to write");
+        Ok(None)
+    });
+    working.await
 }
 
 /// Records as they are on disk.

@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use kvmesh_client::BlockMeta;
-use kvmesh_directory::{
-    BlockHash, BlockName, Copy, CopyNumber, Hlc, Incarnation, NamespaceId, NodeId, Part,
-};
+use kvmesh_directory::{CopyNumber, NodeId};
 use proptest::prelude::*;
 use tokio::time::Duration;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,37 +14,13 @@ use super::{
     start::open_files,
     *,
 };
+use crate::store::made;
+pub(super) use crate::store::made::key;
 
 pub(super) const SEGMENT: u64 = 64 << 10;
 
-pub(super) fn key(number: u64) -> CopyKey {
-    let mut hash = [0; 32];
-    hash[..8].copy_from_slice(&number.to_be_bytes());
-    let name = BlockName {
-        namespace: NamespaceId([1; 16]),
-        hash: BlockHash(hash),
-        part: Part::default(),
-    };
-    let copy = Copy {
-        node: NodeId(1),
-        incarnation: Incarnation(1),
-        copy: CopyNumber(number),
-    };
-    CopyKey { name, copy }
-}
-
 pub(super) fn block(number: u64) -> Arc<Block> {
-    let bytes: Vec<u8> = (0..3_000 + number % 5 * 1_000)
-        .map(|at| (at * 7 + number * 31 + 1) as u8)
-        .collect();
-    let block = Block::of(&Bytes::from(bytes), 0);
-    Arc::new(Block {
-        meta: BlockMeta {
-            put_hlc: Hlc(number),
-            ..block.meta
-        },
-        pieces: block.pieces,
-    })
+    made::block(number, 3_000 + number % 5 * 1_000)
 }
 
 /// A tier whose tasks run.
@@ -198,6 +171,56 @@ async fn a_record_that_is_wrong_is_a_miss_once_and_then_forgotten() {
         ..Faults::default()
     });
     assert!(!disk.hit(key(1)).await, "a disk that fails makes misses");
+    disk.end().await;
+}
+
+#[tokio::test]
+async fn a_piece_that_is_wrong_is_a_miss_for_who_wants_it() {
+    const PIECE: u64 = 1 << 20;
+    let raw: Vec<u8> = (0..3 * PIECE + 9)
+        .map(|at| (at ^ (at >> 20)) as u8)
+        .collect();
+    let block = Arc::new(Block::of(&Bytes::from(raw.clone()), 0));
+    let files = FaultyFiles::default();
+    let disk = Running::over(&files, 200).await;
+    let until = Instant::now() + Duration::from_secs(5);
+    let durable = disk.tier.make_durable(key(1), &block, until).await;
+    assert_eq!(durable, Ok(()));
+    let wanted = |spans: &[(u64, u64)]| {
+        let spans = spans.iter().map(|&(start, end)| start..end);
+        Ranges::new(spans).unwrap()
+    };
+    let Some(Copied::Written(written)) = disk.tier.shared.state().index.get(&key(1)).cloned()
+    else {
+        panic!("it is written");
+    };
+    let place = written.place;
+    // A bit of piece 2.
+    files.flip(
+        place.segment,
+        (place.offset + 4_096 + 2 * PIECE) as usize + 77,
+        3,
+    );
+    let others = wanted(&[(PIECE + 5, PIECE + 9), (3 * PIECE, 3 * PIECE + 9)]);
+    match disk.tier.pieces(key(1), &others).await {
+        Lookup::Hit(pieces) => {
+            assert_eq!(pieces.numbers, [1, 3]);
+            assert_eq!(pieces, Pieces::of(&block, &others));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(disk.tier.usage().read, 4_096 + PIECE + 4_096);
+    let short = wanted(&[(0, 3 * PIECE + 10)]);
+    let past = disk.tier.pieces(key(1), &short).await;
+    assert!(
+        matches!(past, Lookup::Busy) && disk.tier.has(&key(1)),
+        "no fault of the disk"
+    );
+    let damaged = wanted(&[(0, 1), (2 * PIECE, 2 * PIECE + 1)]);
+    let missed = disk.tier.pieces(key(1), &damaged);
+    assert!(matches!(missed.await, Lookup::Miss));
+    assert_eq!(disk.tier.departed(), [key(1)]);
+    assert_eq!(disk.tier.usage().corrupt, 1);
     disk.end().await;
 }
 

@@ -1,5 +1,5 @@
 //! Segments in memory that fail as disks do: calls that fail, short writes, a full disk,
-//! flipped bits, and power cuts that keep any part of what was not synced.
+//! flipped bits, and power cuts that keep any part of what was not synced, sizes included.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,7 +71,11 @@ impl FaultyFiles {
         let files = inner.files.iter().map(|(number, data)| {
             let data = lock(data);
             let mut now = data.durable.clone();
-            for sector in data.unsynced.iter().filter(|_| kept()) {
+            if now.len() != data.now.len() && kept() {
+                now.resize(data.now.len(), 0);
+            }
+            let both = now.len().min(data.now.len()) / SECTOR;
+            for sector in data.unsynced.range(..both).filter(|_| kept()) {
                 let range = sector * SECTOR..(sector + 1) * SECTOR;
                 now[range.clone()].copy_from_slice(&data.now[range]);
             }
@@ -186,6 +190,12 @@ impl SegmentFile for FaultyFile {
         let sectors = start / SECTOR..(start + from.len()).div_ceil(SECTOR);
         data.unsynced.extend(sectors);
         broken(faults.short.is_some())
+    }
+
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        broken(lock(&self.files.0).faults.writes)?;
+        lock(&self.data).now.resize(bytes as usize, 0);
+        self.sync()
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -6,7 +6,10 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate, statvfs};
@@ -79,7 +82,7 @@ impl Files for DirectFiles {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => options.open(&path)?,
             opened => opened?,
         };
-        let bytes = file.metadata()?.len();
+        let bytes = AtomicU64::new(file.metadata()?.len());
         Ok(Arc::new(DirectFile { file, bytes }))
     }
 
@@ -89,8 +92,10 @@ impl Files for DirectFiles {
 
     fn space(&self) -> io::Result<Space> {
         let stat = statvfs(&self.dir)?;
+        // What is reserved for root is neither used nor free, as `df` has it.
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
         Ok(Space {
-            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            total: (used + stat.f_bavail).saturating_mul(stat.f_frsize),
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
         })
     }
@@ -98,12 +103,12 @@ impl Files for DirectFiles {
 
 struct DirectFile {
     file: File,
-    bytes: u64,
+    bytes: AtomicU64,
 }
 
 impl SegmentFile for DirectFile {
     fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
     fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
@@ -112,6 +117,15 @@ impl SegmentFile for DirectFile {
 
     fn write(&self, from: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(from, offset)
+    }
+
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        match bytes > self.bytes() {
+            true => fallocate(&self.file, FallocateFlags::empty(), 0, bytes)?,
+            false => self.file.set_len(bytes)?,
+        }
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.file.sync_all()
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -147,6 +161,12 @@ mod tests {
         assert!(read[..ALIGN as usize].iter().all(|byte| *byte == 0));
         assert_eq!(read[ALIGN as usize..], memory[..]);
         assert!(file.read(&mut read, 3 * ALIGN).is_err(), "past the end");
+        file.resize(2 * ALIGN).unwrap();
+        assert!(file.read(&mut read, ALIGN).is_err(), "it is cut");
+        file.resize(4 * ALIGN).unwrap();
+        assert_eq!(file.bytes(), 4 * ALIGN);
+        file.read(&mut read, 2 * ALIGN).unwrap();
+        assert!(read.iter().all(|byte| *byte == 0), "what was cut is gone");
         let space = files.space().unwrap();
         assert!(space.free > 0 && space.free <= space.total);
     }

@@ -53,6 +53,8 @@ pub(super) struct Written {
 pub(super) struct Books {
     /// Of the file.
     pub(super) bytes: u64,
+    /// Of all records, once it takes no more.
+    pub(super) filled: u64,
     /// Of records that are listed.
     pub(super) live: u64,
     /// It takes no more.
@@ -220,10 +222,17 @@ impl Index {
         self.segments.insert(segment, books);
     }
 
-    /// Notes that a segment takes no more.
-    pub(super) fn close(&mut self, segment: u64) {
+    /// Notes that a segment takes no more, where its records end, and how long its file is now.
+    pub(super) fn close(&mut self, segment: u64, filled: u64, bytes: u64) {
         if let Some(books) = self.segments.get_mut(&segment) {
-            books.closed = true;
+            (books.closed, books.filled, books.bytes) = (true, filled, bytes);
+        }
+    }
+
+    /// Notes that a segment takes more again, and how long its file is for that.
+    pub(super) fn reopen(&mut self, segment: u64, bytes: u64) {
+        if let Some(books) = self.segments.get_mut(&segment) {
+            (books.closed, books.bytes) = (false, bytes);
         }
     }
 

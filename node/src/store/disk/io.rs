@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-/// How much a file system has.
+/// How many bytes a file system has for its users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Space {
     pub(super) total: u64,
@@ -31,6 +31,9 @@ pub(super) trait SegmentFile: Send + Sync {
     fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `from`.
     fn write(&self, from: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts it off, or makes it longer by zeros that have their room. How long it is is durable
+    /// on return.
+    fn resize(&self, bytes: u64) -> io::Result<()>;
     /// What was written is durable on return.
     fn sync(&self) -> io::Result<()>;
 }

@@ -14,7 +14,6 @@ mod files;
 mod index;
 mod io;
 mod owner;
-mod pool;
 mod reclaim;
 mod record;
 mod recover;
@@ -29,7 +28,7 @@ use std::sync::{
 };
 
 use futures::future::BoxFuture;
-use kvmesh_client::Block;
+use kvmesh_client::{Block, Ranges, ranges::Pieces};
 use kvmesh_directory::{Hlc, LogIncarnation};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -38,12 +37,16 @@ use tokio::{
 use tracing::warn;
 
 use self::{
-    index::Copied,
-    pool::PoolError,
+    index::{Copied, Written},
+    record::Header,
+    segment::{ReadError, Segment},
     shared::{Shared, count},
     writer::Order,
 };
-use super::tier::{BlockTier, Brief, CopyKey, Lookup, TierError, TierKind};
+use super::{
+    pool::PoolError,
+    tier::{BlockTier, Brief, CopyKey, Lookup, TierError, TierKind},
+};
 
 pub use reclaim::Reclaimer;
 pub use start::{DiskSettings, Found, OpenError, Opened, Writer, open};
@@ -179,7 +182,7 @@ impl DiskTier {
     /// When it is not, or not in time.
     pub async fn synced(&self, key: CopyKey, until: Instant) -> Result<(), NotDurable> {
         match self.is_sealed(&key) {
-            None => return Err(NotDurable::Failed),
+            None => return Err(self.failed()),
             Some(true) => return Ok(()),
             Some(false) => {}
         }
@@ -191,10 +194,21 @@ impl DiskTier {
             Err(_) => Err(NotDurable::OutOfTime),
             Ok(Err(_)) => Err(NotDurable::Refused),
             // When the sync failed, it is not listed any more.
-            Ok(Ok(())) => match self.shared.state().index.get(&key) {
-                Some(Copied::Written(_)) => Ok(()),
-                Some(Copied::Waiting(..)) | None => Err(NotDurable::Failed),
-            },
+            Ok(Ok(())) if self.is_written(&key) => Ok(()),
+            Ok(Ok(())) => Err(self.failed()),
+        }
+    }
+
+    fn is_written(&self, key: &CopyKey) -> bool {
+        let state = self.shared.state();
+        matches!(state.index.get(key), Some(Copied::Written(_)))
+    }
+
+    /// Why a copy is not listed any more that was to be written.
+    fn failed(&self) -> NotDurable {
+        match self.shared.is_resting() {
+            true => NotDurable::Refused,
+            false => NotDurable::Failed,
         }
     }
 
@@ -223,6 +237,12 @@ impl DiskTier {
             Copied::Written(written) => Some((written.brief.put_hlc, written.log)),
             Copied::Waiting(..) => None,
         }
+    }
+
+    /// Whether readers leave turns of the disk for what nobody waits for.
+    #[must_use]
+    pub fn has_turns(&self) -> bool {
+        self.shared.reads.is_half_free()
     }
 
     /// Copies that were lost since this was asked last.
@@ -281,29 +301,67 @@ impl DiskTier {
     }
 
     async fn read(&self, key: CopyKey) -> Lookup {
-        let (segment, written) = {
-            let state = self.shared.state();
-            match state.index.get(&key) {
-                None => return Lookup::Miss,
-                Some(Copied::Waiting(_, block)) => return Lookup::Hit(Arc::clone(block)),
-                Some(Copied::Written(written)) => {
-                    let segment = state.open.get(&written.place.segment);
-                    let Some(segment) = segment.cloned() else {
-                        return Lookup::Miss;
-                    };
-                    (segment, *written)
-                }
-            }
+        let (segment, written) = match self.place(&key) {
+            Ok(place) => place,
+            Err(Lookup::Hit(waiting)) => return Lookup::Hit(waiting),
+            Err(other) => return other,
         };
         let place = written.place;
-        let reading = move || segment.record(place.offset, place.bytes);
+        let reading = move || {
+            let (header, block) = segment.record(place.offset, place.bytes)?;
+            Ok((header, Arc::new(block), place.bytes))
+        };
+        self.verified(key, written, reading).await
+    }
+
+    /// The pieces of a copy that ranges touch, which it has; no other piece is read.
+    pub async fn pieces(&self, key: CopyKey, ranges: &Ranges) -> Lookup<Pieces> {
+        let (segment, written) = match self.place(&key) {
+            Ok(place) => place,
+            Err(Lookup::Hit(waiting)) => return Lookup::Hit(Pieces::of(&waiting, ranges)),
+            Err(Lookup::Miss) => return Lookup::Miss,
+            Err(Lookup::Busy) => return Lookup::Busy,
+        };
+        let (place, bytes) = (written.place, written.brief.bytes);
+        if ranges.check(bytes).is_err() {
+            return Lookup::Busy;
+        }
+        let ranges = ranges.clone();
+        let reading = move || segment.pieces(place.offset, (place.bytes, bytes), &ranges);
+        self.verified(key, written, reading).await
+    }
+
+    /// Where a copy is to be read; else what is known without it: the block that waits to be
+    /// written, or that there is none.
+    fn place(&self, key: &CopyKey) -> Result<(Segment, Written), Lookup> {
+        let state = self.shared.state();
+        match state.index.get(key) {
+            None => Err(Lookup::Miss),
+            Some(Copied::Waiting(_, block)) => Err(Lookup::Hit(Arc::clone(block))),
+            Some(Copied::Written(written)) => {
+                let segment = state.open.get(&written.place.segment);
+                let segment = segment.cloned().ok_or(Lookup::Miss)?;
+                Ok((segment, *written))
+            }
+        }
+    }
+
+    /// Reads with `reading`, that says how many bytes it read; what is not the copy that is
+    /// listed is counted and forgotten.
+    async fn verified<T: Send + 'static>(
+        &self,
+        key: CopyKey,
+        written: Written,
+        reading: impl FnOnce() -> Result<(Header, T, u64), ReadError> + Send + 'static,
+    ) -> Lookup<T> {
+        let place = written.place;
         match self.shared.reads.run(reading).await {
-            Ok((header, block))
+            Ok((header, found, read))
                 if header.name == key.name && Brief::of(&header.meta) == written.brief =>
             {
-                count(&self.shared.counts.read, place.bytes);
+                count(&self.shared.counts.read, read);
                 self.shared.state().index.read(&key);
-                Lookup::Hit(Arc::new(block))
+                Lookup::Hit(found)
             }
             Ok(_) => {
                 self.shared.corrupt(place);

@@ -1,10 +1,10 @@
 //! Makes room on disk, a whole segment at a time.
 //!
-//! The segment with most dead bytes is next when half of it or more is dead; else the oldest.
-//! What is pinned in it, and what was read since it was written (in a mostly dead one, all),
-//! is carried on to another segment, but no more than the half of what was written for
-//! others: so at most one and a half times what blocks take is ever written. The rest is
-//! evicted.
+//! The segment that is dead for the greatest part is next when that is the half or more; else
+//! the oldest. What is pinned in it, and what was read since it was written (in a mostly dead
+//! one, all), is carried on to another segment, but no more than a third of what all segments
+//! that went held: so at most one and a half times what blocks take is ever written, and what
+//! lives in a segment that is two thirds dead is never evicted for it. The rest is evicted.
 //!
 //! Invariants: what is carried is durable before its old segment goes; where a pinned copy
 //! cannot be carried, its segment stays. Who reads a segment that goes reads it to the end.
@@ -18,12 +18,11 @@ use tracing::warn;
 
 use super::{
     append::{Appender, Record, WRITE_BYTES_MAX},
-    index::{Books, Place, Written},
-    pool::PoolError,
+    index::{Books, Index, Place, Written},
     segment::Segment,
     shared::{Shared, count},
 };
-use crate::store::CopyKey;
+use crate::store::{CopyKey, pool::PoolError};
 
 /// Segments that should be to spare.
 const SPARE: u64 = 3;
@@ -34,12 +33,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Reclaimer {
     shared: Arc<Shared>,
     appender: Appender,
+    /// Bytes that the segments which went held.
+    emptied: u64,
 }
 
 impl Reclaimer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let appender = Appender::new(Arc::clone(&shared), 0);
-        Self { shared, appender }
+        Self {
+            shared,
+            appender,
+            emptied: 0,
+        }
     }
 
     /// Waits until there may be something to do.
@@ -63,13 +68,14 @@ impl Reclaimer {
     }
 
     /// Removes the file of a segment whose copies were forgotten.
-    pub async fn discard(&self, number: u64) {
+    pub async fn discard(&mut self, number: u64) {
         let shared = Arc::clone(&self.shared);
         let files = Arc::clone(&shared.files);
         let removed = shared.writes.run(move || files.remove(number)).await;
         let mut state = shared.state();
         match removed {
             Ok(()) => {
+                self.emptied += filled(&state.index, number);
                 state.index.gone(number);
                 state.open.remove(&number);
             }
@@ -90,10 +96,11 @@ impl Reclaimer {
         let Some(segment) = self.shared.state().open.get(&number).cloned() else {
             return false;
         };
+        let held = filled(&self.shared.state().index, number);
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for (pinned, written) in wanted {
             let place = written.place;
-            if !pinned && !self.allowed(bytes + place.bytes) {
+            if !pinned && !self.allowed(bytes + place.bytes, held) {
                 continue;
             }
             match self.read(&segment, place).await {
@@ -111,11 +118,11 @@ impl Reclaimer {
         self.write(batch).await
     }
 
-    /// Whether so much may be written for copies that nobody waits for.
-    fn allowed(&self, bytes: u64) -> bool {
-        let counts = &self.shared.counts;
-        let carried = counts.carried.load(Ordering::Relaxed) + bytes;
-        carried <= counts.written.load(Ordering::Relaxed) / 2
+    /// Whether so much may be written for copies that nobody waits for, so that a segment goes
+    /// that held so many bytes.
+    fn allowed(&self, bytes: u64, held: u64) -> bool {
+        let carried = self.shared.counts.carried.load(Ordering::Relaxed) + bytes;
+        carried <= (self.emptied + held) / 3
     }
 
     /// None: it is not what it should be, and not listed any more.
@@ -164,24 +171,35 @@ struct Busy;
 /// The segment that goes next, and whether it is mostly dead. None: all may stay.
 fn victim(shared: &Shared) -> Option<(u64, bool)> {
     let crowded = !shared.fits(0, SPARE);
-    let state = shared.state();
-    let mut closed = state
-        .index
-        .segments()
-        .iter()
-        .filter(|(_, books)| books.closed);
+    let mut state = shared.state();
+    let (number, mostly_dead) = choice(&state.index, crowded)?;
+    // Nobody goes on in one that goes.
+    state.resumable.retain(|(_, other)| *other != number);
+    Some((number, mostly_dead))
+}
+
+fn choice(index: &Index, crowded: bool) -> Option<(u64, bool)> {
+    let segments = index.segments().iter();
+    let mut closed = segments.filter(|(_, books)| books.closed);
     if let Some((number, _)) = closed.clone().find(|(_, books)| books.live == 0) {
         return Some((*number, true));
     }
     if !crowded {
         return None;
     }
-    let dead = |books: &Books| books.bytes - books.live;
+    // Segments differ in size: by what is gained for what is written.
+    let dead = |books: &Books| (books.bytes - books.live) * 1_000 / books.bytes.max(1);
     let (number, books) = closed.clone().max_by_key(|(_, books)| dead(books))?;
-    match dead(books) >= books.bytes / 2 {
+    match dead(books) >= 500 {
         true => Some((*number, true)),
         false => closed.next().map(|(number, _)| (*number, false)),
     }
+}
+
+/// Bytes of the records that a segment ever held.
+fn filled(index: &Index, number: u64) -> u64 {
+    let books = index.segments().get(&number);
+    books.map_or(0, |books| books.filled)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A sealed segment was durable as a whole: its headers are read, its bodies are verified by
 //! who reads them. In one without a seal every body is verified; a header whose body is not
 //! right is wiped, and the segment is sealed then. Where no header is, the next place is
-//! tried: a damaged one costs its own record only.
+//! tried: a damaged one costs its own record only. Either is cut to what it holds.
 
 use std::io;
 
@@ -22,14 +22,21 @@ const _: () = assert!(STRIDE >= HEADER_BYTES_MAX);
 pub(super) struct Recovered {
     /// Offsets and headers, ascending.
     pub(super) records: Vec<(u64, Header)>,
+    /// Where they end.
+    pub(super) end: u64,
     /// Records that were begun and are not whole.
     pub(super) torn: u64,
 }
 
-/// Reads a segment back and seals it.
+/// Reads a segment back, seals it and cuts it to what it holds.
 pub(super) fn recover(segment: &Segment) -> io::Result<Recovered> {
     if let Some(end) = segment.sealed()? {
-        return scan(segment, end);
+        let found = scan(segment, end)?;
+        if end < segment.room() {
+            // Segments once kept their size, with the seal at its end.
+            segment.seal(end)?;
+        }
+        return Ok(Recovered { end, ..found });
     }
     let mut found = scan(segment, segment.room())?;
     let mut whole = Vec::with_capacity(found.records.len());
@@ -37,7 +44,7 @@ pub(super) fn recover(segment: &Segment) -> io::Result<Recovered> {
         match segment.record(offset, header.record_bytes()) {
             Ok(_) => whole.push((offset, header)),
             Err(ReadError::Io(error)) => return Err(error),
-            Err(ReadError::Header(_) | ReadError::Body(_)) => {
+            Err(ReadError::Header(_) | ReadError::Body(_) | ReadError::Pieces(_)) => {
                 found.torn += 1;
                 segment.file.write(&Aligned::zeroed(ALIGN), offset)?;
             }
@@ -48,6 +55,7 @@ pub(super) fn recover(segment: &Segment) -> io::Result<Recovered> {
     segment.seal(end)?;
     Ok(Recovered {
         records: whole,
+        end,
         ..found
     })
 }

@@ -83,6 +83,39 @@ fn what_is_whole_comes_back_and_is_sealed() {
 }
 
 #[test]
+fn a_segment_is_cut_to_what_it_holds_and_nothing_else_is_taken_for_its_seal() {
+    let files = FaultyFiles::default();
+    let (segment, starts) = written(&files, &[100, 5_000, 1]);
+    let (full, end) = (segment.file.bytes(), starts[3]);
+    let all = |records: Option<u64>| {
+        assert_eq!(segment.sealed().unwrap(), records);
+        let recovered = recover(&reopened(&files)).unwrap();
+        assert_eq!((numbers(&recovered), recovered.torn), (vec![0, 1, 2], 0));
+        assert_eq!((recovered.end, segment.file.bytes()), (end, end + ALIGN));
+    };
+    all(None);
+    all(Some(end));
+    // The power was cut between the seal and the cut: all of it is verified again.
+    segment.file.resize(full).unwrap();
+    all(None);
+    // As earlier versions sealed: at the end of a file that kept its size.
+    segment.file.resize(end).unwrap();
+    segment.file.resize(full).unwrap();
+    let old = segment.seal_page(end);
+    segment.file.write(&old, full - ALIGN).unwrap();
+    all(Some(end));
+    // What comes after a start lies where the seal was, which is none any more.
+    segment.file.resize(full).unwrap();
+    let (header, block) = block(9, 100);
+    let mut raw = Aligned::zeroed(header.record_bytes());
+    header.encode(&segment.spot(end), &mut raw);
+    raw[header.bytes() as usize..][..100].copy_from_slice(&block.pieces[0]);
+    segment.file.write(&raw, end).unwrap();
+    let recovered = recover(&reopened(&files)).unwrap();
+    assert_eq!((numbers(&recovered), recovered.torn), (vec![0, 1, 2, 9], 0));
+}
+
+#[test]
 fn a_tail_torn_anywhere_costs_only_what_is_not_whole() {
     let sizes = [100, 9_000, 4_096];
     let last = written(&FaultyFiles::default(), &sizes).1[3];

@@ -3,7 +3,7 @@
 //! Lock order: `state` is the innermost lock of a node, and held for no call of the disk.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,11 +19,13 @@ use tokio::{
 use super::{
     index::{Index, Place},
     io::Files,
-    pool::Pool,
     record::{ALIGN, Header, aligned},
     segment::Segment,
 };
-use crate::{gate::ByteGate, store::CopyKey};
+use crate::{
+    gate::ByteGate,
+    store::{CopyKey, pool::Pool},
+};
 
 /// Reads of the disk at a time.
 const READS: usize = 16;
@@ -65,6 +67,9 @@ pub(super) struct State {
     pub(super) open: BTreeMap<u64, Segment>,
     /// Number of the next segment.
     pub(super) next: u64,
+    /// Segments of earlier starts that are to be gone on with: where their records end, and
+    /// which. So a disk has no more files for being started more often.
+    pub(super) resumable: BTreeSet<(u64, u64)>,
     /// Copies that were lost: the disk failed, or gave back other bytes. Bounded by those
     /// that were listed.
     pub(super) departed: Vec<CopyKey>,
@@ -164,6 +169,24 @@ impl Shared {
     pub(super) fn segment_for(&self, header: &Header) -> u64 {
         let own = aligned(header.record_bytes()) + ALIGN;
         self.shape.segment_bytes.max(own)
+    }
+
+    /// Takes the segment of an earlier start that is filled least, for a record of so many
+    /// bytes; where its records end, and by how much its file must grow. None: there is none
+    /// with room, or the budget has none.
+    pub(super) fn resume(&self, record: u64, spare: u64) -> Option<(Segment, u64, u64)> {
+        let bytes = self.shape.segment_bytes;
+        let mut state = self.state();
+        let (end, number) = state.resumable.first().copied()?;
+        let segment = state.open.get(&number).cloned()?;
+        let more = bytes.checked_sub(segment.file.bytes())?;
+        let held = state.index.file_bytes();
+        if end + record + ALIGN > bytes || held + more + spare * bytes > self.shape.disk_bytes {
+            return None;
+        }
+        state.resumable.pop_first();
+        state.index.reopen(number, bytes);
+        Some((segment, end, more))
     }
 
     /// Whether the budget has room for so many bytes and `spare` segments more.

@@ -23,7 +23,6 @@ use super::{
     index::Place,
     io::Files,
     owner::Owner,
-    pool::Pool,
     reclaim::Reclaimer,
     record::Header,
     recover::{Recovered, recover},
@@ -31,7 +30,7 @@ use super::{
     shared::{Shape, Shared, count},
     writer,
 };
-use crate::store::{Brief, CopyKey};
+use crate::store::{Brief, CopyKey, pool::Pool};
 
 /// Segments that are read back at a time.
 const RECOVERIES: usize = 4;
@@ -273,10 +272,14 @@ impl Copies {
     fn take(&mut self, shared: &Shared, segment: &Segment, recovered: Recovered) {
         self.torn += recovered.torn;
         count(&shared.counts.torn, recovered.torn);
+        let (number, end, bytes) = (segment.number, recovered.end, segment.file.bytes());
         let mut state = shared.state();
-        state.index.open(segment.number, segment.file.bytes());
-        state.index.close(segment.number);
-        state.open.insert(segment.number, segment.clone());
+        state.index.open(number, bytes);
+        state.index.close(number, end, bytes);
+        state.open.insert(number, segment.clone());
+        if end <= shared.shape.segment_bytes / 2 {
+            state.resumable.insert((end, number));
+        }
         for (offset, header) in recovered.records {
             let place = Place {
                 segment: segment.number,
@@ -317,3 +320,7 @@ impl Copies {
         std::mem::take(&mut self.newest).into_values().collect()
     }
 }
+
+#[cfg(test)]
+#[path = "restart_test.rs"]
+mod restart_test;

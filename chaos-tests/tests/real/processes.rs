@@ -1,0 +1,23 @@
+//! What real processes do when their settings change, under mutual TLS, and for many writers.
+
+use chaos_tests::{hangups, mutual_tls, one_chain};
+
+use crate::in_a_folder;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_and_a_region_sync_take_up_settings_at_a_hangup_or_nothing() {
+    in_a_folder(hangups::run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_under_mutual_tls_serves_its_own_and_refuses_strangers() {
+    in_a_folder(mutual_tls::run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixteen_writers_of_one_chain_send_each_block_once() {
+    let report = in_a_folder(one_chain::run).await;
+    println!("{report:?}");
+    assert_eq!(report.through_one, report.chain_bytes);
+    assert_eq!(report.through_two, report.chain_bytes);
+}

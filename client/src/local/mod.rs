@@ -1,0 +1,202 @@
+//! Reading blocks where a node on this host keeps them: mapped, not copied.
+//!
+//! Whatever does not work here is got over gRPC instead: nothing of this module is an error of
+//! a get. Every byte is verified, as one that came by gRPC is.
+//!
+//! Not here: what is asked for and in which order (`client::get`).
+
+mod map;
+mod session;
+pub mod socket;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use kvmesh_directory::{BlockKey, FeedPosition, NamespaceId, RegionId, limits::LOCAL_BLOCKS_MAX};
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use self::session::{Session, Taken};
+use crate::{
+    convert::local::End,
+    ranges::{Pieces, Ranges},
+};
+
+/// Sockets are looked for, and tried again after a failure, this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A node on this host that takes longer is not waited for.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Sockets of one folder that are used.
+const NODES_MAX: usize = 16;
+
+/// Nodes on this host, by their sockets.
+#[derive(Debug)]
+pub(crate) struct Local {
+    /// A socket, or a folder of sockets.
+    place: PathBuf,
+    /// The client's own: nodes of others are not read from.
+    region: OnceLock<RegionId>,
+    known: Mutex<BTreeMap<NamespaceId, Known>>,
+    instance: String,
+}
+
+/// The nodes that serve a namespace.
+#[derive(Debug, Default)]
+struct Known {
+    looked: Option<Instant>,
+    sessions: BTreeMap<PathBuf, Arc<Session>>,
+}
+
+/// What is wanted of one namespace.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) namespace: NamespaceId,
+    /// Until the first that no node here has.
+    pub(crate) keys: &'a [BlockKey],
+    /// Names whose recency is renewed.
+    pub(crate) touch: &'a [BlockKey],
+    /// Of each block only the pieces that they touch.
+    pub(crate) ranges: &'a Ranges,
+    pub(crate) at_least: &'a [FeedPosition],
+    pub(crate) until: Instant,
+}
+
+impl Local {
+    pub(crate) fn new(place: PathBuf, instance: &str) -> Self {
+        Self {
+            place,
+            region: OnceLock::new(),
+            known: Mutex::default(),
+            instance: instance.to_owned(),
+        }
+    }
+
+    /// The region that the client belongs to, as its gateway says.
+    pub(crate) fn settle(&self, region: &RegionId) {
+        let _ = self.region.set(region.clone());
+    }
+
+    /// The region whose nodes are read from. None: no gateway has said it yet.
+    pub(crate) fn region(&self) -> Option<&RegionId> {
+        self.region.get()
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<NamespaceId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The wanted blocks from the first one on, until one that no node here gives.
+    pub(crate) async fn get(&self, wanted: &Wanted<'_>) -> Vec<Pieces> {
+        let until = wanted.until.min(Instant::now() + ANSWER_WAIT);
+        let Ok(sessions) = timeout_at(until, self.sessions(wanted.namespace)).await else {
+            return Vec::new();
+        };
+        let mut blocks = Vec::new();
+        // Nodes in a row that had nothing to add; each is asked again where another went on.
+        let mut idle = 0;
+        for session in sessions.iter().cycle() {
+            if idle == sessions.len() || blocks.len() == wanted.keys.len() {
+                break;
+            }
+            let before = blocks.len();
+            self.from(session, wanted, &mut blocks).await;
+            idle = if blocks.len() > before { 1 } else { idle + 1 };
+        }
+        if !blocks.is_empty() {
+            let bytes = blocks.iter().map(Pieces::bytes).sum();
+            self.count("kvmesh_client_mapped_bytes_total", bytes);
+        }
+        blocks
+    }
+
+    async fn from(&self, session: &Arc<Session>, wanted: &Wanted<'_>, blocks: &mut Vec<Pieces>) {
+        let mut touch = wanted.touch;
+        loop {
+            let rest = &wanted.keys[blocks.len()..];
+            let asked = &rest[..rest.len().min(LOCAL_BLOCKS_MAX)];
+            let until = wanted.until.min(Instant::now() + ANSWER_WAIT);
+            let taken = timeout_at(until, session.get(asked, touch, wanted)).await;
+            let Taken { block, end } = match taken {
+                Ok(Ok(taken)) => taken,
+                Ok(Err(error)) => {
+                    debug!(%error, "a node on this host is not read from for a while");
+                    return session.give_up();
+                }
+                Err(_) => return session.give_up(),
+            };
+            let some = !block.is_empty();
+            blocks.extend(block);
+            touch = &[];
+            match end {
+                End::Complete | End::More if some && blocks.len() < wanted.keys.len() => {}
+                End::Held | End::NoRoom => {
+                    self.count("kvmesh_client_mapped_refused_total", 1);
+                    return session.say_once(end);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Connections to the nodes here, each made when it is first used and again when it broke.
+    async fn sessions(&self, namespace: NamespaceId) -> Vec<Arc<Session>> {
+        let Some(region) = self.region() else {
+            return Vec::new();
+        };
+        let live = {
+            let mut known = self.known();
+            let known = known.entry(namespace).or_default();
+            let live = known.live();
+            let rested = known.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+            if !rested {
+                return live;
+            }
+            known.looked = Some(Instant::now());
+            live
+        };
+        for path in sockets(&self.place) {
+            if live.iter().any(|session| session.path() == path) {
+                continue;
+            }
+            match Session::open(&path, namespace, region).await {
+                Ok(session) => {
+                    let mut known = self.known();
+                    let known = known.entry(namespace).or_default();
+                    known.sessions.insert(path, Arc::new(session));
+                }
+                Err(error) => debug!(path = %path.display(), %error, "no node here"),
+            }
+        }
+        self.known().entry(namespace).or_default().live()
+    }
+
+    fn count(&self, name: &'static str, by: u64) {
+        metrics::counter!(name, "instance" => self.instance.clone()).increment(by);
+    }
+}
+
+impl Known {
+    fn live(&mut self) -> Vec<Arc<Session>> {
+        self.sessions.retain(|_, session| !session.is_over());
+        self.sessions.values().cloned().collect()
+    }
+}
+
+/// The socket, or those of the folder, in the order of their names.
+fn sockets(place: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(place) else {
+        return vec![place.to_owned()];
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut sockets: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "sock"))
+        .collect();
+    sockets.sort();
+    sockets.truncate(NODES_MAX);
+    sockets
+}

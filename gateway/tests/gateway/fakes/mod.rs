@@ -1,0 +1,12 @@
+//! Made-up neighbours of a gateway: nodes, a region-sync and far gateways, over loopback.
+
+mod cache;
+mod coded;
+mod consensus;
+mod feed;
+mod lease;
+pub(crate) mod mesh;
+pub(crate) mod region;
+pub(crate) mod start;
+
+pub(crate) use cache::{Holder, Mood};

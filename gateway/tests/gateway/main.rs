@@ -1,0 +1,20 @@
+//! A real gateway among made-up neighbours. One program, so that what it needs is built once.
+
+#![allow(clippy::unwrap_used, reason = "a test ends with the first surprise")]
+
+mod advice;
+mod any_order;
+mod encodings;
+mod epoch;
+mod fakes;
+mod far;
+mod lease;
+mod leaving;
+mod local;
+mod prefetch;
+mod program;
+mod ranges;
+mod reach;
+mod residency;
+mod watch;
+mod write;

@@ -1,0 +1,15 @@
+//! The built `meshctl`, and meshes that it operates. One program, so that what it needs is built once.
+
+#![allow(clippy::unwrap_used, reason = "a test ends with the first surprise")]
+
+mod bench;
+mod contexts;
+mod dev;
+mod exit_codes;
+mod health;
+mod pki;
+mod policies;
+mod program;
+mod ranges;
+mod support;
+mod traces;
