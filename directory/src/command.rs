@@ -33,6 +33,8 @@ pub enum Command {
         /// Random number of the node's Raft store: a voter that lost it must not come back
         /// under its number. 0: not known.
         store: u64,
+        /// The highest feature level that its program knows. 0: it does not say.
+        level: u32,
     },
     /// The leader gives a node up: its claims are lost.
     MarkDead {
@@ -75,6 +77,12 @@ pub enum Command {
         /// Up to when.
         hlc: Hlc,
     },
+    /// All members know more than they did when the region was made: commands of this feature
+    /// level are proposed from now on. Never goes back.
+    RaiseFeatureLevel {
+        /// The new one; the present one or a lower one changes nothing.
+        level: u32,
+    },
     /// Forgets tombstones of this clock and older, and raises the floor.
     DropTombstones {
         /// Up to when.
@@ -105,6 +113,7 @@ impl Command {
             | Self::JoinNode { .. }
             | Self::LeaveNode { .. }
             | Self::FinishMove { .. }
+            | Self::RaiseFeatureLevel { .. }
             | Self::Blocks(_)
             | Self::OpenNamespace(_)
             | Self::Delete(_)
@@ -259,6 +268,18 @@ pub enum Refusal {
     StoreLost {
         /// Which node.
         node: NodeId,
+    },
+    /// A node's program does not know what the log may say.
+    #[error(
+        "the program of node {node} knows feature level {knows}, not {level}: install a newer one and start it again"
+    )]
+    LevelUnknown {
+        /// Which node.
+        node: NodeId,
+        /// What it knows; 0: it has not said.
+        knows: u32,
+        /// The region's, or the one that it is to have.
+        level: u32,
     },
 }
 

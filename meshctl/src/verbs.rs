@@ -53,6 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let global = &context::resolve(args.global)?;
     match verb {
         Verb::Region(RegionVerb::Init) => region::init(global).await,
+        Verb::Region(RegionVerb::Upgrade) => region::upgrade(global).await,
         Verb::Region(RegionVerb::List) => region::list(global).await,
         Verb::Topology(TopologyVerb::Show) => topology::show(global).await,
         Verb::Node(NodeVerb::List) => node::list(global).await,

@@ -54,7 +54,14 @@ const CACHE: &[&str] = &[
     "Open", "Lookup", "Put", "Locate", "Delete", "Prefetch", "Lease", "Watch", "Report",
 ];
 const TOPOLOGY_READS: &[&str] = &["Show", "ListRegions", "ListNamespaces", "Stats"];
-const TOPOLOGY_WRITES: &[&str] = &["InitRegion", "Join", "Leave", "SetPolicy", "Raise"];
+const TOPOLOGY_WRITES: &[&str] = &[
+    "InitRegion",
+    "Join",
+    "Leave",
+    "Upgrade",
+    "SetPolicy",
+    "Raise",
+];
 
 /// `docs/protocol.md` has the same in words.
 const TABLE: &[Row] = &[
@@ -119,7 +126,12 @@ const TABLE: &[Row] = &[
         TOPOLOGY_READS,
         &[OPERATOR, NODE, GATEWAY, REGION_SYNC],
     ),
-    row(Role::Node, "Topology", &["InitRegion"], &[OPERATOR]),
+    row(
+        Role::Node,
+        "Topology",
+        &["InitRegion", "Upgrade"],
+        &[OPERATOR],
+    ),
     // Passed on by a gateway to a node, and by a node to the leader.
     row(
         Role::Node,

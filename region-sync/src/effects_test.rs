@@ -36,6 +36,7 @@ fn home(commands: Vec<Command>) -> DirectoryState {
         node,
         nonce: 1,
         store: 0,
+        level: kvmesh_directory::limits::FEATURE_LEVEL,
     };
     apply(&mut state, [init, begin].into_iter().chain(commands));
     state

@@ -215,11 +215,15 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         init,
         effects,
-        any::<(u64, u64, u64)>().prop_map(|(node, nonce, store)| Command::BeginIncarnation {
-            node: NodeId(node),
-            nonce,
-            store,
+        any::<(u64, u64, u64, u32)>().prop_map(|(node, nonce, store, level)| {
+            Command::BeginIncarnation {
+                node: NodeId(node),
+                nonce,
+                store,
+                level,
+            }
         }),
+        any::<u32>().prop_map(|level| Command::RaiseFeatureLevel { level }),
         member().prop_map(|member| Command::JoinNode { member }),
         any::<(u64, bool)>().prop_map(|(node, forget)| Command::LeaveNode {
             node: NodeId(node),
@@ -259,6 +263,11 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         any::<u64>().prop_map(|node| Refusal::Gone(NodeId(node))),
         any::<u64>().prop_map(|node| Refusal::LastMember(NodeId(node))),
         any::<u64>().prop_map(|node| Refusal::StoreLost { node: NodeId(node) }),
+        any::<(u64, u32, u32)>().prop_map(|(node, knows, level)| Refusal::LevelUnknown {
+            node: NodeId(node),
+            knows,
+            level,
+        }),
     ]
 }
 
@@ -333,13 +342,15 @@ fn topology() -> impl Strategy<Value = Topology> {
 
 pub(crate) fn head() -> impl Strategy<Value = Head> {
     let node =
-        any::<(u64, u64, u64, bool, u64)>().prop_map(|(node, incarnation, nonce, alive, store)| {
+        any::<((u64, u64, u64), bool, u64, u32)>().prop_map(|(numbers, alive, store, level)| {
+            let (node, incarnation, nonce) = numbers;
             NodeRecord {
                 node: NodeId(node),
                 incarnation: Incarnation(incarnation),
                 nonce,
                 alive,
                 store,
+                level,
             }
         });
     (

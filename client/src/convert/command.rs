@@ -32,10 +32,17 @@ fn kind_to_wire(command: &Command) -> Kind {
             members: each(members),
             feature_level: *feature_level,
         }),
-        Command::BeginIncarnation { node, nonce, store } => {
-            let (node, nonce, store) = (node.0, *nonce, *store);
-            Kind::BeginIncarnation(wire::BeginIncarnation { node, nonce, store })
-        }
+        Command::BeginIncarnation {
+            node,
+            nonce,
+            store,
+            level,
+        } => Kind::BeginIncarnation(wire::BeginIncarnation {
+            node: node.0,
+            nonce: *nonce,
+            store: *store,
+            feature_level: *level,
+        }),
         Command::MarkDead { node, incarnation } => {
             let (node, incarnation) = (node.0, incarnation.0);
             Kind::MarkDead(wire::MarkDead { node, incarnation })
@@ -59,6 +66,10 @@ fn kind_to_wire(command: &Command) -> Kind {
         Command::Delete(deletion) => Kind::DeleteBlocks(deletion.to_wire()),
         Command::RaiseGeneration { namespace, hlc } => {
             Kind::RaiseGeneration((*namespace, *hlc).to_wire())
+        }
+        Command::RaiseFeatureLevel { level } => {
+            let feature_level = *level;
+            Kind::RaiseFeatureLevel(wire::RaiseFeatureLevel { feature_level })
         }
         Command::DropTombstones { up_to } => {
             Kind::DropTombstones(wire::DropTombstones { up_to_hlc: up_to.0 })
@@ -92,6 +103,7 @@ impl FromWire for Command {
                 node: NodeId(raw.node),
                 nonce: raw.nonce,
                 store: raw.store,
+                level: raw.feature_level,
             }),
             Kind::MarkDead(raw) => Ok(Self::MarkDead {
                 node: NodeId(raw.node),
@@ -116,6 +128,9 @@ impl FromWire for Command {
                 let (namespace, hlc) = FromWire::from_wire(raw)?;
                 Ok(Self::RaiseGeneration { namespace, hlc })
             }
+            Kind::RaiseFeatureLevel(raw) => Ok(Self::RaiseFeatureLevel {
+                level: raw.feature_level,
+            }),
             Kind::DropTombstones(raw) => Ok(Self::DropTombstones {
                 up_to: Hlc(raw.up_to_hlc),
             }),

@@ -83,6 +83,7 @@ fn the_stored_form_is_frozen() {
         node: kvmesh_directory::NodeId(3),
         nonce: 300,
         store: 0,
+        level: 0,
     };
     let bytes = command.to_wire().encode_to_vec();
     assert_eq!(bytes, [8, 1, 26, 5, 8, 3, 16, 172, 2]);

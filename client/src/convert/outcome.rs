@@ -89,6 +89,11 @@ impl ToWire for Refusal {
                 wire.set_kind(Kind::StoreLost);
                 wire.number = node.0;
             }
+            Self::LevelUnknown { node, knows, level } => {
+                wire.set_kind(Kind::LevelUnknown);
+                wire.number = node.0;
+                (wire.knows, wire.level) = (*knows, *level);
+            }
         }
         wire
     }
@@ -124,6 +129,11 @@ impl FromWire for Refusal {
             Kind::LastMember => Self::LastMember(NodeId(wire.number)),
             Kind::StoreLost => Self::StoreLost {
                 node: NodeId(wire.number),
+            },
+            Kind::LevelUnknown => Self::LevelUnknown {
+                node: NodeId(wire.number),
+                knows: wire.knows,
+                level: wire.level,
             },
         })
     }

@@ -82,6 +82,7 @@ impl ToWire for Option<NodeRecord> {
                 nonce: record.nonce,
                 alive: record.alive,
                 store: record.store,
+                feature_level: record.level,
                 free: false,
             },
             None => wire::NodeRecord {
@@ -101,6 +102,7 @@ impl FromWire for Option<NodeRecord> {
             nonce: wire.nonce,
             alive: wire.alive,
             store: wire.store,
+            level: wire.feature_level,
         };
         Ok((!wire.free).then_some(record))
     }

@@ -84,6 +84,7 @@ fn state(blocks: u64) -> DirectoryState {
             node: NodeId(1),
             nonce: 5,
             store: 0,
+            level: kvmesh_directory::limits::FEATURE_LEVEL,
         },
         Command::OpenNamespace(namespace),
     ];

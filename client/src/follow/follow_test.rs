@@ -155,6 +155,7 @@ fn step(log: u64, index: u64) -> wire::FeedFrame {
         node: NodeId(1),
         nonce: index,
         store: 0,
+        level: kvmesh_directory::limits::FEATURE_LEVEL,
     };
     frame(feed_frame::Kind::RegionStep(wire::RegionStep {
         position: Some(position(log, index).to_wire()),

@@ -54,6 +54,7 @@ impl Blocks {
             node: NodeId(node),
             nonce: 1,
             store: 1,
+            level: kvmesh_directory::limits::FEATURE_LEVEL,
         });
         let open = Command::OpenNamespace(self.namespace.clone());
         let all = std::iter::once(init).chain(begin).chain([open]);

@@ -3,7 +3,7 @@
 use super::testing::{Told, command, init, member, name};
 use crate::{
     command::{Command, Refusal},
-    limits::{FEATURE_BEGIN_FILLS_VOTERS, NODES_MAX, WEIGHT_MAX},
+    limits::{FEATURE_BEGIN_FILLS_VOTERS, FEATURE_LEVEL, NODES_MAX, WEIGHT_MAX},
     ring::Ring,
     state::DirectoryState,
     topology::Member,
@@ -401,5 +401,57 @@ fn a_copy_is_let_go_only_when_enough_others_stay() {
         &format!("{two}; release a 1/1/1"),
         "a@10 2: 1/1/1 2/1/1",
         "Stale",
+    );
+}
+
+#[test]
+fn the_feature_level_rises_once_every_member_that_has_begun_knows_it() {
+    let after = |story: &str| {
+        let told = Told::after(story);
+        (told.state.feature_level(), told.said())
+    };
+    let now = FEATURE_LEVEL;
+    let next = now + 1;
+    let refused = |node: u64, knows: u32, level: u32| {
+        let node = NodeId(node);
+        let why = Refusal::LevelUnknown { node, knows, level };
+        format!("refused: {why}")
+    };
+    let nothing = String::new();
+    // Nodes 1 to 3 have begun, and know the present level; node 4 has not.
+    assert_eq!(
+        after(&format!("level {next}")),
+        (now, refused(1, now, next))
+    );
+    let two = format!("knows 1 2 {next}; knows 2 2 {next}");
+    assert_eq!(
+        after(&format!("{two}; level {next}")),
+        (now, refused(3, now, next))
+    );
+    let risen = format!("{two}; knows 3 2 {next}; level {next}");
+    assert_eq!(after(&risen), (next, nothing.clone()));
+    // A dead one would come back with what it knew.
+    assert_eq!(
+        after(&format!("{two}; dead 3 1; level {next}")),
+        (now, refused(3, now, next))
+    );
+    assert_eq!(
+        after(&format!("{two}; lose 3; level {next}")),
+        (next, nothing.clone())
+    );
+    // The same again, and there is no way back.
+    assert_eq!(
+        after(&format!("{risen}; level {next}")),
+        (next, nothing.clone())
+    );
+    assert_eq!(after(&format!("{risen}; level {now}")), (next, nothing));
+    // Who knows less than the region, or does not say, does not begin.
+    assert_eq!(
+        after(&format!("{risen}; knows 4 1 {now}")),
+        (next, refused(4, now, next))
+    );
+    assert_eq!(
+        after(&format!("{risen}; knows 3 3 0")),
+        (next, refused(3, 0, next))
     );
 }

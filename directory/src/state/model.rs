@@ -36,6 +36,8 @@ pub struct NodeRecord {
     pub alive: bool,
     /// Random number of its Raft store; 0: not known.
     pub store: u64,
+    /// The highest feature level that the program of its current start knows; 0: not known.
+    pub level: u32,
 }
 
 /// Below it, what a follower holds may have been deleted without a trace.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::random::{key_of, logs, namespace_of};
 use crate::{
     command::{Command, Event},
-    limits::SHARD_ENTRIES_MAX,
+    limits::{FEATURE_LEVEL, SHARD_ENTRIES_MAX},
     state::{DirectoryState, Stats},
     topology::Member,
     words::{BlockHash, BlockName, Hlc, NamespaceId, Part},
@@ -300,7 +300,7 @@ fn random_logs_are_not_dull() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let (mut stats, mut kinds) = (Stats::default(), BTreeSet::new());
-    let (mut rings, mut finished, mut removed) = (0, 0, 0);
+    let (mut rings, mut finished, mut removed, mut risen) = (0, 0, 0, 0);
     for _ in 0..40 {
         let log = logs().new_tree(&mut runner).unwrap().current();
         let mut state = DirectoryState::empty();
@@ -313,6 +313,7 @@ fn random_logs_are_not_dull() {
                 removed += u32::from(matches!(event, Event::NodeRemoved(_)));
             }
         }
+        risen += u32::from(state.feature_level() > FEATURE_LEVEL);
         stats.blocks += state.stats().blocks;
         stats.tombstones += state.stats().tombstones;
         stats.under_replicated += state.stats().under_replicated;
@@ -323,7 +324,7 @@ fn random_logs_are_not_dull() {
         "{stats:?}"
     );
     assert!(
-        rings > 80 && finished > 15 && removed > 15,
-        "{rings} {finished} {removed}"
+        rings > 80 && finished > 15 && removed > 15 && risen > 0,
+        "{rings} {finished} {removed} {risen}"
     );
 }

@@ -5,6 +5,7 @@ use proptest::{collection::vec, prelude::*};
 use super::testing::{claim, copy, init, member, namespace, position, start};
 use crate::{
     command::{BlockChange, ChangeKind, Command, Deletion},
+    limits::FEATURE_LEVEL,
     namespace::Namespace,
     state::DirectoryState,
     words::{
@@ -94,10 +95,14 @@ fn deletions() -> impl Strategy<Value = Deletion> {
 /// Of nodes that are members and of some that are not, with and without their Raft store.
 fn starts() -> impl Strategy<Value = Command> {
     let stores = prop_oneof![4 => Just(0_u64), 1 => 1..3_u64];
-    (1..=6_u64, 0..4_u64, stores).prop_map(|(node, nonce, store)| Command::BeginIncarnation {
-        node: NodeId(node),
-        nonce,
-        store,
+    let levels = prop_oneof![8 => Just(FEATURE_LEVEL + 1), 1 => FEATURE_LEVEL - 1..=FEATURE_LEVEL];
+    (1..=6_u64, 0..4_u64, stores, levels).prop_map(|(node, nonce, store, level)| {
+        Command::BeginIncarnation {
+            node: NodeId(node),
+            nonce,
+            store,
+            level,
+        }
     })
 }
 
@@ -153,6 +158,8 @@ pub(super) fn commands() -> impl Strategy<Value = Command> {
             namespace: namespace_of(space).id,
             hlc: Hlc(hlc / 2),
         }),
+        1 => (FEATURE_LEVEL - 1..=FEATURE_LEVEL + 1)
+            .prop_map(|level| Command::RaiseFeatureLevel { level }),
         1 => clocks().prop_map(|hlc| Command::DropTombstones { up_to: Hlc(hlc / 2) }),
         2 => remote,
     ]

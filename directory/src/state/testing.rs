@@ -76,9 +76,12 @@ pub(super) fn init() -> Command {
 }
 
 pub(super) fn start(node: u64, nonce: u64) -> Command {
-    let node = NodeId(node);
-    let store = 0;
-    Command::BeginIncarnation { node, nonce, store }
+    Command::BeginIncarnation {
+        node: NodeId(node),
+        nonce,
+        store: 0,
+        level: FEATURE_LEVEL,
+    }
 }
 
 pub(super) fn position(from: &str, log: u64, index: u64) -> FeedPosition {
@@ -220,6 +223,16 @@ pub(super) fn command(step: &str) -> Command {
             node: NodeId(number(1)),
             nonce: number(2),
             store: number(3),
+            level: FEATURE_LEVEL,
+        },
+        "knows" => Command::BeginIncarnation {
+            node: NodeId(number(1)),
+            nonce: number(2),
+            store: 0,
+            level: words[3].parse().unwrap(),
+        },
+        "level" => Command::RaiseFeatureLevel {
+            level: words[1].parse().unwrap(),
         },
         "join" => Command::JoinNode {
             member: Member {

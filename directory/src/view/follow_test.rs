@@ -159,6 +159,7 @@ impl Region {
                 node,
                 nonce: 0,
                 store: 0,
+                level: crate::limits::FEATURE_LEVEL,
             }));
         }
         region
@@ -222,6 +223,7 @@ impl Region {
                 node: NodeId(*node),
                 nonce: self.log.len() as u64,
                 store: 0,
+                level: crate::limits::FEATURE_LEVEL,
             },
             Act::Join(node) => Command::JoinNode {
                 member: member(*node),

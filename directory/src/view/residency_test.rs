@@ -134,6 +134,7 @@ impl Side {
             node: NodeId(1),
             nonce: 0,
             store: 0,
+            level: crate::limits::FEATURE_LEVEL,
         });
         side
     }

@@ -76,6 +76,7 @@ impl Topology for Rpc {
                 bytes,
                 leaving: state.topology().leaving.contains(&member.node),
                 joining: state.topology().is_joining(member.node),
+                feature_level: record.map_or(0, |record| record.level),
             }
         });
         Ok(Response::new(wire::ShowResponse {
@@ -92,6 +93,7 @@ impl Topology for Rpc {
             move_blocks_left: None,
             move_bytes_left: 0,
             voters_wanted: state.topology().voters_wanted,
+            feature_level: state.feature_level(),
         }))
     }
 
@@ -192,6 +194,13 @@ impl Topology for Rpc {
         _request: Request<wire::LeaveRequest>,
     ) -> Result<Response<wire::LeaveResponse>, Status> {
         ask_a_node("Leave")
+    }
+
+    async fn upgrade(
+        &self,
+        _request: Request<wire::UpgradeRequest>,
+    ) -> Result<Response<wire::UpgradeResponse>, Status> {
+        ask_a_node("Upgrade")
     }
 
     async fn set_policy(

@@ -36,12 +36,22 @@ The region's gateway fetches and keeps the blocks; none are sent here. --timeout
 
 Example: meshctl prefetch --namespace notes --chain notes.chain --gateway 127.0.0.1:7401";
 
+pub(super) const UPGRADE: &str = "\
+First restart every process of the region with the newer programs, region-syncs and gateways
+before nodes. Refused while a node runs an older one; `meshctl topology show -o json` says what
+each knows. There is no way back to older programs afterwards.
+
+Example: meshctl region upgrade --node 127.0.0.1:7410";
+
 /// Verbs about regions.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum RegionVerb {
     /// Commit the members that a node's settings list, once
     #[command(after_help = "Example: meshctl region init --node 127.0.0.1:7410")]
     Init,
+    /// Let a region use what its nodes' programs have learnt, once all run them
+    #[command(after_help = UPGRADE)]
+    Upgrade,
     /// The regions that a gateway sees, with reach and round trip
     #[command(after_help = "Example: meshctl region list --gateway 127.0.0.1:7401")]
     List,

@@ -31,6 +31,8 @@ pub struct Shown {
     pub move_bytes_left: u64,
     /// How many members are to vote.
     pub voters_wanted: u32,
+    /// Format of the log's commands that are proposed.
+    pub feature_level: u32,
     /// Members, ascending.
     pub nodes: Vec<ShownNode>,
 }
@@ -58,6 +60,8 @@ pub struct ShownNode {
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The highest feature level that its program knows; 0: not known.
+    pub feature_level: u32,
 }
 
 /// A region as another one sees it.
@@ -189,6 +193,7 @@ impl Peer {
             move_blocks_left: answer.move_blocks_left,
             move_bytes_left: answer.move_bytes_left,
             voters_wanted: answer.voters_wanted,
+            feature_level: answer.feature_level,
             nodes: nodes.collect::<Result<_, _>>()?,
         })
     }
@@ -219,6 +224,19 @@ impl Peer {
         Ok((answer.ring_epoch, answer.moving))
     }
 
+    /// Raises the region's feature level to what the node's program knows; the level of before,
+    /// and the one now.
+    ///
+    /// # Errors
+    /// When the node refuses or does not answer.
+    pub async fn upgrade(&self) -> Result<(u32, u32), CallError> {
+        const WHAT: &str = "upgrading the region";
+        let request = self.request(wire::UpgradeRequest {});
+        let answer = self.topology().upgrade(request).await;
+        let answer = answer.map_err(self.failed(WHAT))?.into_inner();
+        Ok((answer.from, answer.to))
+    }
+
     fn shown_node(&self, raw: wire::NodeStatus) -> Result<ShownNode, CallError> {
         let state = match raw.state() {
             wire::NodeState::Alive if raw.leaving => "leaving",
@@ -241,6 +259,7 @@ impl Peer {
             ownership: raw.ownership,
             blocks: raw.blocks,
             bytes: raw.bytes,
+            feature_level: raw.feature_level,
         })
     }
 

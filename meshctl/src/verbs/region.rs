@@ -1,6 +1,7 @@
-//! `meshctl region`: initialise one, list all.
+//! `meshctl region`: initialise one, upgrade it, list all.
 
 use kvmesh_client::tls::Role;
+use serde::Serialize;
 
 use crate::{
     args::Global,
@@ -23,6 +24,24 @@ pub(super) async fn init(global: &Global) -> anyhow::Result<()> {
             done.ring_epoch,
             done.members.len()
         )
+    })
+}
+
+/// What an upgrade came to.
+#[derive(Serialize)]
+struct Upgraded {
+    from: u32,
+    to: u32,
+}
+
+pub(super) async fn upgrade(global: &Global) -> anyhow::Result<()> {
+    let peer = super::at(global, Some(Role::Node), global.node_address())?;
+    let what = "raising the region's feature level for good";
+    super::aim(global, &peer, what).await?;
+    let (from, to) = peer.upgrade().await?;
+    emit(global.output, &Upgraded { from, to }, || match from == to {
+        true => format!("the region is at feature level {to} already"),
+        false => format!("the region was at feature level {from}, and is at {to} now"),
     })
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn show(global: &Global) -> anyhow::Result<()> {
             ]);
         }
         format!(
-            "region {} · ring epoch {} · {} virtual nodes per weight · leader {} · position {}\n{table}",
+            "region {} · ring epoch {} · {} virtual nodes per weight · leader {} · position {} · feature level {}\n{table}",
             shown.region,
             shown.ring_epoch,
             shown.virtual_nodes,
@@ -35,6 +35,7 @@ pub(super) async fn show(global: &Global) -> anyhow::Result<()> {
                 leader => format!("node {leader}"),
             },
             index(shown.position.as_ref()),
+            shown.feature_level,
         )
     })
 }

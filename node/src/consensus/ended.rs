@@ -30,6 +30,17 @@ pub enum Ended {
         "the Raft store of node {0} is not the one it had, and it would vote twice: run `meshctl node leave {0} --forget`, empty its raft_dir and let it join with a new number"
     )]
     StoreLost(NodeId),
+    /// The region's log may say what this build does not know.
+    #[error(
+        "the region is at feature level {level}, and the program of node {node} knows {}: install the build that the other nodes run",
+        kvmesh_directory::limits::FEATURE_LEVEL
+    )]
+    TooOld {
+        /// Which node.
+        node: NodeId,
+        /// The region's.
+        level: u32,
+    },
     /// The log has what this build does not know.
     #[error(
         "entry {index} of the log is of a later version than this build knows: install the build that the other nodes run"

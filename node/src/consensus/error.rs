@@ -42,7 +42,7 @@ pub enum ProposeError {
     NotReady(String),
     /// Some member does not know such commands yet. Nothing was done.
     #[error(
-        "the region is at feature level {committed}, the command needs {needed}: update all nodes first"
+        "the region is at feature level {committed}, the command needs {needed}: update all nodes, then run `meshctl region upgrade`"
     )]
     FeatureLevel {
         /// Of the command.
@@ -97,7 +97,8 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::Moving(_)
         | Refusal::Gone(_)
         | Refusal::LastMember(_)
-        | Refusal::StoreLost { .. } => Problem::NotNow(refusal.to_string()),
+        | Refusal::StoreLost { .. }
+        | Refusal::LevelUnknown { .. } => Problem::NotNow(refusal.to_string()),
         Refusal::NotMember(_) | Refusal::Covered | Refusal::Namespace(_) | Refusal::Members(_) => {
             Problem::invalid("command", refusal)
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kvmesh_client::random;
-use kvmesh_directory::{Command, Incarnation, NodeId, command::Refusal};
+use kvmesh_directory::{Command, Incarnation, NodeId, command::Refusal, limits::FEATURE_LEVEL};
 use tokio::{
     sync::watch,
     time::{self, Instant},
@@ -87,11 +87,12 @@ impl Begun {
             node: self.node,
             nonce: self.nonce,
             store: self.store,
+            level: FEATURE_LEVEL,
         };
         let deadline = Instant::now() + PROPOSAL_MAX;
         match group.propose(command, deadline).await {
-            Ok((_, outcome)) if matches!(outcome.refused, Some(Refusal::StoreLost { .. })) => {
-                self.ending.end(Ended::StoreLost(self.node));
+            Ok((_, outcome)) if let Some(ended) = ended_by(outcome.refused.as_ref()) => {
+                self.ending.end(ended);
             }
             Ok((index, outcome)) => {
                 info!(node = %self.node, index, incarnation = ?outcome.incarnation, "began");
@@ -105,5 +106,17 @@ impl Begun {
                 time::sleep(RETRY_AFTER).await;
             }
         }
+    }
+}
+
+/// A refusal that no repetition changes.
+fn ended_by(refusal: Option<&Refusal>) -> Option<Ended> {
+    match refusal {
+        Some(Refusal::StoreLost { node }) => Some(Ended::StoreLost(*node)),
+        Some(Refusal::LevelUnknown { node, level, .. }) => Some(Ended::TooOld {
+            node: *node,
+            level: *level,
+        }),
+        _ => None,
     }
 }

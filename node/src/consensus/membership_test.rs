@@ -5,6 +5,7 @@ use std::time::Duration;
 use kvmesh_client::ToWire;
 use kvmesh_directory::{
     ChangeOutcome, Command, Incarnation, LogIncarnation, NodeId, command::Refusal,
+    limits::FEATURE_LEVEL,
 };
 use kvmesh_proto::v1 as wire;
 use tokio::time::Instant;
@@ -269,8 +270,8 @@ async fn a_region_is_formed_only_with_all_voters_and_never_again_on_a_wiped_one(
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_above_the_regions_feature_level_are_not_proposed() {
+/// A region of one node, made by a program of this feature level.
+async fn made_at(feature_level: u32) -> Region {
     let region = Region::new(1, 1, brisk).await;
     let first = &region.nodes[0].up().consensus;
     let voter = first.voter();
@@ -287,9 +288,16 @@ async fn commands_above_the_regions_feature_level_are_not_proposed() {
         region: region.name.clone(),
         log_incarnation: LogIncarnation(1),
         members,
-        feature_level: 0,
+        feature_level,
     };
     first.propose(init, soon()).await.unwrap();
+    region
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_above_the_regions_feature_level_are_not_proposed_until_it_is_raised() {
+    let region = made_at(0).await;
+    let first = &region.nodes[0].up().consensus;
     let dead = Command::MarkDead {
         node: NodeId(1),
         incarnation: Incarnation(1),
@@ -300,6 +308,36 @@ async fn commands_above_the_regions_feature_level_are_not_proposed() {
         committed: 0,
     };
     assert_eq!(refused.err(), Some(level));
+
+    let region = made_at(1).await;
+    let first = region.nodes[0].up();
+    let begun = |state: &kvmesh_directory::DirectoryState| {
+        state.node(NodeId(1)).is_some_and(|record| record.alive)
+    };
+    until("it has begun", || first.directory.with(begun)).await;
+    let mut costs = namespace("costs");
+    costs.policy.dollars_per_gpu_hour = 2.0;
+    let costs = Command::OpenNamespace(costs);
+    let needed = costs.feature_level();
+    let refused = first.consensus.propose(costs.clone(), soon()).await;
+    let level = ProposeError::FeatureLevel {
+        needed,
+        committed: 1,
+    };
+    assert_eq!(refused.err(), Some(level));
+    let raise = Command::RaiseFeatureLevel { level: needed };
+    first.consensus.propose(raise, soon()).await.unwrap();
+    first.consensus.propose(costs, soon()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_knows_less_than_its_region_ends_and_says_so() {
+    let level = FEATURE_LEVEL + 1;
+    let region = made_at(level).await;
+    let first = &region.nodes[0].up().consensus;
+    until("it has ended", || first.ended().is_some()).await;
+    let node = NodeId(1);
+    assert_eq!(first.ended(), Some(Ended::TooOld { node, level }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

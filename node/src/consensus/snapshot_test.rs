@@ -60,6 +60,7 @@ fn begin() -> Command {
         node: NodeId(1),
         nonce: 1,
         store: 1,
+        level: kvmesh_directory::limits::FEATURE_LEVEL,
     }
 }
 

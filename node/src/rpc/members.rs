@@ -1,7 +1,7 @@
-//! `Topology.Join` and `Topology.Leave`: any node proposes them to the leader.
+//! `Topology.Join`, `Topology.Leave` and `Topology.Upgrade`: any node proposes them to the leader.
 
 use kvmesh_client::{Problem, ToWire, convert::required};
-use kvmesh_directory::{Command, Member, NodeId, command::Refusal};
+use kvmesh_directory::{Command, Member, NodeId, command::Refusal, limits::FEATURE_LEVEL};
 use kvmesh_proto::v1 as wire;
 use tokio::time::Instant;
 
@@ -52,4 +52,14 @@ pub(super) async fn leave(
             moving: topology.is_moving(),
         }
     }))
+}
+
+pub(super) async fn upgrade(node: &Node) -> Result<wire::UpgradeResponse, Problem> {
+    let from = node.directory.with(|state| state.feature_level());
+    let deadline = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
+    let level = FEATURE_LEVEL;
+    let command = Command::RaiseFeatureLevel { level };
+    node.consensus.propose(command, deadline).await?;
+    let to = node.directory.with(|state| state.feature_level());
+    Ok(wire::UpgradeResponse { from, to })
 }

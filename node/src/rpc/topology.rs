@@ -49,6 +49,7 @@ impl TopologyService {
                     bytes,
                     leaving: state.topology().leaving.contains(&member.node),
                     joining: state.topology().is_joining(member.node),
+                    feature_level: record.map_or(0, |record| record.level),
                 }
             })
             .collect()
@@ -107,6 +108,7 @@ impl Topology for TopologyService {
             move_blocks_left: left.map(|left| left.blocks),
             move_bytes_left: left.map_or(0, |left| left.bytes),
             voters_wanted: topology.voters_wanted,
+            feature_level: state.feature_level(),
         }))
     }
 
@@ -177,6 +179,13 @@ impl Topology for TopologyService {
     ) -> Result<Response<wire::LeaveResponse>, Status> {
         let left = members::leave(&self.0, &request.into_inner()).await?;
         Ok(Response::new(left))
+    }
+
+    async fn upgrade(
+        &self,
+        _request: Request<wire::UpgradeRequest>,
+    ) -> Result<Response<wire::UpgradeResponse>, Status> {
+        Ok(Response::new(members::upgrade(&self.0).await?))
     }
 
     async fn set_policy(

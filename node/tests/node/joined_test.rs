@@ -107,6 +107,7 @@ async fn region_of(unwilling: &Unwilling) -> Region {
         node: NodeId(2),
         nonce: 1,
         store: 0,
+        level: kvmesh_directory::limits::FEATURE_LEVEL,
     };
     region.propose(0, &begins).await;
     region

@@ -159,6 +159,21 @@ async fn one_change_at_a_time_and_a_restart_goes_on_with_it() {
     }
 }
 
+/// There is nothing to raise while all programs are of one build; that it is refused and done
+/// is tested where the level can be another one.
+#[tokio::test]
+async fn an_operator_sees_what_each_program_knows_and_asks_again_without_harm() {
+    let region = Region::start(3).await;
+    let shown = region.shown(0).await;
+    let level = kvmesh_directory::limits::FEATURE_LEVEL;
+    assert_eq!(shown.feature_level, level);
+    assert!(shown.nodes.iter().all(|node| node.feature_level == level));
+    let request = kvmesh_proto::v1::UpgradeRequest {};
+    let upgraded = region.topology(1).upgrade(request).await.unwrap();
+    let upgraded = upgraded.into_inner();
+    assert_eq!((upgraded.from, upgraded.to), (level, level));
+}
+
 #[tokio::test]
 async fn a_node_that_is_lost_for_good_is_forgotten() {
     let mut region = Region::start(3).await;

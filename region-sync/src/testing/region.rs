@@ -100,6 +100,7 @@ impl FakeRegion {
             node,
             nonce: 1,
             store: 0,
+            level: kvmesh_directory::limits::FEATURE_LEVEL,
         });
         let routes = rpc::routes(&region);
         let stop = region.stop.clone();

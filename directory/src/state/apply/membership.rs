@@ -49,10 +49,16 @@ impl DirectoryState {
         node: NodeId,
         nonce: u64,
         store: u64,
+        level: u32,
         events: &mut Vec<Event>,
     ) -> Result<Outcome, Refusal> {
         let slot = self.slot(node).ok_or(Refusal::NotMember(node))?;
         self.check_store(node, store)?;
+        // Who does not say is as old as the first level.
+        if level.max(1) < self.feature_level {
+            let (knows, level) = (level, self.feature_level);
+            return Err(Refusal::LevelUnknown { node, knows, level });
+        }
         let gone = self.incarnations_gone;
         let nodes = Arc::make_mut(&mut self.nodes);
         let record = nodes.get_mut(node).ok_or(Refusal::NotMember(node))?;
@@ -69,6 +75,7 @@ impl DirectoryState {
             record.incarnation = Incarnation(last.0 + 1);
             record.nonce = nonce;
             record.alive = true;
+            record.level = level;
         }
         let incarnation = record.incarnation;
         if !repeated {
@@ -97,6 +104,20 @@ impl DirectoryState {
             true => Err(Refusal::StoreLost { node }),
             false => Ok(()),
         }
+    }
+
+    /// Whoever has begun knows it, or the level stays. A member that has not begun yet is looked
+    /// at when it does.
+    pub(super) fn raise_feature_level(&mut self, level: u32) -> Result<Outcome, Refusal> {
+        let mut begun = self.nodes.iter().filter(|it| it.incarnation.0 > 0);
+        if level > self.feature_level {
+            if let Some(record) = begun.find(|record| record.level < level) {
+                let (node, knows) = (record.node, record.level);
+                return Err(Refusal::LevelUnknown { node, knows, level });
+            }
+            self.feature_level = level;
+        }
+        Ok(Outcome::default())
     }
 
     pub(super) fn mark_dead(
@@ -132,6 +153,7 @@ pub(super) fn unborn(node: NodeId) -> NodeRecord {
         nonce: 0,
         alive: false,
         store: 0,
+        level: 0,
     }
 }
 

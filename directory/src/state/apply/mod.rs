@@ -51,9 +51,12 @@ impl DirectoryState {
                 members,
                 feature_level,
             } => self.init_region(region, *log_incarnation, members, *feature_level, events),
-            Command::BeginIncarnation { node, nonce, store } => {
-                self.begin_incarnation(*node, *nonce, *store, events)
-            }
+            Command::BeginIncarnation {
+                node,
+                nonce,
+                store,
+                level,
+            } => self.begin_incarnation(*node, *nonce, *store, *level, events),
             Command::MarkDead { node, incarnation } => self.mark_dead(*node, *incarnation, events),
             Command::JoinNode { member } => self.join_node(member, events),
             Command::LeaveNode { node, forget } => self.leave_node(*node, *forget, events),
@@ -64,6 +67,7 @@ impl DirectoryState {
             Command::RaiseGeneration { namespace, hlc } => {
                 self.raise_generation(*namespace, *hlc, events)
             }
+            Command::RaiseFeatureLevel { level } => self.raise_feature_level(*level),
             Command::DropTombstones { up_to } => {
                 self.tombstones.drop_up_to(*up_to);
                 Ok(Outcome::default())

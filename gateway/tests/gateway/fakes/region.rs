@@ -51,6 +51,7 @@ impl Region {
                 node,
                 nonce: 1,
                 store: 0,
+                level: kvmesh_directory::limits::FEATURE_LEVEL,
             });
         }
     }
