@@ -46,7 +46,13 @@ impl Views {
             );
             return Err(Problem::unavailable(what));
         }
-        self.local.position().ok_or(Problem::NotInitialised)
+        self.local
+            .position()
+            .ok_or_else(|| match self.local.is_unformed() {
+                true => Problem::NotInitialised,
+                // Nothing is known of the region, not even whether there is one.
+                false => Problem::unavailable("the region's feed was not heard yet: ask again"),
+            })
     }
 
     /// A namespace by id.

@@ -10,7 +10,7 @@ use super::{
     region_tail::{Action, RegionTail},
     session::{self, Session},
 };
-use crate::{channel::Channel, convert::ToWire};
+use crate::{Problem, channel::Channel, convert::ToWire};
 use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
 
 /// Tails the feed of one region and writes its [`SharedRegionView`].
@@ -96,5 +96,9 @@ impl Session for Following {
     fn failed(&mut self, error: &FeedError) {
         // After a gap only a snapshot helps: the view may be of another log.
         self.needs_snapshot |= matches!(error, FeedError::Gap);
+        if let FeedError::Status(status) = error {
+            let unformed = Problem::from_status(status) == Some(Problem::NotInitialised);
+            self.view.note_unformed(unformed);
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! A region's directory as a follower keeps it, shared by everybody in the process.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ struct Inner {
     view: RwLock<RegionView>,
     ring: RwLock<Arc<Ring>>,
     heard: RwLock<Instant>,
+    unformed: AtomicBool,
     position: watch::Sender<Option<FeedPosition>>,
     changes: Mutex<Changes>,
 }
@@ -40,6 +44,7 @@ impl SharedRegionView {
             changes: Mutex::new(changes),
             ring: RwLock::new(Arc::new(Ring::build(state.topology()))),
             heard: RwLock::new(Instant::now()),
+            unformed: AtomicBool::new(false),
             position: watch::Sender::new(state.position()),
             view: RwLock::new(RegionView::new(state)),
         };
@@ -80,6 +85,12 @@ impl SharedRegionView {
         heard.unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
+    /// Who was asked last for the feed said that the region was never made.
+    #[must_use]
+    pub fn is_unformed(&self) -> bool {
+        self.inner.unformed.load(Ordering::Relaxed)
+    }
+
     /// Waits until the view shows everything that a view at `position` shows, at most until
     /// `deadline`. Says whether it does.
     pub async fn wait_for(&self, position: &FeedPosition, deadline: Instant) -> bool {
@@ -100,8 +111,14 @@ impl SharedRegionView {
         changes.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes whether the region was never made.
+    pub(super) fn note_unformed(&self, unformed: bool) {
+        self.inner.unformed.store(unformed, Ordering::Relaxed);
+    }
+
     /// Notes that the feed was heard.
     pub(super) fn hear(&self) {
+        self.note_unformed(false);
         let mut heard = self
             .inner
             .heard

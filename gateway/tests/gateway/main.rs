@@ -16,5 +16,6 @@ mod program;
 mod ranges;
 mod reach;
 mod residency;
+mod unmade;
 mod watch;
 mod write;

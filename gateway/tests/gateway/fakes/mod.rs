@@ -3,7 +3,7 @@
 mod cache;
 mod coded;
 mod consensus;
-mod feed;
+pub(crate) mod feed;
 mod lease;
 pub(crate) mod mesh;
 pub(crate) mod region;

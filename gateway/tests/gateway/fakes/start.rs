@@ -52,7 +52,7 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-async fn host(routes: Routes, stop: CancellationToken) -> String {
+pub(crate) async fn host(routes: Routes, stop: CancellationToken) -> String {
     let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     spawn(async move {
         let grace = Duration::ZERO;
@@ -74,7 +74,7 @@ async fn host_holder(holder: &Arc<Holder>, stop: &CancellationToken) -> String {
     host(routes, stop.clone()).await
 }
 
-async fn host_gateway(
+pub(crate) async fn host_gateway(
     settings: Settings,
     instance: &str,
     stop: &CancellationToken,
