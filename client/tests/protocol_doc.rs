@@ -74,6 +74,7 @@ fn the_listed_values_are_the_limits() {
         ("TEXT_BYTES_MAX", limits::TEXT_BYTES_MAX as u64),
         ("NAMESPACES_MAX", limits::NAMESPACES_MAX as u64),
         ("REGIONS_MAX", limits::REGIONS_MAX as u64),
+        ("HOT_AFTER_MAX", limits::HOT_AFTER_MAX.into()),
         ("NODES_MAX", limits::NODES_MAX as u64),
         ("REPLICAS_MAX", limits::REPLICAS_MAX.into()),
         ("WEIGHT_MAX", limits::WEIGHT_MAX.into()),
@@ -106,6 +107,7 @@ fn the_listed_values_are_the_limits() {
             limits::FEATURE_BEGIN_FILLS_VOTERS.into(),
         ),
         ("FEATURE_COSTS", limits::FEATURE_COSTS.into()),
+        ("FEATURE_REGIONS", limits::FEATURE_REGIONS.into()),
         ("PROTOCOL_VERSION", limits::PROTOCOL_VERSION.into()),
     ];
     for (name, value) in values {

@@ -1,7 +1,6 @@
 //! What a region's log says, and what comes of it.
 
 use crate::{
-    limits::FEATURE_COSTS,
     namespace::Namespace,
     topology::Member,
     words::{
@@ -106,7 +105,7 @@ impl Command {
     #[must_use]
     pub fn feature_level(&self) -> u32 {
         match self {
-            Self::OpenNamespace(namespace) if namespace.policy.says_costs() => FEATURE_COSTS,
+            Self::OpenNamespace(namespace) => namespace.policy.feature_level(),
             Self::InitRegion { .. }
             | Self::BeginIncarnation { .. }
             | Self::MarkDead { .. }
@@ -115,7 +114,6 @@ impl Command {
             | Self::FinishMove { .. }
             | Self::RaiseFeatureLevel { .. }
             | Self::Blocks(_)
-            | Self::OpenNamespace(_)
             | Self::Delete(_)
             | Self::RaiseGeneration { .. }
             | Self::DropTombstones { .. }

@@ -33,6 +33,8 @@ pub const TEXT_BYTES_MAX: usize = 256;
 pub const NAMESPACES_MAX: usize = 65_536;
 /// Regions of one mesh; the mesh view keeps a bit for each.
 pub const REGIONS_MAX: usize = 64;
+/// Wants after which a chain is kept, at most.
+pub const HOT_AFTER_MAX: u32 = 100;
 /// Nodes of one region.
 pub const NODES_MAX: usize = 1_024;
 /// Copies of one block.
@@ -78,15 +80,22 @@ pub const LOCAL_LEASED_PART: u64 = 4;
 /// One of them has leased at most this part (half) of it.
 pub const LOCAL_CLIENT_PART: u64 = 2;
 /// Format of the log's commands that this build writes.
-pub const FEATURE_LEVEL: u32 = 3;
+pub const FEATURE_LEVEL: u32 = 4;
 /// From this feature level on a start fills the place of a voter that went while nobody lived.
 pub const FEATURE_BEGIN_FILLS_VOTERS: u32 = 2;
 /// From this feature level on a policy keeps what attention and GPUs cost.
 pub const FEATURE_COSTS: u32 = 3;
+/// From this feature level on a policy keeps the regions that blocks are brought to, and after
+/// how many wants.
+pub const FEATURE_REGIONS: u32 = 4;
 /// Version of the wire protocol.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-const _: () = assert!(FEATURE_BEGIN_FILLS_VOTERS < FEATURE_COSTS && FEATURE_COSTS <= FEATURE_LEVEL);
+const _: () = assert!(
+    FEATURE_BEGIN_FILLS_VOTERS < FEATURE_COSTS
+        && FEATURE_COSTS < FEATURE_REGIONS
+        && FEATURE_REGIONS <= FEATURE_LEVEL
+);
 const _: () = assert!(
     PIECE_BYTES * 2 <= MESSAGE_BYTES_MAX,
     "a piece and its header fit a message"

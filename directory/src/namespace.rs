@@ -2,13 +2,21 @@
 
 use crate::{
     limits::{
-        HASH_WIDTH_MAX, HASH_WIDTH_MIN, HASH_WIDTH_SHORT, PARTS_MAX, REPLICAS_MAX, TEXT_BYTES_MAX,
+        FEATURE_COSTS, FEATURE_REGIONS, HASH_WIDTH_MAX, HASH_WIDTH_MIN, HASH_WIDTH_SHORT,
+        HOT_AFTER_MAX, PARTS_MAX, REGIONS_MAX, REPLICAS_MAX, TEXT_BYTES_MAX,
     },
     words::{Hlc, NamespaceId, Part, RegionId},
 };
 
 /// Prefixes the canonical form, so that no other use of BLAKE3 gives the same id.
 const ID_CONTEXT: &str = "kvmesh 2026-11 namespace description v1";
+
+/// Bytes of a hash in its canonical form.
+pub const CANONICAL_BYTES: u32 = 32;
+
+/// Wants after which a `Hot` namespace keeps a block, unless its policy says another number: the
+/// first may be the only one, the second shows that it was not, the third that it goes on.
+pub const HOT_AFTER: u32 = 3;
 
 /// What makes two blocks interchangeable; immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +150,14 @@ impl Description {
         self.residency.is_empty() || self.residency.contains(region)
     }
 
+    /// The bytes of a hash as they must be where a message has hashes of `said` bytes: the
+    /// engine's, or the canonical form of longer ones, by which regions and nodes know them.
+    #[must_use]
+    pub fn width_where(&self, said: u32) -> u32 {
+        let canonical = self.hash_width > CANONICAL_BYTES && said == CANONICAL_BYTES;
+        if canonical { said } else { self.hash_width }
+    }
+
     /// Whether the description has this part.
     #[must_use]
     pub fn has_part(&self, part: Part) -> bool {
@@ -203,9 +219,9 @@ pub enum Fallback {
 pub enum ReplicationMode {
     /// A remote hit fills the asking region.
     OnDemand,
-    /// Every put is shipped to named regions.
+    /// As `OnDemand`; every block is brought to the named regions besides.
     Push,
-    /// Chains wanted often are shipped.
+    /// A remote hit is served, and kept once it was wanted often enough.
     Hot,
     /// A remote hit is served and not kept.
     None,
@@ -226,6 +242,11 @@ pub struct Policy {
     pub fallback: Fallback,
     /// About copies in other regions.
     pub replication: ReplicationMode,
+    /// Of `Push`: where every block is brought to. Of `Hot`: the only ones that keep what is
+    /// wanted often; empty means all. Ascending, without repeats.
+    pub regions: Vec<RegionId>,
+    /// Of `Hot`: wants after which a region keeps a block; 0 means [`HOT_AFTER`].
+    pub hot_after: u32,
     /// Allows lossy encodings on links.
     pub lossy: bool,
     /// Blocks to promote ahead of a reader.
@@ -247,6 +268,8 @@ impl Default for Policy {
             quota_permille: 500,
             fallback: Fallback::WhenFaster,
             replication: ReplicationMode::OnDemand,
+            regions: Vec::new(),
+            hot_after: 0,
             lossy: false,
             prefetch_blocks: 16,
             prefill_rate: 0.0,
@@ -280,34 +303,80 @@ impl Policy {
         costs.find(|(_, cost)| !(cost.is_finite() && *cost >= 0.0))
     }
 
-    /// Whether it says what regions of an earlier feature level than
-    /// [`FEATURE_COSTS`](crate::limits::FEATURE_COSTS) do not keep.
+    /// Whether every block of the namespace is brought to a region.
     #[must_use]
-    pub fn says_costs(&self) -> bool {
-        self.attention_growth != 0.0 || self.dollars_per_gpu_hour != 0.0
+    pub fn pushes_to(&self, region: &RegionId) -> bool {
+        self.replication == ReplicationMode::Push && self.regions.contains(region)
     }
 
-    /// Without what those do not keep.
+    /// Whether what a get fetches from another region is kept at once.
     #[must_use]
-    pub fn without_costs(&self) -> Self {
-        Self {
-            attention_growth: 0.0,
-            dollars_per_gpu_hour: 0.0,
-            ..self.clone()
+    pub fn keeps_fetched(&self) -> bool {
+        matches!(
+            self.replication,
+            ReplicationMode::OnDemand | ReplicationMode::Push
+        )
+    }
+
+    /// Wants after which a region keeps a block; none: by wants it keeps nothing.
+    #[must_use]
+    pub fn hot_after(&self, region: &RegionId) -> Option<u32> {
+        let named = self.regions.is_empty() || self.regions.contains(region);
+        let hot = self.replication == ReplicationMode::Hot && named;
+        hot.then_some(match self.hot_after {
+            0 => HOT_AFTER,
+            after => after,
+        })
+    }
+
+    /// Whether so many regions and wants are possible.
+    #[must_use]
+    pub fn regions_fit(&self) -> bool {
+        self.regions.len() <= REGIONS_MAX && self.hot_after <= HOT_AFTER_MAX
+    }
+
+    /// What is wrong with its regions, for a namespace of this description.
+    #[must_use]
+    pub fn impossible_regions(&self, description: &Description) -> Option<String> {
+        if self.replication == ReplicationMode::Push && self.regions.is_empty() {
+            return Some("it is empty: name the regions that every block is brought to".to_owned());
         }
+        let outside = |region: &&RegionId| !description.resides_in(region);
+        let outsider = self.regions.iter().find(outside)?;
+        Some(format!(
+            "it names {outsider}, which the namespace's residency does not"
+        ))
+    }
+
+    /// The first feature level at which a region keeps all that it says.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        if !self.regions.is_empty() || self.hot_after != 0 {
+            return FEATURE_REGIONS;
+        }
+        match self.attention_growth != 0.0 || self.dollars_per_gpu_hour != 0.0 {
+            true => FEATURE_COSTS,
+            false => 1,
+        }
+    }
+
+    /// Without what a region of this feature level does not keep.
+    #[must_use]
+    pub fn kept_at(&self, feature_level: u32) -> Self {
+        let mut kept = self.clone();
+        if feature_level < FEATURE_REGIONS {
+            (kept.regions, kept.hot_after) = (Vec::new(), 0);
+        }
+        if feature_level < FEATURE_COSTS {
+            (kept.attention_growth, kept.dollars_per_gpu_hour) = (0.0, 0.0);
+        }
+        kept
     }
 
     /// The first field whose value is on the wire and not built yet, with its value.
     #[must_use]
     pub fn not_built(&self) -> Option<(&'static str, &'static str)> {
-        if self.lossy {
-            return Some(("lossy", "true"));
-        }
-        match self.replication {
-            ReplicationMode::Push => Some(("replication", "push")),
-            ReplicationMode::Hot => Some(("replication", "hot")),
-            ReplicationMode::OnDemand | ReplicationMode::None => None,
-        }
+        self.lossy.then_some(("lossy", "true"))
     }
 }
 

@@ -94,6 +94,12 @@ impl Budget {
         units.map_err(|_| exhausted(self.name))
     }
 
+    /// Whether at most a half of them are taken.
+    pub(crate) fn is_half_free(&self) -> bool {
+        let total = self.units.total.load(Ordering::Relaxed);
+        self.units.places.available_permits() >= total / 2
+    }
+
     /// Waits for bytes to be free.
     pub(crate) async fn take(&self, bytes: u64, until: Instant) -> Result<Share, Problem> {
         let units = self.units.take(Self::units_of(bytes));

@@ -13,6 +13,7 @@ use crate::{
     coding::Coding,
     fill::Fills,
     flight::Flights,
+    hot::Hot,
     links::Links,
     meters::Meters,
     peers::Peers,
@@ -54,6 +55,8 @@ pub(crate) struct Gateway {
     /// How fast engines prefill.
     pub(crate) prefill: Prefill,
     pub(crate) prefetches: Prefetches,
+    /// What gets wanted of other regions, where that decides what is kept.
+    pub(crate) hot: Hot,
     /// Encodings on links.
     pub(crate) coding: Coding,
     /// Room for watches.
@@ -85,6 +88,7 @@ impl Gateway {
             meters,
             prefill: Prefill::default(),
             prefetches: Prefetches::new(&environment.instance, environment.clock.millis()),
+            hot: Hot::default(),
             coding: Coding::new(
                 environment.clone(),
                 Meters::new(Arc::clone(&environment.instance)),
@@ -108,6 +112,11 @@ impl Gateway {
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let room = self.calls.take_now(1);
         room.map_err(|_| exhausted("calls_max"))
+    }
+
+    /// Whether gets and fills leave so much room that what is pushed may take some.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.fetch_bytes.is_half_free() && self.fills.bytes.is_half_free()
     }
 
     /// How long an owner may take to answer about so many bytes.

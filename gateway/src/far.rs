@@ -5,9 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvmesh_client::{Ranges, block::Assembler, follow::Link};
-use kvmesh_directory::{
-    BlockName, Hlc, Namespace, Part, RegionId, cost::Time, namespace::ReplicationMode,
-};
+use kvmesh_directory::{BlockName, Hlc, Namespace, Part, RegionId, cost::Time};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
@@ -404,7 +402,10 @@ fn end(gateway: &Gateway, fetch: &Fetch, led: &Led, assembler: Assembler) {
         gateway.flights.lose(&led.flight, false);
         return;
     };
-    if fetch.namespace.policy.replication != ReplicationMode::OnDemand {
+    let policy = &fetch.namespace.policy;
+    let hot = policy.hot_after(&gateway.region);
+    let hot = hot.is_some_and(|after| gateway.hot.is_hot(&led.flight.name, after));
+    if !(policy.keeps_fetched() || hot || led.flight.is_kept()) {
         gateway.flights.land(&led.flight);
         led.flight.complete(None);
         return;

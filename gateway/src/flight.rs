@@ -30,6 +30,8 @@ pub(crate) struct Flight {
     header: OnceLock<(RegionId, BlockMeta)>,
     filled: OnceLock<Filled>,
     missing: AtomicBool,
+    /// Whoever waits wants it to stay here, whatever the policy does with gets.
+    kept: AtomicBool,
     waiters: AtomicUsize,
     until: Mutex<Instant>,
     /// Told when the last waiter leaves.
@@ -93,6 +95,7 @@ impl Flights {
             header: OnceLock::new(),
             filled: OnceLock::new(),
             missing: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
             waiters: AtomicUsize::new(1),
             until: Mutex::new(until),
             left: Arc::clone(left),
@@ -163,6 +166,11 @@ impl Flight {
         self.end(End::Whole);
     }
 
+    /// Whether some waiter wants it to be kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
     /// The deadline of its longest waiter.
     pub(crate) fn until(&self) -> Instant {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner)
@@ -219,6 +227,11 @@ impl Ticket {
     /// Waits until the block is whole or does not come. May be dropped at any time.
     pub(crate) async fn arrived(&mut self) {
         self.reader.ended().await;
+    }
+
+    /// The block is to be kept here.
+    pub(crate) fn keep(&self) {
+        self.flight.kept.store(true, Ordering::Relaxed);
     }
 
     /// Whether the block is kept here, once it is whole; none: it is not to be.

@@ -13,6 +13,7 @@ mod far;
 mod fill;
 mod flight;
 mod frame;
+mod hot;
 mod intake;
 mod lease;
 mod links;

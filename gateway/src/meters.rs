@@ -108,6 +108,12 @@ impl Meters {
         }
     }
 
+    /// Blocks were wanted often enough to be brought here.
+    pub(crate) fn hot(&self, blocks: u64) {
+        counter!("kvmesh_gateway_hot_blocks_total", "instance" => self.instance())
+            .increment(blocks);
+    }
+
     /// A get of a `when_faster` namespace came to blocks that only other regions have.
     pub(crate) fn decided(&self, decision: &'static str) {
         counter!("kvmesh_gateway_fetch_decisions_total",

@@ -18,10 +18,13 @@ pub(crate) async fn set(
     until: Instant,
 ) -> Result<(Namespace, FeedPosition), Problem> {
     gateway.views.fresh()?;
-    gateway.views.namespace(namespace)?;
+    let known = gateway.views.namespace(namespace)?;
     if let Some((field, value)) = policy.not_built() {
         let what = format!("a policy whose {field} is {value}");
         return Err(Problem::Unimplemented(what));
+    }
+    if let Some(why) = policy.impossible_regions(&known.description) {
+        return Err(Problem::invalid("regions", why));
     }
     let answer = on_some_node(gateway, until, "SetPolicy", |channel, until| {
         policy::set(channel, namespace, policy, until)

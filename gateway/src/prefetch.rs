@@ -5,6 +5,8 @@
 //! they like. It shares fetches with gets (`flight`) and keeps blocks by the same queue
 //! (`fill`), a few at a time, so that it does not fill the queue that gets need.
 
+mod pushed;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,7 +16,7 @@ use std::{
 use futures::StreamExt;
 use kvmesh_client::{Problem, Ranges};
 use kvmesh_directory::{
-    FeedPosition, Namespace, NamespaceId, RegionId,
+    BlockKey, FeedPosition, Namespace, NamespaceId, Part, RegionId,
     namespace::{Fallback, ReplicationMode},
 };
 use tokio::{
@@ -23,7 +25,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use pushed::bring_hot;
+
 use crate::{
+    chain::Chain,
     context::{Gateway, exhausted},
     deadline::Deadline,
     far,
@@ -82,6 +87,8 @@ pub(crate) struct Prefetch {
 pub(crate) struct Order {
     pub(crate) namespace: Arc<Namespace>,
     pub(crate) queries: Vec<Query>,
+    /// Instead of chains: blocks that `region` is known to have. They are pushed.
+    pub(crate) keys: Vec<BlockKey>,
     /// The only region to fetch from; none: any.
     pub(crate) region: Option<RegionId>,
     pub(crate) limit: Duration,
@@ -89,6 +96,8 @@ pub(crate) struct Order {
 
 /// Blocks that one call fetches.
 struct Batch {
+    /// It waits until gets and fills leave room.
+    pushed: bool,
     want: Arc<Want>,
     slots: Vec<Slot>,
 }
@@ -213,25 +222,47 @@ impl Prefetches {
 /// Begins a prefetch.
 pub(crate) fn begin(gateway: &Arc<Gateway>, order: Order) -> Result<Arc<Prefetch>, Problem> {
     let policy = &order.namespace.policy;
-    if policy.fallback == Fallback::Never || policy.replication == ReplicationMode::None {
+    // What is pushed is not a get: whether gets go to other regions does not matter.
+    let never = policy.fallback == Fallback::Never && order.keys.is_empty();
+    if never || policy.replication == ReplicationMode::None {
         let why = "the namespace's policy keeps nothing from other regions (fallback never, or \
                    replication none)";
         return Err(Problem::invalid("namespace_id", why));
     }
     let others = others(gateway, &order.namespace, order.region.as_ref())?;
     let until = Instant::now() + order.limit.min(TIME_MAX);
-    let (batches, total, total_bytes) =
-        plan(gateway, order.queries, &order.namespace, &others, until)?;
+    let planned = match (order.keys.is_empty(), &order.region) {
+        (false, Some(region)) => {
+            pushed::plan(gateway, &order.keys, &order.namespace, region, until)
+        }
+        _ => plan(gateway, order.queries, &order.namespace, &others, until)?,
+    };
+    start(gateway, order.namespace.id, planned, until)
+}
+
+/// Batches, and what they are over all.
+struct Planned {
+    batches: VecDeque<Batch>,
+    total: u32,
+    total_bytes: u64,
+}
+
+fn start(
+    gateway: &Arc<Gateway>,
+    namespace: NamespaceId,
+    planned: Planned,
+    until: Instant,
+) -> Result<Arc<Prefetch>, Problem> {
     let progress = Progress {
-        total,
-        total_bytes,
+        total: planned.total,
+        total_bytes: planned.total_bytes,
         ..Progress::default()
     };
-    let prefetch = gateway
-        .prefetches
-        .begin(order.namespace.id, progress, &gateway.stop)?;
-    let run = run(Arc::clone(gateway), Arc::clone(&prefetch), batches, until);
-    gateway.tasks.spawn(run);
+    let prefetches = &gateway.prefetches;
+    let prefetch = prefetches.begin(namespace, progress, &gateway.stop)?;
+    let (gateway, shared) = (Arc::clone(gateway), Arc::clone(&prefetch));
+    let tasks = gateway.tasks.clone();
+    tasks.spawn(run(gateway, shared, planned.batches, until));
     Ok(prefetch)
 }
 
@@ -270,27 +301,12 @@ fn plan(
     namespace: &Arc<Namespace>,
     others: &Others,
     until: Instant,
-) -> Result<(VecDeque<Batch>, u32, u64), Problem> {
-    let (mut batches, mut total, mut bytes) = (VecDeque::new(), 0, 0);
+) -> Result<Planned, Problem> {
+    let (mut batches, mut total, mut total_bytes) = (VecDeque::new(), 0, 0);
     for query in queries {
         let indexes = query.start as u32..query.chain.len() as u32;
-        let want = Arc::new(Want {
-            namespace: Arc::clone(namespace),
-            chain: query.chain,
-            indexes: indexes.collect(),
-            parts: query.parts,
-            touch: Vec::new(),
-            ranges: Ranges::default(),
-            blocks_min: 0,
-            any_order: true,
-            await_fill: true,
-            from_afar: false,
-            encoding: None,
-            deadline: Deadline {
-                at: until,
-                named: true,
-            },
-        });
+        let (chain, parts) = (query.chain, query.parts);
+        let want = Arc::new(wanting(namespace, chain, indexes.collect(), parts, until));
         let mut slots = read::plan_from_views(gateway, &want, others).slots;
         slots.retain(|slot| matches!(slot.sources.front(), Some(Source::Region(_))));
         total += slots.len();
@@ -300,13 +316,45 @@ fn plan(
             );
             return Err(Problem::invalid("chains", why));
         }
-        bytes += slots.iter().map(|slot| slot.bytes).sum::<u64>();
-        batches.extend(cut(&want, slots));
+        total_bytes += slots.iter().map(|slot| slot.bytes).sum::<u64>();
+        batches.extend(cut(&want, slots, false));
     }
-    Ok((batches, total as u32, bytes))
+    let total = total as u32;
+    Ok(Planned {
+        batches,
+        total,
+        total_bytes,
+    })
 }
 
-fn cut(want: &Arc<Want>, slots: Vec<Slot>) -> Vec<Batch> {
+/// A get whose blocks nobody is sent.
+fn wanting(
+    namespace: &Arc<Namespace>,
+    chain: Chain,
+    indexes: Vec<u32>,
+    parts: Vec<Part>,
+    until: Instant,
+) -> Want {
+    Want {
+        namespace: Arc::clone(namespace),
+        chain,
+        indexes,
+        parts,
+        touch: Vec::new(),
+        ranges: Ranges::default(),
+        blocks_min: 0,
+        any_order: true,
+        await_fill: true,
+        from_afar: false,
+        encoding: None,
+        deadline: Deadline {
+            at: until,
+            named: true,
+        },
+    }
+}
+
+fn cut(want: &Arc<Want>, slots: Vec<Slot>, pushed: bool) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     let mut bytes = 0;
     for slot in slots {
@@ -318,6 +366,7 @@ fn cut(want: &Arc<Want>, slots: Vec<Slot>) -> Vec<Batch> {
             _ => {
                 bytes = slot.bytes;
                 batches.push(Batch {
+                    pushed,
                     want: Arc::clone(want),
                     slots: vec![slot],
                 });
@@ -352,6 +401,9 @@ async fn run(
 
 /// Fetches the blocks of a batch, each from the next region when one does not have it.
 async fn bring(gateway: &Arc<Gateway>, prefetch: &Prefetch, batch: Batch, until: Instant) {
+    if batch.pushed {
+        pushed::give_way(gateway).await;
+    }
     let mut open = batch.slots;
     while !open.is_empty() {
         let mut by_region: BTreeMap<RegionId, Vec<Slot>> = BTreeMap::new();
@@ -372,6 +424,7 @@ async fn bring(gateway: &Arc<Gateway>, prefetch: &Prefetch, batch: Batch, until:
         for (region, slots) in by_region {
             let wanted: Vec<&Slot> = slots.iter().collect();
             let (tickets, _) = far::join(gateway, &batch.want, &region, &wanted, until);
+            tickets.iter().for_each(Ticket::keep);
             fetched.extend(slots.into_iter().zip(tickets));
         }
         open = Vec::new();

@@ -24,6 +24,7 @@ use crate::{
     context::Gateway,
     fill::Filled,
     frame::{Frame, Outcome, Summary},
+    hot,
     merge::{Merge, Run},
     reach::{self, Others, Under},
     request::{Position, Want},
@@ -196,6 +197,9 @@ pub(crate) async fn get(
     let mut plan = plan_from_views(&gateway, &want, &others);
     // Before it is cut, by whatever rule: some region has them.
     let matched = tokens(&want, plan.run);
+    if !want.from_afar {
+        hot::wanted(&gateway, &want, &plan);
+    }
     turn(&gateway, &want, &mut plan, &mut under, &mut others);
     let (weighed, declined) = match weigh(&gateway, &want, &mut plan) {
         Decided::Unweighed => (None, false),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use kvmesh_directory::{
     RegionId,
-    limits::{BLOCK_BYTES_MAX, REPLICAS_MAX},
+    limits::{BLOCK_BYTES_MAX, HOT_AFTER_MAX, REGIONS_MAX, REPLICAS_MAX},
 };
 use kvmesh_process::{
     program::ProgramSettings,
@@ -14,7 +14,7 @@ use kvmesh_process::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::templates::{self, Template};
+use crate::templates::{self, Replication, Template};
 
 /// What an operator can say to a gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -295,6 +295,19 @@ fn check_template(name: &str, template: &Template) -> Result<(), Impossible> {
     if let Some((field, cost)) = template.policy().impossible_cost() {
         let want = "a number of at least 0, or 0 when it is not known";
         return Err(impossible(&key(field), &cost, want));
+    }
+    let regions = &template.regions;
+    for name in regions {
+        possible::region(&key("regions"), name)?;
+    }
+    let pushes = template.replication == Replication::Push;
+    if regions.len() > REGIONS_MAX || (regions.is_empty() && pushes) {
+        let want = "1 to 64 regions that every block is brought to";
+        return Err(impossible(&key("regions"), &regions.len(), want));
+    }
+    if template.hot_after > HOT_AFTER_MAX {
+        let want = "0 to 100 wants";
+        return Err(impossible(&key("hot_after"), &template.hot_after, want));
     }
     if let Some((field, value)) = template.not_built() {
         let want = "another value: this one is not built yet";

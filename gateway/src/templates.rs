@@ -1,9 +1,9 @@
 //! Policies as an operator writes them down; a client names one and cannot change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kvmesh_directory::{
-    Policy,
+    Policy, RegionId,
     namespace::{AckLevel, Fallback, ReplicationMode},
 };
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,11 @@ pub struct Template {
     pub fallback: Afar,
     /// About copies in other regions.
     pub replication: Replication,
+    /// Of `push`: where every block is brought to. Of `hot`: the only regions that keep what is
+    /// wanted often; empty: all.
+    pub regions: Vec<String>,
+    /// Of `hot`: wants after which a region keeps a block, at most 100; 0: 3.
+    pub hot_after: u32,
     /// Not built yet.
     pub lossy: bool,
     /// Blocks to promote ahead of a reader.
@@ -82,6 +87,8 @@ impl Default for Template {
             quota_permille: policy.quota_permille,
             fallback: Afar::WhenFaster,
             replication: Replication::OnDemand,
+            regions: policy.regions.iter().map(ToString::to_string).collect(),
+            hot_after: policy.hot_after,
             lossy: policy.lossy,
             prefetch_blocks: policy.prefetch_blocks,
             prefill_rate: policy.prefill_rate,
@@ -112,6 +119,13 @@ impl Template {
         self.policy().not_built()
     }
 
+    /// Its regions, in order; the settings' check has found the names to be possible.
+    fn regions(&self) -> Vec<RegionId> {
+        let names = self.regions.iter();
+        let regions: BTreeSet<RegionId> = names.filter_map(|name| name.parse().ok()).collect();
+        regions.into_iter().collect()
+    }
+
     /// The policy that it stands for.
     #[must_use]
     pub fn policy(&self) -> Policy {
@@ -135,6 +149,8 @@ impl Template {
                 Replication::Hot => ReplicationMode::Hot,
                 Replication::None => ReplicationMode::None,
             },
+            regions: self.regions(),
+            hot_after: self.hot_after,
             lossy: self.lossy,
             prefetch_blocks: self.prefetch_blocks,
             prefill_rate: self.prefill_rate,

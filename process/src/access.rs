@@ -92,12 +92,7 @@ const TABLE: &[Row] = &[
         "a namespace",
         &[NODE, GATEWAY, REGION_SYNC],
     ),
-    row(
-        Role::Node,
-        "Replication",
-        &["Copy", "Confirm", "Offer", "Push"],
-        &[NODE],
-    ),
+    row(Role::Node, "Replication", &["Copy", "Confirm"], &[NODE]),
     row(Role::Node, "Replication", &["ApplyRemote"], &[REGION_SYNC]),
     variant(
         Role::Node,
@@ -140,6 +135,8 @@ const TABLE: &[Row] = &[
         &[OPERATOR, NODE, GATEWAY],
     ),
     row(Role::Gateway, "Cache", CACHE, &[CLIENT, OPERATOR]),
+    // What is pushed to a region is brought by its own gateways.
+    row(Role::Gateway, "Cache", &["Prefetch"], &[REGION_SYNC]),
     variant(
         Role::Gateway,
         "Cache",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use kvmesh_client::follow::SharedRegionView;
-use kvmesh_directory::{FeedPosition, LogIncarnation};
+use kvmesh_directory::{DirectoryState, FeedPosition, LogIncarnation};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
@@ -37,6 +37,16 @@ impl Home {
         self.view
             .position()
             .map(|position| position.log_incarnation)
+    }
+
+    /// Reads the own directory, as the view shows it.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&DirectoryState) -> T) -> T {
+        self.view.with(read)
+    }
+
+    /// Waits until the view shows a position, and no longer than `until`.
+    pub(crate) async fn reaches(&self, position: &FeedPosition, until: Instant) -> bool {
+        self.view.wait_for(position, until).await
     }
 
     /// Tries until the effects are committed, or were already; says in which log. May be

@@ -15,6 +15,7 @@ mod link;
 mod mesh;
 mod meters;
 mod peer;
+mod push;
 mod rpc;
 mod serve;
 #[cfg(test)]

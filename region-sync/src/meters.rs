@@ -74,6 +74,40 @@ impl Meters {
         }
     }
 
+    /// What waits to be brought here, and whether some range must be mended.
+    pub(crate) fn push_standing(&self, waiting: usize, dirty: bool) {
+        metrics::gauge!("kvmesh_region_sync_push_queue_blocks", &self.labels()).set(waiting as f64);
+        metrics::gauge!("kvmesh_region_sync_push_dirty", &self.labels())
+            .set(f64::from(u8::from(dirty)));
+    }
+
+    /// Names that the queue did not keep, and why.
+    pub(crate) fn push_left(&self, reason: &'static str, blocks: u64) {
+        let [instance, peer] = self.labels();
+        let labels = [instance, peer, ("reason", reason.to_owned())];
+        metrics::counter!("kvmesh_region_sync_push_left_blocks_total", &labels).increment(blocks);
+    }
+
+    /// A call for blocks that are pushed ended.
+    pub(crate) fn pushed(&self, blocks: u64, bytes: u64, given_up: u64) {
+        for (end, blocks) in [("ok", blocks), ("given_up", given_up)] {
+            let [instance, peer] = self.labels();
+            let labels = [instance, peer, ("end", end.to_owned())];
+            metrics::counter!("kvmesh_region_sync_pushed_blocks_total", &labels).increment(blocks);
+        }
+        metrics::counter!("kvmesh_region_sync_pushed_bytes_total", &self.labels()).increment(bytes);
+    }
+
+    /// Nothing is known of what came of a call.
+    pub(crate) fn push_call_failed(&self) {
+        metrics::counter!("kvmesh_region_sync_push_failures_total", &self.labels()).increment(1);
+    }
+
+    /// A dirty range is mended.
+    pub(crate) fn push_mended(&self) {
+        metrics::counter!("kvmesh_region_sync_push_mends_total", &self.labels()).increment(1);
+    }
+
     /// What is thought of the peer: 1 at its state, 0 at the others.
     pub(crate) fn judged(&self, state: PeerState) {
         for each in PeerState::ALL {

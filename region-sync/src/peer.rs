@@ -13,6 +13,7 @@ use crate::{
     home::Home,
     mesh::Mesh,
     meters::Meters,
+    push::Push,
 };
 
 /// Events between the feed and the backlog; one is a step or a part of a snapshot.
@@ -30,6 +31,7 @@ pub(crate) struct Peer {
     pub(crate) home: Home,
     pub(crate) mesh: Arc<Mesh>,
     pub(crate) meters: Meters,
+    pub(crate) push: Arc<Push>,
 }
 
 impl Peer {
@@ -129,6 +131,7 @@ impl<'a> Carrying<'a> {
             | MeshEvent::Heartbeat(position) => Some(position),
         };
         self.peer.mesh.hear(&self.peer.region, at);
+        self.peer.push.take(&event);
         self.backlog.take(event);
     }
 

@@ -12,7 +12,10 @@ use kvmesh_process::{
     settings::{Check, Impossible, Live, possible},
     tls::{Expected, Role},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tracing::{Instrument, warn};
@@ -24,7 +27,8 @@ use crate::{
     mesh::{Link, Mesh},
     meters::Meters,
     peer::Peer,
-    rpc::{self, home::Nodes, probe::Prober},
+    push::{CALLS_AT_ONCE, Push, Pushing},
+    rpc::{self, bring::Gateways, home::Nodes, probe::Prober},
 };
 
 /// Why a region-sync ended.
@@ -105,7 +109,7 @@ fn links(settings: &Settings, peers: &[RegionId]) -> BTreeMap<RegionId, Link> {
     peers.iter().zip(&settings.peers).map(link).collect()
 }
 
-/// Starts the tasks: one follows the own region, two care for each peer.
+/// Starts the tasks: one follows the own region, three care for each peer.
 fn start(
     live: &Live<Settings>,
     environment: &Environment,
@@ -126,8 +130,24 @@ fn start(
     tasks.spawn(follower.run(stop.child_token()).in_current_span());
     let nodes = Nodes::new(to(Role::Node, own), &settings.nodes, live.clone());
     let home = Home::new(view, nodes);
+    let gateways = Gateways::new(to(Role::Gateway, own), &settings.gateways);
+    let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
     for (region, peer) in peers.iter().zip(&settings.peers) {
         let meters = Meters::new(Arc::clone(&environment.instance), region.clone());
+        let between = (own, region);
+        let queue_max = settings.push_queue_max;
+        let push = Push::new(between, home.clone(), meters.clone(), queue_max);
+        let push = Arc::new(push);
+        let pushing = Pushing {
+            push: Arc::clone(&push),
+            source: source(&peer.nodes, region),
+            gateways: gateways.clone(),
+            mesh: Arc::clone(mesh),
+            settings: live.clone(),
+            calls: Arc::clone(&calls),
+            bandwidth_bits: peer.bandwidth_bits,
+        };
+        tasks.spawn(pushing.run(stop.child_token()).in_current_span());
         let following = Peer {
             own: own.clone(),
             region: region.clone(),
@@ -135,6 +155,7 @@ fn start(
             home: home.clone(),
             mesh: Arc::clone(mesh),
             meters: meters.clone(),
+            push,
         };
         tasks.spawn(following.run(stop.child_token()).in_current_span());
         let probing = Probing {

@@ -11,6 +11,9 @@ use kvmesh_process::{
 };
 use serde::{Deserialize, Serialize};
 
+/// Names of one peer's queue, at most: some hundred bytes each.
+const PUSH_QUEUE_MAX: u64 = 1 << 22;
+
 /// Settings of one region-sync. Times are in milliseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +37,9 @@ pub struct Settings {
     pub trace_ratio: f64,
     /// `host:port` of nodes of its own region: what other regions did is committed there.
     pub nodes: Vec<String>,
+    /// `host:port` of gateways of its own region, in which what is pushed to it is brought here;
+    /// empty: nothing is.
+    pub gateways: Vec<String>,
     /// Every other region of the mesh.
     pub peers: Vec<PeerSettings>,
     /// Period of round-trip probes.
@@ -48,6 +54,12 @@ pub struct Settings {
     pub return_after_ms: u64,
     /// How long one attempt to commit effects at home may take.
     pub commit_timeout_ms: u64,
+    /// Thousandths of a link's `bandwidth_bits` that what is pushed may take.
+    pub push_share_permille: u32,
+    /// Names of blocks of one peer that may wait to be brought here.
+    pub push_queue_max: usize,
+    /// How long one may wait; later it is found again by comparing both regions.
+    pub push_queue_age_max_ms: u64,
     /// How long calls in flight may go on at shutdown.
     pub shutdown_grace_ms: u64,
     /// Certificate, key and CA; without them gRPC is plaintext, on loopback only.
@@ -88,6 +100,7 @@ impl Default for Settings {
             otlp_endpoint: String::new(),
             trace_ratio: TRACE_RATIO,
             nodes: Vec::new(),
+            gateways: Vec::new(),
             peers: Vec::new(),
             probe_interval_ms: 1_000,
             probe_timeout_ms: 2_000,
@@ -95,6 +108,9 @@ impl Default for Settings {
             offline_failures: 3,
             return_after_ms: 30_000,
             commit_timeout_ms: 5_000,
+            push_share_permille: 500,
+            push_queue_max: 65_536,
+            push_queue_age_max_ms: 600_000,
             shutdown_grace_ms: 5_000,
             tls: TlsSettings::default(),
         }
@@ -120,6 +136,10 @@ impl Settings {
 
     pub(crate) fn commit_timeout(&self) -> Duration {
         Duration::from_millis(self.commit_timeout_ms)
+    }
+
+    pub(crate) fn push_queue_age_max(&self) -> Duration {
+        Duration::from_millis(self.push_queue_age_max_ms)
     }
 
     pub(crate) fn shutdown_grace(&self) -> Duration {
@@ -176,16 +196,23 @@ impl Check for Settings {
         .check()?;
         self.traces().check()?;
         possible::addresses("nodes", &self.nodes, "nodes of the own region")?;
+        if !self.gateways.is_empty() {
+            possible::addresses("gateways", &self.gateways, "gateways of the own region")?;
+        }
         self.check_peers(&own)?;
         for (key, got) in [
             ("probe_interval_ms", self.probe_interval_ms),
             ("probe_timeout_ms", self.probe_timeout_ms),
             ("offline_after_ms", self.offline_after_ms),
             ("commit_timeout_ms", self.commit_timeout_ms),
+            ("push_queue_age_max_ms", self.push_queue_age_max_ms),
         ] {
             possible::within(key, got, 10, 3_600_000)?;
         }
         possible::within("offline_failures", self.offline_failures, 1, 1_000)?;
+        possible::within("push_share_permille", self.push_share_permille, 1, 1_000)?;
+        let names = self.push_queue_max as u64;
+        possible::within("push_queue_max", names, 1, PUSH_QUEUE_MAX)?;
         possible::within("return_after_ms", self.return_after_ms, 0, 3_600_000)?;
         possible::within("shutdown_grace_ms", self.shutdown_grace_ms, 0, 3_600_000)
     }
@@ -199,6 +226,8 @@ impl ProgramSettings for Settings {
         "offline_failures",
         "probe_interval_ms",
         "probe_timeout_ms",
+        "push_queue_age_max_ms",
+        "push_share_permille",
         "return_after_ms",
     ];
 
@@ -214,6 +243,7 @@ impl ProgramSettings for Settings {
         let peers = self.peers.iter().enumerate();
         let outside = Outside::default()
             .addresses("nodes", &self.nodes)
+            .addresses("gateways", &self.gateways)
             .address("otlp_endpoint", self.traces().authority());
         peers.fold(outside, |outside, (index, peer)| {
             outside
@@ -304,6 +334,9 @@ mod tests {
         refused("peers[0].dollars_per_gb", |s| {
             s.peers[0].dollars_per_gb = -0.1;
         });
+        refused("gateways[0]", |s| s.gateways = vec!["here".to_owned()]);
+        refused("push_share_permille", |s| s.push_share_permille = 0);
+        refused("push_queue_max", |s| s.push_queue_max = 0);
         refused("probe_timeout_ms", |s| s.probe_timeout_ms = 0);
         refused("peers", |s| s.peers = vec![s.peers[0].clone(); REGIONS_MAX]);
     }

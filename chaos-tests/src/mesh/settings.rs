@@ -125,6 +125,7 @@ impl Place {
             listen: self.region_sync.parse()?,
             metrics_listen: self.region_sync_metrics.parse()?,
             nodes: self.node_addresses(),
+            gateways: vec![self.gateway.clone()],
             peers: peers.collect(),
             tls: self.tls("region-sync", "1"),
             ..kvmesh_region_sync::Settings::default()

@@ -110,8 +110,11 @@ fn policy() -> impl Strategy<Value = Policy> {
     ];
     let numbers = (1..=8_u32, any::<u64>(), 0..=1_000_u32, any::<(bool, u32)>());
     let costs = (0.0..1e9_f64, 0.0..1e9_f64, 0.0..1e3_f64);
-    (ack, fallback, replication, numbers, costs).prop_map(
-        |(ack, fallback, replication, numbers, costs)| {
+    let regions = (vec(region(), 0..3), 0..=100_u32);
+    (ack, fallback, replication, numbers, costs, regions).prop_map(
+        |(ack, fallback, replication, numbers, costs, (mut regions, hot_after))| {
+            regions.sort();
+            regions.dedup();
             let (prefill_rate, attention_growth, dollars_per_gpu_hour) = costs;
             let (replicas, ttl_ms, quota_permille, (lossy, prefetch_blocks)) = numbers;
             Policy {
@@ -126,6 +129,8 @@ fn policy() -> impl Strategy<Value = Policy> {
                 prefill_rate,
                 attention_growth,
                 dollars_per_gpu_hour,
+                regions,
+                hot_after,
             }
         },
     )

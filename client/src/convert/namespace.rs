@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use kvmesh_directory::{
-    Description, Hlc, Namespace, NamespaceId, Policy,
-    limits::{REPLICAS_MAX, TEXT_BYTES_MAX},
+    Description, Hlc, Namespace, NamespaceId, Policy, RegionId,
+    limits::{HOT_AFTER_MAX, REGIONS_MAX, REPLICAS_MAX, TEXT_BYTES_MAX},
     namespace::{AckLevel, Fallback, ReplicationMode},
 };
 use kvmesh_proto::v1 as wire;
@@ -33,13 +33,7 @@ impl FromWire for Description {
     type Wire = wire::NamespaceDescription;
     /// Checks every field; residency is put in order, so that equal sets make equal ids.
     fn from_wire(wire: wire::NamespaceDescription) -> Result<Self, WireError> {
-        let mut residency = wire
-            .residency
-            .iter()
-            .map(|name| region("residency", name))
-            .collect::<Result<Vec<_>, _>>()?;
-        residency.sort_unstable();
-        residency.dedup();
+        let residency = regions("residency", &wire.residency)?;
         let description = Self {
             model: wire.model,
             dtype: wire.dtype,
@@ -63,6 +57,15 @@ impl FromWire for Description {
     }
 }
 
+/// A set of regions, in order.
+fn regions(field: &'static str, names: &[String]) -> Result<Vec<RegionId>, WireError> {
+    let named = names.iter().map(|name| region(field, name));
+    let mut regions = named.collect::<Result<Vec<_>, _>>()?;
+    regions.sort_unstable();
+    regions.dedup();
+    Ok(regions)
+}
+
 impl ToWire for Policy {
     type Wire = wire::NamespacePolicy;
     fn to_wire(&self) -> wire::NamespacePolicy {
@@ -78,6 +81,8 @@ impl ToWire for Policy {
             prefill_rate: self.prefill_rate,
             attention_growth: self.attention_growth,
             dollars_per_gpu_hour: self.dollars_per_gpu_hour,
+            regions: each(&self.regions),
+            hot_after: self.hot_after,
         }
     }
 }
@@ -97,7 +102,17 @@ impl FromWire for Policy {
             prefill_rate: wire.prefill_rate,
             attention_growth: wire.attention_growth,
             dollars_per_gpu_hour: wire.dollars_per_gpu_hour,
+            regions: regions("regions", &wire.regions)?,
+            hot_after: wire.hot_after,
         };
+        if policy.regions.len() > REGIONS_MAX {
+            let why = format!("it names over {REGIONS_MAX} regions");
+            return Err(WireError::field("regions", why));
+        }
+        if policy.hot_after > HOT_AFTER_MAX {
+            let why = format!("it is {}: 0 to {HOT_AFTER_MAX}", policy.hot_after);
+            return Err(WireError::field("hot_after", why));
+        }
         if !policy.replicas_fit() {
             let why = format!("it is {}: 1 to {REPLICAS_MAX}", policy.replicas);
             return Err(WireError::field("replicas", why));

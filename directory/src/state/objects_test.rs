@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     command::{Command, Deletion, Refusal},
-    limits::FEATURE_COSTS,
+    limits::{FEATURE_COSTS, FEATURE_REGIONS},
     namespace::Namespace,
     words::Hlc,
 };
@@ -197,4 +197,29 @@ fn costs_are_kept_from_their_feature_level_on() {
     };
     assert_eq!(kept(FEATURE_COSTS - 1), [1_000.0, 0.0, 0.0]);
     assert_eq!(kept(FEATURE_COSTS), [1_000.0, 60_000.0, 2.5]);
+}
+
+#[test]
+fn regions_are_kept_from_their_feature_level_on() {
+    let kept = |level: u32| {
+        let mut formed = init();
+        if let Command::InitRegion { feature_level, .. } = &mut formed {
+            *feature_level = level;
+        }
+        let mut told = Told {
+            state: DirectoryState::empty(),
+            ..Told::begin()
+        };
+        told.apply(&formed);
+        let mut pushed = namespace("other", "other");
+        pushed.policy.regions = vec!["eu".parse().unwrap()];
+        pushed.policy.hot_after = 2;
+        let level = Command::OpenNamespace(pushed.clone()).feature_level();
+        assert_eq!(level, FEATURE_REGIONS);
+        open(&mut told, &pushed);
+        let policy = &told.state.namespace(pushed.id).unwrap().policy;
+        (policy.regions.len(), policy.hot_after)
+    };
+    assert_eq!(kept(FEATURE_REGIONS - 1), (0, 0));
+    assert_eq!(kept(FEATURE_REGIONS), (1, 2));
 }

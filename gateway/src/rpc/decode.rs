@@ -34,7 +34,8 @@ pub(super) fn positions(wire: Vec<wire::FeedPosition>) -> Result<Vec<FeedPositio
 
 fn chain_of(wire: Option<wire::Chain>, namespace: &Namespace) -> Result<Chain, Problem> {
     let chain = wire.ok_or_else(|| Problem::invalid("chain", "it is missing"))?;
-    let hashes = convert::chain(&chain, namespace.description.hash_width)?;
+    let width = namespace.description.width_where(chain.width);
+    let hashes = convert::chain(&chain, width)?;
     Ok(Chain::new(chain.hashes, chain.width, hashes))
 }
 

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kvmesh_client::{FromWire, Problem, ToWire};
-use kvmesh_directory::RegionId;
+use kvmesh_client::{FromWire, Problem, ToWire, convert};
+use kvmesh_directory::{BlockKey, Namespace, RegionId};
 use kvmesh_proto::v1 as wire;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,6 +15,8 @@ use crate::{
     prefetch::{self, End, Order, Prefetch, Progress},
 };
 
+/// Blocks that one call names by their keys.
+const KEYS_MAX: usize = 4_096;
 /// Least time between two answers; the last one does not wait.
 const PERIOD: Duration = Duration::from_millis(100);
 /// An answer comes at least so often.
@@ -65,14 +67,36 @@ fn find_or_begin(
         false => Some(RegionId::from_wire(request.region)?),
     };
     let queries = decode::queries(request.chains, &namespace)?;
+    let keys = keys(request.keys, &namespace)?;
+    if !keys.is_empty() && (region.is_none() || !queries.is_empty()) {
+        let why = "it goes with `region`, and without `chains`";
+        return Err(Problem::invalid("keys", why));
+    }
     let longest = prefetch::TIME_MAX.as_millis() as u64;
     let order = Order {
         namespace: Arc::new(namespace),
         queries,
+        keys,
         region,
         limit: decode::millis(request.deadline_ms, longest),
     };
     prefetch::begin(gateway, order)
+}
+
+/// Blocks of one call; the parts are the namespace's.
+fn keys(wire: Vec<wire::BlockKey>, namespace: &Namespace) -> Result<Vec<BlockKey>, Problem> {
+    if wire.len() > KEYS_MAX {
+        let why = format!("{} blocks, the limit is {KEYS_MAX}", wire.len());
+        return Err(Problem::invalid("keys", why));
+    }
+    let keys: Vec<BlockKey> = convert::all(wire)?;
+    match keys
+        .iter()
+        .all(|key| namespace.description.has_part(key.part))
+    {
+        true => Ok(keys),
+        false => Err(Problem::invalid("keys", "the namespace has no such part")),
+    }
 }
 
 /// Tells until it has ended, or nobody listens.

@@ -13,6 +13,7 @@ mod leaving;
 mod local;
 mod prefetch;
 mod program;
+mod push;
 mod ranges;
 mod reach;
 mod residency;

@@ -2,14 +2,16 @@
 
 use clap::ValueEnum;
 use kvmesh_directory::{
-    Policy,
+    Policy, RegionId,
     namespace::{AckLevel, Fallback, ReplicationMode},
 };
 
 pub(super) const SET: &str = "\
 What is not named stays as it is. The policy is the same in all regions: the last writer wins.
 
-Example: meshctl namespace set notes --ttl 3600 --fallback always";
+Examples: meshctl namespace set notes --ttl 3600 --fallback always
+          meshctl namespace set notes --replication push --regions eu-west,ap-south
+          meshctl namespace set notes --replication hot --hot-after 2";
 
 pub(super) const RAISE: &str = "\
 Every block that was put before becomes unreadable, in this region at once, in the others as
@@ -54,6 +56,10 @@ impl From<AckFlag> for AckLevel {
 pub enum ReplicationFlag {
     /// They are kept in the region that asked.
     OnDemand,
+    /// As on-demand, and every block is brought to the regions of --regions besides.
+    Push,
+    /// They are served, and kept once a region wanted them --hot-after times.
+    Hot,
     /// They are served and not kept.
     None,
 }
@@ -98,6 +104,13 @@ pub struct PolicyArgs {
     /// Whether blocks from other regions are kept.
     #[arg(long, value_name = "MODE")]
     pub replication: Option<ReplicationFlag>,
+    /// With push: regions that every block is brought to. With hot: the only ones that keep what
+    /// is wanted often; without a value: all.
+    #[arg(long, value_name = "REGION,…", value_delimiter = ',', num_args = 0..=1)]
+    pub regions: Option<Vec<RegionId>>,
+    /// With hot: wants after which a region keeps a block, at most 100; 0: 3.
+    #[arg(long, value_name = "WANTS")]
+    pub hot_after: Option<u32>,
     /// Tokens per second that engines compute; 0: learn it from their reports.
     #[arg(long, value_name = "TOKENS")]
     pub prefill_rate: Option<f64>,
@@ -121,6 +134,13 @@ pub struct NamespaceSetArgs {
 }
 
 impl PolicyArgs {
+    fn regions(&self) -> Option<Vec<RegionId>> {
+        let mut regions = self.regions.clone()?;
+        regions.sort_unstable();
+        regions.dedup();
+        Some(regions)
+    }
+
     /// The policy with what is named here.
     #[must_use]
     pub fn over(&self, policy: &Policy) -> Policy {
@@ -140,8 +160,12 @@ impl PolicyArgs {
                 .replication
                 .map_or(policy.replication, |mode| match mode {
                     ReplicationFlag::OnDemand => ReplicationMode::OnDemand,
+                    ReplicationFlag::Push => ReplicationMode::Push,
+                    ReplicationFlag::Hot => ReplicationMode::Hot,
                     ReplicationFlag::None => ReplicationMode::None,
                 }),
+            regions: self.regions().unwrap_or_else(|| policy.regions.clone()),
+            hot_after: self.hot_after.unwrap_or(policy.hot_after),
             prefill_rate: self.prefill_rate.unwrap_or(policy.prefill_rate),
             attention_growth: self.attention_growth.unwrap_or(policy.attention_growth),
             dollars_per_gpu_hour: self

@@ -235,6 +235,7 @@ impl Starting<'_> {
             region: region.id.to_string(),
             listen: door.address,
             nodes: addresses(region),
+            gateways: vec![region.gateway.clone()],
             peers: others.map(peer).collect(),
             shutdown_grace_ms: GRACE_MS,
             ..Default::default()

@@ -32,6 +32,8 @@ struct Shown {
     quota_permille: u32,
     fallback: String,
     replication: String,
+    regions: Vec<String>,
+    hot_after: u32,
     prefetch_blocks: u32,
     prefill_rate: f64,
     /// Tokens.
@@ -68,6 +70,8 @@ impl Shown {
             quota_permille: policy.quota_permille,
             fallback: format!("{:?}", policy.fallback),
             replication: format!("{:?}", policy.replication),
+            regions: policy.regions.iter().map(ToString::to_string).collect(),
+            hot_after: policy.hot_after,
             prefetch_blocks: policy.prefetch_blocks,
             prefill_rate: policy.prefill_rate,
             attention_growth: policy.attention_growth,
@@ -76,6 +80,14 @@ impl Shown {
             policy_written_ms: namespace.policy_hlc.millis(),
             generation_ms: namespace.generation.millis(),
             position,
+        }
+    }
+
+    fn keep(&self) -> String {
+        let mode = &self.replication;
+        match self.regions.as_slice() {
+            [] => mode.clone(),
+            regions => format!("{mode} ({})", regions.join(", ")),
         }
     }
 
@@ -119,7 +131,7 @@ impl Shown {
         );
         row(
             "other regions",
-            format!("fetch {}, keep {}", self.fallback, self.replication),
+            format!("fetch {}, keep {}", self.fallback, self.keep()),
         );
         row(
             "prefill rate",

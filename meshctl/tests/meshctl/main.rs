@@ -10,6 +10,7 @@ mod health;
 mod pki;
 mod policies;
 mod program;
+mod push;
 mod ranges;
 mod support;
 mod traces;

@@ -20,6 +20,9 @@ pub(super) async fn set_policy(
         let what = format!("a policy whose {field} is {value}");
         return Err(Problem::Unimplemented(what));
     }
+    if let Some(why) = policy.impossible_regions(&known.description) {
+        return Err(Problem::invalid("regions", why));
+    }
     let deadline = Instant::now() + Settings::millis(node.settings.now().put_deadline_ms);
     let (position, namespace) = commit(node, known, &policy, deadline).await?;
     Ok(wire::SetPolicyResponse {

@@ -47,7 +47,6 @@ type Answers<T> = ReceiverStream<Result<T, Status>>;
 #[tonic::async_trait]
 impl Replication for ReplicationRpc {
     type CopyStream = Answers<wire::CopyResponse>;
-    type PushStream = Answers<wire::PushResponse>;
 
     async fn copy(
         &self,
@@ -88,20 +87,6 @@ impl Replication for ReplicationRpc {
         };
         let position = Some(position.to_wire());
         Ok(Response::new(wire::ApplyRemoteResponse { position }))
-    }
-
-    async fn offer(
-        &self,
-        _request: Request<wire::OfferRequest>,
-    ) -> Result<Response<wire::OfferResponse>, Status> {
-        super::not_built("Offer")
-    }
-
-    async fn push(
-        &self,
-        _request: Request<Streaming<wire::PushRequest>>,
-    ) -> Result<Response<Self::PushStream>, Status> {
-        super::not_built("Push")
     }
 }
 

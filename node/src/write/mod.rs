@@ -37,7 +37,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub(crate) namespace: NamespaceId,
-    pub(crate) hash_width: u32,
     /// Copies that the namespace wants.
     pub(crate) replicas: u32,
     /// The level to reach.
@@ -62,7 +61,6 @@ impl Terms {
     ) -> Self {
         Self {
             namespace: namespace.id,
-            hash_width: namespace.description.hash_width,
             replicas: namespace.policy.replicas,
             ack: ack.unwrap_or(namespace.policy.ack),
             epoch,

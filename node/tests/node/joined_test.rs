@@ -36,7 +36,6 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl Replication for Unwilling {
     type CopyStream = Answers<wire::CopyResponse>;
-    type PushStream = Answers<wire::PushResponse>;
 
     async fn copy(
         &self,
@@ -58,20 +57,6 @@ impl Replication for Unwilling {
         &self,
         _: Request<wire::ApplyRemoteRequest>,
     ) -> Result<Response<wire::ApplyRemoteResponse>, Status> {
-        Err(Status::unavailable("no"))
-    }
-
-    async fn offer(
-        &self,
-        _: Request<wire::OfferRequest>,
-    ) -> Result<Response<wire::OfferResponse>, Status> {
-        Err(Status::unavailable("no"))
-    }
-
-    async fn push(
-        &self,
-        _: Request<Streaming<wire::PushRequest>>,
-    ) -> Result<Response<Self::PushStream>, Status> {
         Err(Status::unavailable("no"))
     }
 }

@@ -55,7 +55,7 @@ async fn a_policy_that_cannot_be_is_refused() {
     let region = Region::start(1).await;
     let good = Policy::default().to_wire();
     let wrong = |change: fn(&mut wire::NamespacePolicy)| {
-        let mut policy = good;
+        let mut policy = good.clone();
         change(&mut policy);
         policy
     };
@@ -69,11 +69,16 @@ async fn a_policy_that_cannot_be_is_refused() {
         (wrong(|it| it.fallback = 0), Code::InvalidArgument),
         (wrong(|it| it.lossy = true), Code::Unimplemented),
         (wrong(|it| it.ack = 9), Code::InvalidArgument),
-        (wrong(|it| it.replication = 2), Code::Unimplemented),
-        (wrong(|it| it.replication = 3), Code::Unimplemented),
+        // Pushed to nobody, to what is no region, and kept after too many wants.
+        (wrong(|it| it.replication = 2), Code::InvalidArgument),
+        (
+            wrong(|it| it.regions = vec!["US".to_owned()]),
+            Code::InvalidArgument,
+        ),
+        (wrong(|it| it.hot_after = 101), Code::InvalidArgument),
     ];
     for (policy, code) in cases {
-        let refused = set(&region, 0, policy).await.unwrap_err();
+        let refused = set(&region, 0, policy.clone()).await.unwrap_err();
         assert_eq!(refused.code(), code, "{policy:?}: {refused}");
     }
     let request = wire::SetPolicyRequest {

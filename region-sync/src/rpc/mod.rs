@@ -1,5 +1,6 @@
 //! The edge: what this process serves, and what it asks of others. Generated types stop here.
 
+pub(crate) mod bring;
 mod feed;
 pub(crate) mod home;
 pub(crate) mod probe;

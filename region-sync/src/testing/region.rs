@@ -11,7 +11,8 @@ use std::{
 
 use kvmesh_client::channel::Incoming;
 use kvmesh_directory::{
-    Command, DirectoryState, Event, FeedPosition, LogIncarnation, Member, NodeId, Outcome, RegionId,
+    Command, DirectoryState, Event, FeedPosition, LogIncarnation, Member, NodeId, Outcome,
+    RegionId, limits::FEATURE_LEVEL,
 };
 use kvmesh_process::server;
 use tokio::sync::watch;
@@ -37,6 +38,10 @@ pub(crate) struct FakeRegion {
     pub(crate) asked: Mutex<Vec<Command>>,
     /// How often a feed was begun with a snapshot, and how often it was resumed.
     pub(crate) begun: Mutex<(u32, u32)>,
+    /// Other regions of which its gateway can be asked to bring blocks.
+    pub(crate) sources: Mutex<Vec<Arc<FakeRegion>>>,
+    /// Blocks of each such call.
+    pub(crate) brought: Mutex<Vec<usize>>,
     refuses: AtomicBool,
     streams: Mutex<CancellationToken>,
     stop: CancellationToken,
@@ -78,6 +83,8 @@ impl FakeRegion {
             applied: watch::Sender::new(0),
             asked: Mutex::default(),
             begun: Mutex::default(),
+            sources: Mutex::default(),
+            brought: Mutex::default(),
             refuses: AtomicBool::new(false),
             streams: Mutex::default(),
             stop: CancellationToken::new(),
@@ -93,7 +100,7 @@ impl FakeRegion {
                 weight: 1,
                 voter: true,
             }],
-            feature_level: 1,
+            feature_level: FEATURE_LEVEL,
         });
         let node = NodeId(1);
         region.apply(Command::BeginIncarnation {

@@ -1,5 +1,7 @@
 //! What a fake region serves.
 
+mod cache;
+
 use std::{sync::Arc, time::Duration};
 
 use kvmesh_client::{
@@ -12,6 +14,7 @@ use kvmesh_directory::{
 };
 use kvmesh_proto::v1::{
     self as wire,
+    cache_server::CacheServer,
     consensus_server::{Consensus, ConsensusServer},
     feed_frame::Kind,
     feed_server::{Feed, FeedServer},
@@ -33,6 +36,7 @@ pub(super) fn routes(region: &Arc<FakeRegion>) -> Routes {
     let service = Service(Arc::clone(region));
     Routes::new(FeedServer::new(service.clone()))
         .add_service(ConsensusServer::new(service.clone()))
+        .add_service(CacheServer::new(service.clone()))
         .add_service(ReplicationServer::new(service))
 }
 
@@ -159,7 +163,6 @@ impl Service {
 #[tonic::async_trait]
 impl Replication for Service {
     type CopyStream = Stream<wire::CopyResponse>;
-    type PushStream = Stream<wire::PushResponse>;
 
     async fn apply_remote(
         &self,
@@ -183,14 +186,6 @@ impl Replication for Service {
     }
 
     async fn confirm(&self, _: Request<wire::ConfirmRequest>) -> Answer<wire::ConfirmResponse> {
-        Err(Status::unimplemented("fake"))
-    }
-
-    async fn offer(&self, _: Request<wire::OfferRequest>) -> Answer<wire::OfferResponse> {
-        Err(Status::unimplemented("fake"))
-    }
-
-    async fn push(&self, _: Request<Streaming<wire::PushRequest>>) -> Answer<Self::PushStream> {
         Err(Status::unimplemented("fake"))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     command::{Event, Outcome, Refusal},
-    limits::{FEATURE_COSTS, NAMESPACES_MAX, TEXT_BYTES_MAX},
+    limits::{NAMESPACES_MAX, TEXT_BYTES_MAX},
     namespace::Namespace,
     state::DirectoryState,
     words::{Hlc, NamespaceId},
@@ -54,14 +54,14 @@ impl DirectoryState {
     ) -> Result<(), Refusal> {
         let id = namespace.id;
         // A member of an earlier build does not keep them, and all members must agree.
-        let kept =
-            (self.feature_level < FEATURE_COSTS && namespace.policy.says_costs()).then(|| {
-                let policy = namespace.policy.without_costs();
-                Namespace {
-                    policy,
-                    ..namespace.clone()
-                }
-            });
+        let level = self.feature_level;
+        let kept = (level < namespace.policy.feature_level()).then(|| {
+            let policy = namespace.policy.kept_at(level);
+            Namespace {
+                policy,
+                ..namespace.clone()
+            }
+        });
         let namespace = kept.as_ref().unwrap_or(namespace);
         if self.namespace(id).is_none() {
             if self.namespaces.is_full() {
@@ -142,6 +142,9 @@ fn check_namespace(namespace: &Namespace) -> Result<(), String> {
     }
     if !policy.replicas_fit() {
         return Err(format!("its policy wants {} replicas", policy.replicas));
+    }
+    if !policy.regions_fit() {
+        return Err("its policy names too many regions or wants".to_owned());
     }
     if let Some((field, _)) = policy.impossible_cost() {
         return Err(format!(

@@ -7,6 +7,7 @@ use kvmesh_directory::{
     BlockName, ChangeKind, Command, Copy, CopyNumber, DirectoryState, FeedPosition, Incarnation,
     LogIncarnation, Member, Namespace, NodeId, Outcome, RegionId,
     command::{BlockChange, Claim},
+    limits,
 };
 use tokio::sync::watch;
 
@@ -43,7 +44,7 @@ impl Region {
             region: self.name.clone(),
             log_incarnation: LogIncarnation(7),
             members: members.collect(),
-            feature_level: 1,
+            feature_level: limits::FEATURE_LEVEL,
         });
         for node in 1..=addresses.len() as u64 {
             let node = NodeId(node);

@@ -125,7 +125,10 @@ fn chain_of(
     namespace: &Namespace,
 ) -> Result<Vec<kvmesh_directory::BlockHash>, Problem> {
     let chain = chain.ok_or_else(|| Problem::invalid("chain", "it is missing"))?;
-    Ok(convert::chain(chain, namespace.description.hash_width)?)
+    Ok(convert::chain(
+        chain,
+        namespace.description.width_where(chain.width),
+    )?)
 }
 
 fn positions_of(raw: Vec<wire::FeedPosition>) -> Result<Vec<FeedPosition>, Problem> {

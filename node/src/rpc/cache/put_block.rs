@@ -46,9 +46,9 @@ pub(super) fn read(
     namespace: &Namespace,
 ) -> Result<(BlockName, BlockMeta), Failure> {
     let invalid = |error: WireError| Failure::never(Reason::Invalid, error);
-    let width = terms.hash_width as usize;
-    if offer.hash.len() != width {
-        let got = offer.hash.len();
+    let got = offer.hash.len();
+    let width = namespace.description.width_where(got as u32);
+    if got as u32 != width {
         let message = format!("field hash has {got} bytes, the namespace's hashes have {width}");
         return Err(Failure::never(Reason::Invalid, message));
     }
