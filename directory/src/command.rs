@@ -10,6 +10,10 @@ use crate::{
 };
 
 /// One entry of a region's log.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most entries carry vectors of many changes; few commands are held at once"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Makes the region; refused when there is one.
