@@ -137,6 +137,7 @@ fn fetch_of(
         hop: 1,
         from: Some(own.clone()),
         any_order: want.any_order,
+        aside: want.aside,
         until,
     };
     Ok(Fetch {

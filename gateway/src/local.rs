@@ -93,6 +93,7 @@ pub(crate) fn start(
         hop: 0,
         from: None,
         any_order: want.any_order,
+        aside: want.aside,
         until: want.deadline.at,
     };
     let address = gateway.views.address(node);
@@ -131,6 +132,7 @@ pub(crate) fn touch_only(gateway: &Arc<Gateway>, want: &Want, node: NodeId, touc
         hop: 0,
         from: None,
         any_order: false,
+        aside: false,
         until: want.deadline.at,
     };
     let address = gateway.views.address(node);

@@ -40,6 +40,8 @@ use crate::{
 
 /// Prefetches that run at a time.
 const RUNNING_MAX: usize = 16;
+/// No more than so many run when one is begun for what is hot: whoever asks for one comes first.
+const RUNNING_HOT_MAX: usize = 4;
 /// Prefetches that are known, those that have ended included.
 const KNOWN_MAX: usize = 256;
 /// Blocks of one prefetch, over all chains and parts.
@@ -51,7 +53,7 @@ const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_BLOCKS: usize = 64;
 /// Calls under way at a time.
 const BATCHES_AT_ONCE: usize = 2;
-const _: () = assert!(RUNNING_MAX < KNOWN_MAX);
+const _: () = assert!(RUNNING_HOT_MAX < RUNNING_MAX && RUNNING_MAX < KNOWN_MAX);
 
 /// How a prefetch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +192,7 @@ impl Prefetches {
         namespace: NamespaceId,
         progress: Progress,
         stop: &CancellationToken,
+        running_max: usize,
     ) -> Result<Arc<Prefetch>, Problem> {
         let mut table = self.table();
         let running = table
@@ -197,7 +200,7 @@ impl Prefetches {
             .values()
             .filter(|known| !known.is_over())
             .count();
-        if running >= RUNNING_MAX {
+        if running >= running_max {
             return Err(exhausted("prefetches that run at a time (16)"));
         }
         if table.known.len() >= KNOWN_MAX {
@@ -237,7 +240,7 @@ pub(crate) fn begin(gateway: &Arc<Gateway>, order: Order) -> Result<Arc<Prefetch
         }
         _ => plan(gateway, order.queries, &order.namespace, &others, until)?,
     };
-    start(gateway, order.namespace.id, planned, until)
+    start(gateway, order.namespace.id, planned, until, RUNNING_MAX)
 }
 
 /// Batches, and what they are over all.
@@ -252,6 +255,7 @@ fn start(
     namespace: NamespaceId,
     planned: Planned,
     until: Instant,
+    running_max: usize,
 ) -> Result<Arc<Prefetch>, Problem> {
     let progress = Progress {
         total: planned.total,
@@ -259,7 +263,7 @@ fn start(
         ..Progress::default()
     };
     let prefetches = &gateway.prefetches;
-    let prefetch = prefetches.begin(namespace, progress, &gateway.stop)?;
+    let prefetch = prefetches.begin(namespace, progress, &gateway.stop, running_max)?;
     let (gateway, shared) = (Arc::clone(gateway), Arc::clone(&prefetch));
     let tasks = gateway.tasks.clone();
     tasks.spawn(run(gateway, shared, planned.batches, until));
@@ -346,6 +350,7 @@ fn wanting(
         any_order: true,
         await_fill: true,
         from_afar: false,
+        aside: false,
         encoding: None,
         deadline: Deadline {
             at: until,

@@ -52,6 +52,7 @@ fn want(indexes: &[u32], shards: &[u16]) -> Want {
         any_order: false,
         await_fill: false,
         from_afar: false,
+        aside: false,
         encoding: None,
         deadline: Deadline {
             at: Instant::now() + Duration::from_secs(5),

@@ -26,6 +26,8 @@ pub(crate) struct Want {
     pub(crate) await_fill: bool,
     /// Another region's gateway asks: it is answered from this region only.
     pub(crate) from_afar: bool,
+    /// What is sent is copied elsewhere, which is no use of it.
+    pub(crate) aside: bool,
     /// In which that gateway may be sent pieces.
     pub(crate) encoding: Option<Encoding>,
     pub(crate) deadline: Deadline,

@@ -204,11 +204,23 @@ impl Node {
     /// A block as this node may serve it: the directory lists this very copy, and the
     /// serve lease is valid. A copy that is listed and not here is reported.
     pub(crate) async fn read(&self, name: &BlockName) -> Option<(Arc<Block>, Entry)> {
+        self.read_as(name, false).await
+    }
+
+    /// As [`Self::read`]; where it is to be copied elsewhere, that does not count as a use.
+    pub(crate) async fn read_as(
+        &self,
+        name: &BlockName,
+        aside: bool,
+    ) -> Option<(Arc<Block>, Entry)> {
         if !self.consensus.lease_valid() {
             return None;
         }
         let (entry, key) = self.listed(name)?;
-        let read = self.store.read(key).await;
+        let read = match aside {
+            true => self.store.read_aside(key).await,
+            false => self.store.read(key).await,
+        };
         let block = read.or_missing(|| self.stale_claim(key))?;
         Some((block, entry))
     }

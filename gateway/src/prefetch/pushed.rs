@@ -14,7 +14,7 @@ use kvmesh_directory::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{BATCH_BLOCKS, Planned, TIME_MAX, cut, start, wanting};
+use super::{BATCH_BLOCKS, Planned, RUNNING_HOT_MAX, TIME_MAX, cut, start, wanting};
 use crate::{
     chain::Chain,
     context::Gateway,
@@ -88,7 +88,11 @@ fn slots(
     let indexes = (0..hashes.len() as u32).collect();
     let chain = chain_of(namespace, hashes);
     let parts = slots.iter().map(|slot| slot.part).collect();
-    (wanting(namespace, chain, indexes, parts, until), slots)
+    let want = Want {
+        aside: true,
+        ..wanting(namespace, chain, indexes, parts, until)
+    };
+    (want, slots)
 }
 
 /// Engines' hashes where they can be had back, else the canonical forms.
@@ -123,7 +127,7 @@ pub(crate) fn bring_hot(
             cut(&Arc::new(want), slots, true).into()
         },
     };
-    start(gateway, want.namespace.id, planned, until).map(drop)
+    start(gateway, want.namespace.id, planned, until, RUNNING_HOT_MAX).map(drop)
 }
 
 /// Waits until gets and fills leave room. Whoever calls says for how long.

@@ -34,6 +34,8 @@ pub(crate) struct Ask {
     /// The own region, of a call to another one.
     pub(crate) from: Option<RegionId>,
     pub(crate) any_order: bool,
+    /// It is no use of what is sent.
+    pub(crate) aside: bool,
     pub(crate) until: Instant,
 }
 
@@ -128,6 +130,7 @@ pub(crate) async fn get(channel: Channel, region: RegionId, ask: Ask) -> Result<
         hop: ask.hop,
         from_region: ask.from.map(|own| own.to_wire()).unwrap_or_default(),
         any_order: ask.any_order,
+        aside: ask.aside,
         deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
         select: ask.select,
         touch: ask.touch,

@@ -95,6 +95,8 @@ pub(super) fn want(
     let (indexes, touch) = if selects {
         let select = places("select", request.select, &chain)?;
         let touch = match request.touch.is_empty() {
+            // Hashes that are copied elsewhere need not be of one chain.
+            true if request.aside => Vec::new(),
             true => (0..select.first().copied().unwrap_or(0)).collect(),
             false => places("touch", request.touch, &chain)?,
         };
@@ -119,6 +121,7 @@ pub(super) fn want(
         any_order: request.any_order,
         await_fill: request.await_fill,
         from_afar: request.hop > 0,
+        aside: request.aside && request.hop > 0,
         deadline,
     })
 }

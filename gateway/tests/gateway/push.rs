@@ -73,6 +73,9 @@ async fn blocks_that_are_named_are_brought_here_in_few_calls() {
     assert_eq!((end.done_blocks, end.failed_blocks), (68, 0), "{end:?}");
     assert!((0..70).all(|index| here(&world, index)));
     assert_eq!(world.far.gets.load(Ordering::Relaxed), 2);
+    // Nobody wanted them there.
+    let asked = world.far.asked.lock().unwrap();
+    assert!(asked.iter().all(|get| get.aside && get.touch.is_empty()));
 }
 
 #[tokio::test]
@@ -117,6 +120,8 @@ async fn a_hot_namespace_keeps_what_was_wanted_so_often() {
     // The first six were wanted twice, the others once.
     until(|| (0..6).all(|index| here(&world, index))).await;
     assert!((6..10).all(|index| !here(&world, index)));
+    let asked = world.far.asked.lock().unwrap().clone();
+    assert!(asked.iter().all(|get| !get.aside), "they were wanted");
     let calls = world.far.gets.load(Ordering::Relaxed);
     get(6).await;
     assert_eq!(world.far.gets.load(Ordering::Relaxed), calls);

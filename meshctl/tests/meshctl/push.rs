@@ -18,27 +18,40 @@ const BLOCKS: u64 = 19;
 struct World {
     mesh: Mesh,
     dir: TempDir,
+    /// Flags of an operator, where links are under TLS.
+    tls: Vec<String>,
 }
 
 impl World {
     async fn start() -> Self {
-        let settings = Settings {
-            regions: 3,
-            nodes: 1,
-            link_scale: 0.0,
-            memory_bytes: 512 << 20,
-            data_dir: None,
-            first_port: 0,
+        Self::of(Mesh::start(settings()).await.unwrap(), Vec::new())
+    }
+
+    /// All links under mutual TLS.
+    async fn start_secured() -> Self {
+        let mesh = Mesh::start_secured(settings()).await.unwrap();
+        let operator = mesh.secured().unwrap().operator().unwrap();
+        let named = [
+            ("--tls-cert", operator.tls_cert),
+            ("--tls-key", operator.tls_key),
+            ("--tls-ca", operator.tls_ca),
+        ];
+        let flag = |(flag, file): (&str, Option<PathBuf>)| {
+            [flag.to_owned(), text(&file.unwrap()).to_owned()]
         };
-        Self {
-            mesh: Mesh::start(settings).await.unwrap(),
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self::of(mesh, named.into_iter().flat_map(flag).collect())
+    }
+
+    fn of(mesh: Mesh, tls: Vec<String>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { mesh, dir, tls }
     }
 
     async fn run(&self, region: usize, verb: &[&str]) -> Ran {
         let gateway = self.mesh.regions()[region].gateway.as_str();
-        meshctl(verb.iter().chain(&["-o", "json", "--gateway", gateway])).await
+        let tls = self.tls.iter().map(String::as_str);
+        let more = ["-o", "json", "--gateway", gateway].into_iter().chain(tls);
+        meshctl(verb.iter().copied().chain(more)).await
     }
 
     async fn ok(&self, region: usize, verb: &[&str]) -> Value {
@@ -98,9 +111,20 @@ impl World {
     }
 }
 
+fn settings() -> Settings {
+    Settings {
+        regions: 3,
+        nodes: 1,
+        link_scale: 0.0,
+        memory_bytes: 512 << 20,
+        data_dir: None,
+        first_port: 0,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_put_is_brought_to_the_regions_that_the_policy_names_and_to_no_other() {
-    let world = World::start().await;
+    let world = World::start_secured().await;
     let there = world.mesh.regions()[1].id.to_string();
     // Hashes of 64 bytes are known to regions by their canonical forms only.
     let open = [

@@ -250,3 +250,32 @@ async fn ranges_read_their_pieces_of_the_disk_and_bring_nothing_back_to_memory()
     assert!(matches!(gone, Lookup::Miss));
     running.end().await;
 }
+
+#[tokio::test]
+async fn what_is_read_to_be_copied_elsewhere_is_not_used_by_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::over(dir.path(), 4).await;
+    for number in 0..8 {
+        running.keep(number).await;
+        running.written(number).await;
+    }
+    let held = |number| *running.store.ledger().held(key(number)).unwrap();
+    // The first is on disk only, the last in memory.
+    let before = [held(0), held(7)];
+    assert_eq!(before.map(|held| held.in_memory), [false, true]);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
+    for number in [0, 7] {
+        let Lookup::Hit(read) = running.store.read_aside(key(number)).await else {
+            panic!("block {number} is here");
+        };
+        assert_eq!(*read, *block(number));
+    }
+    assert_eq!([held(0), held(7)], before);
+    let unknown = running.store.read_aside(key(9)).await;
+    assert!(matches!(unknown, Lookup::Miss));
+    assert!(running.reads(key(7), 7).await);
+    assert!(held(7).uses > before[1].uses);
+    running.end().await;
+}

@@ -84,7 +84,7 @@ impl Store {
     }
 
     /// A copy that memory does not have.
-    pub(super) async fn read_below(&self, key: CopyKey) -> Lookup {
+    pub(super) async fn read_below(&self, key: CopyKey, promotes: bool) -> Lookup {
         let busy = match self.read_gpu(key).await {
             Lookup::Hit(block) => return Lookup::Hit(block),
             other => matches!(other, Lookup::Busy),
@@ -96,7 +96,7 @@ impl Store {
             Some(disk) => disk.get(key).await,
             None => Lookup::Miss,
         };
-        if let Lookup::Hit(block) = &found {
+        if let (Lookup::Hit(block), true) = (&found, promotes) {
             self.promote(key, block);
         }
         self.or_gone(key, busy, found)

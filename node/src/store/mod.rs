@@ -186,11 +186,23 @@ impl Store {
             return Lookup::Miss;
         }
         match self.tier.get(key).await {
-            Lookup::Miss => self.read_below(key).await,
+            Lookup::Miss => self.read_below(key, true).await,
             other => {
                 self.wish(key);
                 other
             }
+        }
+    }
+
+    /// As [`Self::read`], for a copy that is made elsewhere: it renews nothing, and nothing makes
+    /// room for it.
+    pub async fn read_aside(&self, key: CopyKey) -> Lookup {
+        if self.ledger().held(key).is_none() {
+            return Lookup::Miss;
+        }
+        match self.tier.get(key).await {
+            Lookup::Miss => self.read_below(key, false).await,
+            other => other,
         }
     }
 

@@ -39,6 +39,8 @@ struct Wanted {
     touch: Vec<usize>,
     /// Of each block only the pieces that they touch are sent.
     ranges: Ranges,
+    /// They are copied elsewhere, which is no use of them.
+    aside: bool,
     blocks_min: usize,
     any_order: bool,
     deadline: Instant,
@@ -97,6 +99,7 @@ fn read(node: &Node, request: wire::GetRequest) -> Result<Wanted, Problem> {
         skip_missing,
         touch,
         ranges,
+        aside: request.aside,
         blocks_min: request.blocks_min as usize,
         any_order: request.any_order,
         deadline: Instant::now() + Settings::millis(deadline_ms),
@@ -138,7 +141,7 @@ impl Wanted {
     fn ahead<'a>(&'a self, node: &'a Node) -> Option<Ahead<'a>> {
         let (hashes, parts) = (&self.hashes, &self.parts);
         let of = || Ahead::of(node, &self.namespace, hashes, parts, &self.indexes);
-        self.ranges.is_whole().then(of)
+        (self.ranges.is_whole() && !self.aside).then(of)
     }
 
     /// Blocks at the start of the wanted ones that are here in all parts, as far as it matters.
@@ -166,10 +169,10 @@ impl Body {
     async fn read(
         node: &Node,
         name: &BlockName,
-        ranges: &Ranges,
+        (ranges, aside): (&Ranges, bool),
     ) -> Result<Option<(Self, Entry)>, RangesError> {
         if ranges.is_whole() {
-            let read = node.read(name).await;
+            let read = node.read_as(name, aside).await;
             return Ok(read.map(|(block, entry)| (Self::Whole(block), entry)));
         }
         let read = node.read_pieces(name, ranges).await?;
@@ -270,13 +273,14 @@ impl Serving {
             return self.blocks_any(wanted, run).await;
         }
         let node = Arc::clone(&self.node);
+        let how = (&wanted.ranges, wanted.aside);
         let (mut ahead, mut complete) = (wanted.ahead(&node), true);
         for (place, index) in wanted.indexes.iter().enumerate() {
             if let Some(ahead) = &mut ahead {
                 ahead.from(place + 1);
             }
             for name in wanted.names(*index) {
-                match Body::read(&self.node, &name, &wanted.ranges).await? {
+                match Body::read(&self.node, &name, how).await? {
                     Some((body, entry)) => {
                         self.node.metrics.get_hits.increment(1);
                         self.block(wanted, *index, name.part, &body, &entry).await?;

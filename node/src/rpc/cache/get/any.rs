@@ -19,11 +19,16 @@ struct Read {
     found: Result<Option<(Body, Entry)>, RangesError>,
 }
 
-async fn read(node: Arc<Node>, place: usize, name: BlockName, ranges: Ranges) -> Read {
+async fn read(
+    node: Arc<Node>,
+    place: usize,
+    name: BlockName,
+    (ranges, aside): (Ranges, bool),
+) -> Read {
     Read {
         place,
         part: name.part,
-        found: Body::read(&node, &name, &ranges).await,
+        found: Body::read(&node, &name, (&ranges, aside)).await,
     }
 }
 
@@ -47,8 +52,8 @@ impl Serving {
                     hash: wanted.hashes[wanted.indexes[place]],
                     part,
                 };
-                let ranges = wanted.ranges.clone();
-                reads.push(read(Arc::clone(&self.node), place, name, ranges));
+                let how = (wanted.ranges.clone(), wanted.aside);
+                reads.push(read(Arc::clone(&self.node), place, name, how));
                 next += 1;
             }
             if let Some(ahead) = &mut ahead {
