@@ -136,6 +136,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn what_may_wait_sees_when_over_a_half_is_taken() {
+        let budget = Budget::new("bytes", 10 * UNIT_BYTES);
+        let half = budget.take_now(5 * UNIT_BYTES).unwrap();
+        assert!(budget.is_half_free());
+        let more = budget.take_now(1).unwrap();
+        assert!(!budget.is_half_free());
+        drop(half);
+        assert!(budget.is_half_free());
+        // Of a budget that shrank, what is taken counts by its new size.
+        budget.resize(2 * UNIT_BYTES).await;
+        let rest = budget.take_now(UNIT_BYTES).unwrap();
+        assert!(!budget.is_half_free());
+        drop((more, rest));
+        assert!(budget.is_half_free());
+    }
+
+    #[tokio::test]
     async fn room_becomes_more_at_once_and_less_when_it_is_free() {
         let room = Room::new(2);
         let held = room.take_now(2).unwrap();

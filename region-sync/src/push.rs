@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, warn};
 
 use crate::{
     Settings,
@@ -160,12 +160,15 @@ impl Push {
         });
         let now = Instant::now();
         let mut refused = 0;
+        let news = !lacking.is_empty();
         for (name, bytes) in lacking {
             refused += u64::from(!heard.queue.add(name, bytes, now));
         }
         drop(heard);
         self.meters.push_left("full", refused);
-        self.news.notify_one();
+        if news {
+            self.news.notify_one();
+        }
     }
 
     /// What to bring next.
@@ -212,7 +215,13 @@ impl Pushing {
     /// Works until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         if self.gateways.is_empty() {
-            info!(peer = %self.push.region, "no gateways of the own region are named: what is pushed is not brought here");
+            if stop
+                .run_until_cancelled(self.push.news.notified())
+                .await
+                .is_some()
+            {
+                warn!(peer = %self.push.region, "blocks are pushed to this region and not brought here: name its gateways in the setting `gateways`");
+            }
             return;
         }
         stop.run_until_cancelled(self.work(&stop)).await;
