@@ -63,6 +63,9 @@ pub(crate) fn join(
     let visible = |name: &BlockName, put_hlc| visible(gateway, name, put_hlc);
     for slot in wanted {
         let (ticket, new) = gateway.flights.join(slot.name, until, &left, visible);
+        if !want.aside {
+            ticket.want();
+        }
         tickets.push(ticket);
         match new {
             Some(flight) => led.entry(slot.index).or_default().push(Led {

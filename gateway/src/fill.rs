@@ -176,6 +176,7 @@ async fn keep(gateway: &Arc<Gateway>, queued: Queued) {
     let order = Order {
         level: level(gateway, &job.namespace),
         fill: true,
+        aside: !job.flight.is_wanted(),
         deadline: Deadline {
             at: Instant::now() + timeout,
             named: false,

@@ -32,6 +32,8 @@ pub(crate) struct Flight {
     missing: AtomicBool,
     /// Whoever waits wants it to stay here, whatever the policy does with gets.
     kept: AtomicBool,
+    /// Somebody here waits for it who does not only copy it.
+    wanted: AtomicBool,
     waiters: AtomicUsize,
     until: Mutex<Instant>,
     /// Told when the last waiter leaves.
@@ -96,6 +98,7 @@ impl Flights {
             filled: OnceLock::new(),
             missing: AtomicBool::new(false),
             kept: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
             waiters: AtomicUsize::new(1),
             until: Mutex::new(until),
             left: Arc::clone(left),
@@ -171,6 +174,11 @@ impl Flight {
         self.kept.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody waits for it who does not only copy it here.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
     /// The deadline of its longest waiter.
     pub(crate) fn until(&self) -> Instant {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner)
@@ -227,6 +235,11 @@ impl Ticket {
     /// Waits until the block is whole or does not come. May be dropped at any time.
     pub(crate) async fn arrived(&mut self) {
         self.reader.ended().await;
+    }
+
+    /// Whoever holds the ticket wants the block, and does not only copy it here.
+    pub(crate) fn want(&self) {
+        self.flight.wanted.store(true, Ordering::Relaxed);
     }
 
     /// The block is to be kept here.

@@ -308,6 +308,7 @@ impl BlockTask {
         let order = Order {
             level: self.level,
             fill: false,
+            aside: false,
             deadline: Deadline { at, named: true },
         };
         write::put(

@@ -53,6 +53,8 @@ pub(crate) struct Order {
     pub(crate) level: AckLevel,
     /// The block came from another region and keeps its clock.
     pub(crate) fill: bool,
+    /// Nobody here has wanted it yet.
+    pub(crate) aside: bool,
     pub(crate) deadline: Deadline,
 }
 

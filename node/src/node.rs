@@ -10,7 +10,7 @@ use std::{
 };
 
 use kvmesh_client::{
-    Block, Problem, Ranges,
+    Block, BlockMeta, Problem, Ranges,
     ranges::{Pieces, RangesError},
 };
 use kvmesh_directory::{
@@ -186,6 +186,13 @@ impl Node {
             Err(KeepError::Full(error)) => Err(full(format!("block memory ({error})"))),
             Err(KeepError::Tier(error)) => Err(Problem::Internal(error.to_string())),
         }
+    }
+
+    /// Whether what would go for a block was used since the block was first put.
+    pub(crate) fn is_worth_more(&self, name: &BlockName, meta: &BlockMeta) -> bool {
+        let age_ms = (self.environment.clock.millis()).saturating_sub(meta.put_hlc.millis());
+        let age = Settings::millis(age_ms);
+        self.store.is_worth_more(name.namespace, meta.bytes, age)
     }
 
     /// Lets a copy go that the directory does not list (any more), unless a put relies on it.

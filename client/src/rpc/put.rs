@@ -66,6 +66,7 @@ impl PutCall {
             deadline_ms: if self.open.overrides { millis(left) } else { 0 },
             fill: false,
             waits: false,
+            aside: false,
         };
         let first = wire::PutRequest {
             frame: Some(put_request::Frame::Open(open)),

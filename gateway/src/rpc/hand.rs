@@ -86,6 +86,7 @@ impl Hand<'_> {
             ring_epoch: self.epoch.0,
             deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
             fill: self.order.fill,
+            aside: self.order.aside,
             waits: true,
         };
         let offer = wire::PutOffer {

@@ -76,6 +76,11 @@ async fn blocks_that_are_named_are_brought_here_in_few_calls() {
     // Nobody wanted them there.
     let asked = world.far.asked.lock().unwrap();
     assert!(asked.iter().all(|get| get.aside && get.touch.is_empty()));
+    let asides = world
+        .nodes
+        .iter()
+        .map(|it| it.asides.load(Ordering::Relaxed));
+    assert_eq!(asides.sum::<usize>(), 68, "nor here");
 }
 
 #[tokio::test]
@@ -122,6 +127,11 @@ async fn a_hot_namespace_keeps_what_was_wanted_so_often() {
     assert!((6..10).all(|index| !here(&world, index)));
     let asked = world.far.asked.lock().unwrap().clone();
     assert!(asked.iter().all(|get| !get.aside), "they were wanted");
+    let asides = world
+        .nodes
+        .iter()
+        .map(|it| it.asides.load(Ordering::Relaxed));
+    assert_eq!(asides.sum::<usize>(), 0);
     let calls = world.far.gets.load(Ordering::Relaxed);
     get(6).await;
     assert_eq!(world.far.gets.load(Ordering::Relaxed), calls);

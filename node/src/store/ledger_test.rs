@@ -356,3 +356,28 @@ proptest! {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_since_is_worth_more_than_what_nobody_wants_yet() {
+    let mut ledger = Ledger::new(3 * COST);
+    let (now, id) = (Instant::now(), key(1).name.namespace);
+    for (number, touched) in [(1, 20), (2, 30)] {
+        ledger
+            .admit(key(number), admission(BYTES, 0, touched, now))
+            .unwrap();
+        assert!(ledger.claim(key(number), Hlc(1)));
+    }
+    assert!(
+        !ledger.would_give_up_since(id, BYTES, None),
+        "there is room"
+    );
+    ledger.admit(key(3), admission(BYTES, 0, 40, now)).unwrap();
+    assert!(ledger.claim(key(3), Hlc(1)));
+    // The first would go.
+    assert!(ledger.would_give_up_since(id, BYTES, Some(19)));
+    assert!(!ledger.would_give_up_since(id, BYTES, Some(20)));
+    assert!(ledger.touch(key(1), 50));
+    assert!(ledger.would_give_up_since(id, BYTES, Some(29)));
+    assert!(!ledger.would_give_up_since(id, BYTES, Some(30)));
+    assert!(ledger.would_give_up_since(id, BYTES, None));
+}

@@ -258,6 +258,15 @@ impl Store {
         self.ledger().renew(key, Instant::now())
     }
 
+    /// Whether memory is full, and what would go first for a block of a namespace was used in
+    /// the last `age`.
+    #[must_use]
+    pub fn is_worth_more(&self, namespace: NamespaceId, bytes: u64, age: Duration) -> bool {
+        let since = self.now().checked_sub(age.as_secs());
+        self.ledger()
+            .would_give_up_since(namespace, footprint(bytes), since)
+    }
+
     /// Whether a copy is here.
     #[must_use]
     pub fn holds(&self, key: CopyKey) -> bool {

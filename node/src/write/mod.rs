@@ -47,6 +47,8 @@ pub(crate) struct Terms {
     pub(crate) deadline: Duration,
     /// The block keeps its `put_hlc`.
     pub(crate) fill: bool,
+    /// Nobody here wants the block yet: nothing goes for it that was used since it was put.
+    pub(crate) aside: bool,
     /// The caller understands that it is to wait.
     pub(crate) waits: bool,
 }
@@ -66,6 +68,7 @@ impl Terms {
             epoch,
             deadline,
             fill,
+            aside: false,
             waits: false,
         }
     }

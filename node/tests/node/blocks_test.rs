@@ -83,6 +83,7 @@ impl Region {
             deadline_ms: 20_000,
             fill: false,
             waits: false,
+            aside: false,
         }
     }
 

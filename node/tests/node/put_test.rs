@@ -1,9 +1,10 @@
 //! Puts, acknowledgements and gets.
 
+use kvmesh_directory::Hlc;
 use kvmesh_proto::v1::{self as wire, AckLevel, GetOutcome};
 
 use crate::{
-    blocks_test::payload,
+    blocks_test::{offered, payload},
     region_test::{Region, until},
 };
 
@@ -165,4 +166,37 @@ async fn blocks_in_any_order_are_whole_and_end_before_a_hole() {
     assert_eq!((summary.outcome(), summary.blocks), (GetOutcome::Miss, 3));
     let bytes = payload(4, (1 << 20) + 10);
     assert_eq!(blocks[&4], bytes);
+}
+
+#[tokio::test]
+async fn what_nobody_wants_yet_pushes_out_nothing_that_was_used_since() {
+    let region = Region::start_with(1, |settings| settings.memory_bytes = 1 << 20).await;
+    let fill = async |number, aside, put_ms| {
+        let (mut offer, pieces) = offered(number, &payload(number, 60_000));
+        offer.meta.as_mut().unwrap().put_hlc = Hlc::from_millis(put_ms).0;
+        let open = wire::PutOpen {
+            fill: true,
+            aside,
+            ..region.opening(AckLevel::Memory)
+        };
+        region.put_raw(0, open, offer, pieces).await
+    };
+    let long_ago = 1_000;
+    let ack = region
+        .put_until_acked(0, 0, &payload(0, 60_000), AckLevel::Memory)
+        .await;
+    fill(1, true, long_ago).await.acked();
+    for number in 2..40 {
+        let bytes = payload(number, 60_000);
+        region
+            .put(0, number, &bytes, AckLevel::Memory)
+            .await
+            .acked();
+    }
+    let refused = fill(50, true, long_ago).await;
+    assert_eq!(refused.reason(), wire::RefusalReason::NoSpace);
+    // What somebody wants is kept, and so is what is as new as what would go for it.
+    fill(50, false, long_ago).await.acked();
+    let later = Hlc(ack.put_hlc).millis() + 3_600_000;
+    fill(51, true, later).await.acked();
 }

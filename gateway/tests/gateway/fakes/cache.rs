@@ -74,6 +74,8 @@ pub(crate) struct Holder {
     pub(crate) lookups: AtomicUsize,
     pub(crate) asked: Mutex<Vec<wire::GetRequest>>,
     pub(crate) fills: Mutex<Vec<(BlockName, Hlc)>>,
+    /// Fills that nobody wanted.
+    pub(crate) asides: AtomicUsize,
     /// One permit for each block that may be sent.
     pub(crate) gate: Semaphore,
     pub(crate) leases: Leases,
@@ -95,6 +97,7 @@ impl Holder {
             lookups: AtomicUsize::new(0),
             asked: Mutex::default(),
             fills: Mutex::default(),
+            asides: AtomicUsize::new(0),
             gate: Semaphore::new(1 << 20),
             leases: Leases::default(),
             clock: AtomicUsize::new(100),
@@ -318,6 +321,8 @@ async fn take_put(
     }
     if open.fill {
         holder.fills.lock().unwrap().push((name, meta.put_hlc));
+        let aside = usize::from(open.aside);
+        holder.asides.fetch_add(aside, Ordering::Relaxed);
     } else {
         let clock = holder.clock.fetch_add(1, Ordering::Relaxed);
         meta.put_hlc = Hlc(clock as u64);

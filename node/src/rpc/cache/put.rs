@@ -113,6 +113,7 @@ async fn terms(node: &Node, open: &wire::PutOpen) -> Result<Terms, Problem> {
     let epoch = RingEpoch(open.ring_epoch);
     let terms = Terms {
         waits: open.waits,
+        aside: open.aside && open.fill,
         ..Terms::new(&namespace, ack, epoch, deadline, open.fill)
     };
     node.at_epoch(epoch).await?;
@@ -170,6 +171,10 @@ impl Call {
         let (name, mut meta) = put_block::read(&offer, &self.terms, &namespace)?;
         if !self.terms.fill {
             meta.put_hlc = Hlc(0);
+        }
+        if self.terms.aside && self.node.is_worth_more(&name, &meta) {
+            let why = "what would go for the block was used since it was put";
+            return Err(Failure::later(Reason::NoSpace, why));
         }
         let room = Arc::clone(&self.node.offers).try_acquire_owned();
         let room = room.map_err(|_| {

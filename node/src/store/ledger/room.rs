@@ -2,7 +2,7 @@
 
 use kvmesh_directory::NamespaceId;
 
-use super::{Gone, Ledger, cost, full_cost};
+use super::{COPY_OVERHEAD_BYTES, Gone, Ledger, cost, full_cost};
 use crate::store::tier::CopyKey;
 
 impl Ledger {
@@ -30,6 +30,21 @@ impl Ledger {
                 self.change(key, |held| (held.touched, held.uses) = (touched, uses))
             }
         }
+    }
+
+    /// Whether something would have to go for a copy of a namespace, and what would go first
+    /// counts as used after `second`; none: before this store began.
+    #[must_use]
+    pub fn would_give_up_since(&self, id: NamespaceId, bytes: u64, second: Option<u64>) -> bool {
+        let cost = bytes.saturating_add(COPY_OVERHEAD_BYTES);
+        if self.used.saturating_add(cost) <= self.max {
+            return false;
+        }
+        let victim = self.victim(id, cost).and_then(|key| self.copies.get(&key));
+        victim.is_some_and(|held| {
+            let lead = self.retention.leads()[usize::from(held.uses)];
+            second.is_none_or(|second| held.touched.saturating_add(lead) > second)
+        })
     }
 
     /// Makes room in memory for a copy of this cost that comes at `second`, by what is
