@@ -84,14 +84,14 @@ impl Connection {
     }
 
     /// What is measured is what is said to be: of a hundred blocks one may go another way, as
-    /// it does when a node is late.
+    /// it does when a node is late; of few blocks some may, since lateness comes in bursts.
     fn went(&self, path: Path) -> anyhow::Result<()> {
         let (all, strays) = &self.went;
         let all = 1 + all.fetch_add(1, Ordering::Relaxed);
         let stray = u64::from(path != self.path);
         let strays = stray + strays.fetch_add(stray, Ordering::Relaxed);
         ensure!(
-            strays * 100 <= all.max(100),
+            strays * 100 <= all.max(500),
             "{strays} of {all} blocks went by {path:?} instead of {:?}: nodes that are not \
              reached are in the log; --through-gateway leaves them out",
             self.path
