@@ -352,10 +352,7 @@ impl<'a> Merge<'a> {
 
     /// Asks the next source for a slot, and for all later ones that waited for the same dead call.
     fn ask_next(&mut self, at: usize, asked: Option<usize>) {
-        let lost = self.slots[at].sources.pop_front();
-        if matches!(lost, Some(Source::Region(_))) && self.failed && !self.may_turn() {
-            self.slots[at].sources.clear();
-        }
+        self.turn_from_source(at);
         let mut again = vec![at];
         let dead = |call: usize| self.calls[call].as_ref().is_none_or(Call::is_over);
         if let Some(dead) = asked.filter(|&call| dead(call)) {
@@ -368,6 +365,16 @@ impl<'a> Merge<'a> {
             }
         }
         self.launch(&again);
+    }
+
+    /// The front source of a slot did not bring it: the next one is in front, unless the get may
+    /// not turn to it.
+    fn turn_from_source(&mut self, at: usize) {
+        let lost = self.slots[at].sources.pop_front();
+        if matches!(lost, Some(Source::Region(_))) && self.failed && !self.may_turn() {
+            self.slots[at].sources.clear();
+        }
+        self.feeds[at] = Feed::None;
     }
 
     /// Whether the get may go on with another region than the one that failed.

@@ -278,8 +278,7 @@ impl Merge<'_> {
 
     fn ask_others(&mut self, progress: &mut Progress, places: &[usize]) {
         for &at in places {
-            self.slots[at].sources.pop_front();
-            self.feeds[at] = Feed::None;
+            self.turn_from_source(at);
         }
         self.ask(progress, places);
     }

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::fakes::{
-    mesh,
+    Mood, mesh,
     start::{World, block, chain, places, spawn, until},
 };
 
@@ -316,4 +316,43 @@ async fn a_lost_region_s_requests_turn_to_another_one_up_to_a_share() {
     let (got, _) = world.get(one(7)).await;
     assert_eq!(places(&got), [7]);
     assert_eq!(world.far.gets.load(Ordering::Relaxed), 0);
+}
+
+/// The same where the region is thought well and its gateway fails, in either order.
+#[tokio::test]
+async fn gets_whose_region_fails_turn_to_another_one_up_to_a_share() {
+    for any_order in [false, true] {
+        let world = World::start(1, |_| {}).await;
+        world.far.be(Mood::BreaksOff);
+        let at = world.place_far(1, 0..8, 900);
+        let (other, address) = world.another_far("ap-south").await;
+        let names: Vec<_> = (0..8).map(|index| (world.name(index, 0), 900)).collect();
+        for index in 0..8 {
+            other.keep(world.name(index, 0), block(index, 900));
+        }
+        world.mesh.link("ap-south", 90.0, &[address]);
+        let there = world.mesh.has("ap-south", 1, &names);
+        for position in [at, there] {
+            world.reach(position).await;
+        }
+        let held = other.gate.available_permits();
+        other.gate.forget_permits(held);
+        let one = |index: u32| wire::GetRequest {
+            start: index,
+            count: 1,
+            any_order,
+            ..world.get_request(8)
+        };
+        let waiting = futures::future::join_all((0..4).map(|index| world.get(one(index))));
+        let refused = async {
+            until(|| other.gets.load(Ordering::Relaxed) == 4).await;
+            let (got, summary) = world.get(one(4)).await;
+            assert!(got.is_empty());
+            assert_eq!(summary.outcome(), GetOutcome::SourceFailed);
+            other.gate.add_permits(100);
+        };
+        let (served, ()) = tokio::join!(waiting, refused);
+        assert!(served.iter().all(|(got, _)| got.len() == 1), "{any_order}");
+        assert_eq!(other.gets.load(Ordering::Relaxed), 4, "{any_order}");
+    }
 }
