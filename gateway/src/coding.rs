@@ -5,21 +5,28 @@
 //! sends a piece as it is where that gains little. What is passed on, kept and verified here is
 //! decoded.
 
-use std::{num::NonZero, sync::Arc};
+use std::{
+    num::NonZero,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use kvmesh_client::{Encoding, follow::Link};
-use kvmesh_directory::Namespace;
+use kvmesh_directory::{Namespace, RegionId, cost::LinkCost};
 use kvmesh_process::Environment;
 use tokio::sync::Semaphore;
 
-use crate::{frame::Frame, meters::Meters};
+use crate::{context::Gateway, frame::Frame, meters::Meters};
 
 /// Pieces of one get that are encoded at the same time.
 pub(crate) const AT_ONCE: usize = 2;
 /// Bytes per second of one core, as `client/benches/encoding.rs` measures them on a busy machine.
 const ENCODED_PER_S: f64 = 1.2e9;
 const DECODED_PER_S: f64 = 1.4e9;
+/// What is usual of an encoding counts as much as so many bytes that came.
+const USUAL_BYTES: f64 = 64e6;
+/// What came before the last so many bytes counts half.
+const SEEN_BYTES: f64 = 4e9;
 
 /// The encodings to ask a region for, best first: those by which a byte saves more time on the
 /// link than it takes at both ends. None where the link's bandwidth is not known.
@@ -27,6 +34,20 @@ pub(crate) fn that_pay(namespace: &Namespace, link: &Link) -> Vec<Encoding> {
     let encoding = Encoding::of_dtype(&namespace.description.dtype);
     let pays = |it: &Encoding| pays(*it, link.bandwidth);
     encoding.filter(pays).into_iter().collect()
+}
+
+/// What to expect of a link for bytes of a namespace, as they are before they are encoded.
+pub(crate) fn cost(
+    gateway: &Gateway,
+    namespace: &Namespace,
+    region: &RegionId,
+    link: &Link,
+) -> LinkCost {
+    let plain = gateway.links.cost(region, link);
+    match that_pay(namespace, link).first() {
+        Some(encoding) => plain.encoded(gateway.coding.share(*encoding)),
+        None => plain,
+    }
 }
 
 fn pays(encoding: Encoding, bandwidth: f64) -> bool {
@@ -40,6 +61,8 @@ pub(crate) struct Coding {
     meters: Meters,
     /// A core for each piece.
     cores: Arc<Semaphore>,
+    /// Bytes that came by each encoding that was asked for, and those of them that travelled.
+    came: Mutex<Vec<(Encoding, f64, f64)>>,
 }
 
 impl Coding {
@@ -49,7 +72,34 @@ impl Coding {
             environment,
             meters,
             cores: Arc::new(Semaphore::new(cores)),
+            came: Mutex::default(),
         }
+    }
+
+    /// Notes a piece of a fetch that asked for an encoding, and what of it travelled.
+    pub(crate) fn note(&self, asked: Encoding, bytes: usize, travelled: usize) {
+        let mut came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = came.iter().position(|(of, ..)| *of == asked);
+        let at = at.unwrap_or_else(|| {
+            came.push((asked, 0.0, 0.0));
+            came.len() - 1
+        });
+        let (_, all, sent) = &mut came[at];
+        *all += bytes as f64;
+        *sent += travelled as f64;
+        if *all > SEEN_BYTES {
+            (*all, *sent) = (*all / 2.0, *sent / 2.0);
+        }
+    }
+
+    /// The share of the bytes that travels where an encoding is asked for.
+    pub(crate) fn share(&self, asked: Encoding) -> f64 {
+        let came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, sent) = came
+            .iter()
+            .find(|(of, ..)| *of == asked)
+            .map_or((0.0, 0.0), |(_, all, sent)| (*all, *sent));
+        (sent + USUAL_BYTES * asked.usual_ratio()) / (all + USUAL_BYTES)
     }
 
     /// Encodes the piece of a frame, if that makes it shorter.
@@ -124,5 +174,18 @@ mod tests {
         assert!(!pays(Encoding::F16Exponents, gigabit));
         assert!(!pays(Encoding::Bf16Exponents, 0.0), "the link is not known");
         assert!(!pays(Encoding::Bf16Exponents, f64::NAN));
+    }
+
+    #[test]
+    fn what_came_tells_more_than_what_is_usual() {
+        let coding = Coding::new(Environment::real("test"), Meters::new("test".into()));
+        let (bf16, f16) = (Encoding::Bf16Exponents, Encoding::F16Exponents);
+        assert!((coding.share(bf16) - bf16.usual_ratio()).abs() < 1e-9);
+        // Bytes that cannot be made fewer.
+        (0..640).for_each(|_| coding.note(bf16, 1_000_000, 1_000_000));
+        assert!(coding.share(bf16) > 0.97, "{}", coding.share(bf16));
+        assert!((coding.share(f16) - f16.usual_ratio()).abs() < 1e-9);
+        (0..20_000).for_each(|_| coding.note(bf16, 1_000_000, 600_000));
+        assert!(coding.share(bf16) < 0.63, "{}", coding.share(bf16));
     }
 }

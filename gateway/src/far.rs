@@ -80,7 +80,7 @@ pub(crate) fn join(
     let link = gateway.views.mesh.link(region);
     let bytes: u64 = wanted.iter().map(|slot| slot.bytes).sum();
     let estimate = link.as_ref().map(|link| {
-        let cost = gateway.links.cost(region, link);
+        let cost = coding::cost(gateway, &want.namespace, region, link);
         cost.fetch(bytes as f64)
     });
     // A call names indexes and parts apart: one for each set of parts.
@@ -333,6 +333,9 @@ async fn call(
                 }
                 if let (Some((led, assembler)), Some(piece)) = (&mut current, piece) {
                     let bytes = assembler.next_len();
+                    if let Some(asked) = fetch.ask.encodings.first() {
+                        gateway.coding.note(*asked, bytes, piece.len());
+                    }
                     let piece = gateway.coding.decode(encoding, piece, bytes).await;
                     if assembler.push(piece.clone()).is_err() {
                         gateway.flights.lose(&led.flight, false);

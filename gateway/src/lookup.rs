@@ -7,7 +7,7 @@ use kvmesh_directory::{
     view::RegionSet,
 };
 
-use crate::{context::Gateway, reach::Others, request::Query};
+use crate::{coding, context::Gateway, reach::Others, request::Query};
 
 /// How much of one chain is where; counts are chain positions from the query's start.
 #[derive(Debug, Default, PartialEq)]
@@ -44,7 +44,7 @@ pub(crate) fn lookup(
     others: &Others,
 ) -> Vec<Match> {
     let links = others.asked.iter().map(|(region, link)| {
-        let cost = gateway.links.cost(region, link);
+        let cost = coding::cost(gateway, namespace, region, link);
         (region.clone(), link.clone(), cost)
     });
     let links: Vec<(RegionId, Link, LinkCost)> = links.collect();

@@ -11,6 +11,7 @@ use kvmesh_directory::{
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::{
+    coding,
     context::Gateway,
     far,
     patience::Patience,
@@ -94,7 +95,7 @@ fn weighed(gateway: &Gateway, want: &Want, plan: &Plan, first: usize) -> Option<
     }
     let costs = lacking.iter().filter_map(|(region, bytes)| {
         let link = gateway.views.mesh.link(region)?;
-        let cost: LinkCost = gateway.links.cost(region, &link);
+        let cost = coding::cost(gateway, &want.namespace, region, &link);
         Some((cost, *bytes as f64))
     });
     // Regions are asked at the same time: the slowest one counts.

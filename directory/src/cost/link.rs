@@ -151,6 +151,14 @@ impl LinkCost {
         }
     }
 
+    /// The same link for bytes of which this share travels, since they are encoded on it.
+    #[must_use]
+    pub fn encoded(mut self, share: f64) -> Self {
+        self.bandwidth.median /= share;
+        self.dollars_per_gb *= share;
+        self
+    }
+
     /// Dollars to fetch so many bytes; none: not known.
     #[must_use]
     pub fn dollars(&self, bytes: f64) -> Option<f64> {
@@ -231,5 +239,14 @@ mod tests {
             .cost(0.0, &unbound, USUAL)
             .fetch(1e12);
         assert_eq!(time.p50, 0.080);
+    }
+
+    #[test]
+    fn encoded_bytes_take_their_share_of_the_time_and_the_dollars() {
+        let link = MeasuredLink::default().cost(0.0, &GIGABIT, USUAL);
+        let (plain, encoded) = (link.fetch(0.75e9), link.encoded(0.75).fetch(1e9));
+        assert!((plain.p50 - encoded.p50).abs() < 1e-9 && (plain.p95 - encoded.p95).abs() < 1e-9);
+        let (plain, encoded) = (link.dollars(0.75e9), link.encoded(0.75).dollars(1e9));
+        assert!((plain.unwrap() - encoded.unwrap()).abs() < 1e-12);
     }
 }
