@@ -1,9 +1,6 @@
 //! One call's attempts: which gateway comes next, and how long to wait before it.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::{Instant, sleep};
@@ -27,7 +24,8 @@ pub(super) struct Attempts {
     shared: Arc<Shared>,
     call: &'static str,
     deadline: Instant,
-    turn: usize,
+    /// Which gateway is asked.
+    at: usize,
     waits: ExponentialBackoff,
     last: Option<String>,
 }
@@ -35,7 +33,7 @@ pub(super) struct Attempts {
 impl Attempts {
     pub(super) fn new(shared: Arc<Shared>, call: &'static str, deadline: Instant) -> Self {
         Self {
-            turn: shared.first.load(Ordering::Relaxed),
+            at: shared.gateways.first(),
             shared,
             call,
             deadline,
@@ -58,8 +56,35 @@ impl Attempts {
 
     /// The gateway of the attempt that went well, whatever time is left.
     pub(super) fn rpc(&self) -> Result<CacheRpc, CallError> {
-        let channel = self.shared.channels.to(self.address())?;
-        Ok(CacheRpc::new(channel))
+        Ok(CacheRpc::new(self.shared.gateways.channel(self.at)?))
+    }
+
+    /// An attempt, which fails as well when its gateway falls silent meanwhile.
+    pub(super) async fn watched<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, RpcError>>,
+    ) -> Result<T, RpcError> {
+        tokio::select! {
+            biased;
+            answer = attempt => answer,
+            silent = self.silent() => Err(silent),
+        }
+    }
+
+    /// Ends when the gateway of this attempt is silent from now on.
+    pub(super) fn silent(&self) -> impl Future<Output = RpcError> + Send + use<> {
+        Arc::clone(&self.shared.gateways).silent(self.at)
+    }
+
+    /// Which gateway this attempt asks.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The attempt was answered; says by which gateway.
+    pub(super) fn answered(&self) -> usize {
+        self.shared.gateways.answered(self.at);
+        self.at
     }
 
     /// An attempt failed. Waits, and turns to the next gateway; the error, when no further
@@ -77,8 +102,12 @@ impl Attempts {
         debug!(call = self.call, address = self.address(), %error, "tried again elsewhere");
         let after = error.retry_after();
         self.last = Some(error.to_string());
-        self.shared.skip(self.turn);
-        self.turn = self.turn.wrapping_add(1);
+        let gateways = &self.shared.gateways;
+        // A call that its own deadline ends says nothing about the gateway.
+        if error.is_away() && Instant::now() < self.deadline {
+            gateways.lose(self.at, &error);
+        }
+        self.at = gateways.after(self.at);
         if self.pause(after).await {
             Ok(())
         } else {
@@ -135,7 +164,7 @@ impl Attempts {
     }
 
     fn address(&self) -> &str {
-        self.shared.address(self.turn)
+        self.shared.gateways.address(self.at)
     }
 }
 

@@ -104,8 +104,24 @@ impl CallError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Status { status, .. } => status::is_retryable(status),
+            Self::Status { status, broken, .. } => {
+                let certain = matches!(
+                    status.code(),
+                    Code::DeadlineExceeded | Code::InvalidArgument | Code::Unimplemented
+                );
+                status::is_retryable(status) || broken.is_some() && !certain
+            }
             Self::Protocol { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the gateway could not be reached, or does not serve: others are to be asked.
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Status { status, broken, .. } => {
+                broken.is_some() || status.code() == Code::Unavailable
+            }
             _ => false,
         }
     }

@@ -72,6 +72,12 @@ impl Gateway {
 
 /// Starts gateways at `first:1` and `second:1`, and a client of `addresses`.
 pub(super) fn start(addresses: &[&str]) -> (Gateway, Gateway, Client) {
+    let (_, [first, second], client) = start_on_net(addresses);
+    (first, second, client)
+}
+
+/// As [`start`], with the network between them.
+pub(super) fn start_on_net(addresses: &[&str]) -> (FakeNet, [Gateway; 2], Client) {
     let (first, second) = (Gateway::default(), Gateway::default());
     let net = FakeNet::default();
     for (address, gateway) in [("first:1", &first), ("second:1", &second)] {
@@ -85,7 +91,7 @@ pub(super) fn start(addresses: &[&str]) -> (Gateway, Gateway, Client) {
         .map(|&address| address.to_owned())
         .collect();
     let client = Client::connect(addresses, net.channels()).unwrap();
-    (first, second, client)
+    (net, [first, second], client)
 }
 
 pub(super) fn namespace() -> Namespace {

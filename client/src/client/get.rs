@@ -170,7 +170,13 @@ impl GetStream {
             return Ok(Some(block));
         }
         while self.summary.is_none() {
-            let Ok(frame) = timeout_at(self.deadline, self.frame()).await else {
+            let (silent, deadline) = (self.attempts.silent(), self.deadline);
+            let frame = tokio::select! {
+                biased;
+                frame = timeout_at(deadline, self.frame()) => frame,
+                silent = silent => Ok(Err(self.attempts.explain(silent))),
+            };
+            let Ok(frame) = frame else {
                 self.end_early(self.attempts.out_of_time())?;
                 break;
             };
@@ -243,7 +249,7 @@ impl GetStream {
         let (Some(wanted), Some(touch)) = (keys(start..start + count), keys(0..start)) else {
             return Vec::new();
         };
-        let at_least = self.shared.positions.all();
+        let at_least = self.shared.at_least();
         let asked = Wanted {
             namespace: self.request.namespace,
             keys: &wanted,
@@ -329,7 +335,7 @@ impl GetStream {
         let mut request = GetRequest {
             start,
             count,
-            at_least: self.shared.positions.all(),
+            at_least: self.shared.at_least(),
             // Of a run that has begun, every further block is worth sending.
             blocks_min: match self.gathering.is_empty() {
                 true => self.request.blocks_min,
@@ -365,6 +371,11 @@ impl GetStream {
     /// The gateway's end: the get's own, or there is reason and time to ask again.
     async fn on_summary(&mut self, summary: GetSummary) {
         self.source = None;
+        // Without a position it is of the nodes' own.
+        if let Some(position) = &summary.position {
+            let at = self.attempts.answered();
+            self.shared.gateways.resides(at, &position.region);
+        }
         if let Some(position) = &summary.fill_position {
             self.shared.positions.note(position);
         }

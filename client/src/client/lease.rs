@@ -62,10 +62,10 @@ impl Opened {
         let deadline = Instant::now() + deadline;
         let shared = self.shared();
         loop {
-            let at_least = self.client().positions();
             let begun = Instant::now();
             let answer = shared.ask("lookup", deadline, |rpc, left| {
-                rpc.lookup_held(self.namespace().id, queries, &at_least, hold, left)
+                let (id, at_least) = (self.namespace().id, shared.at_least());
+                async move { rpc.lookup_held(id, queries, &at_least, hold, left).await }
             });
             let (answer, lease) = answer.await?;
             let again = answer.view_behind && !self.is_once();

@@ -8,6 +8,7 @@ mod attempts;
 mod chain;
 mod error;
 mod from_nodes;
+mod gateways;
 mod gathering;
 mod get;
 mod get_ranges;
@@ -55,17 +56,15 @@ pub use watch::{RequestReport, WatchStream, Watched};
 use std::{
     future::Future,
     path::PathBuf,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use kvmesh_directory::{Description, FeedPosition, Namespace};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::DropGuard;
 
-use self::{attempts::Attempts, path::Nodes, positions::Positions};
+use self::{attempts::Attempts, gateways::Gateways, path::Nodes, positions::Positions};
 use crate::{
     channel::Channels,
     local::Local,
@@ -80,10 +79,9 @@ pub struct Client {
 }
 
 struct Shared {
-    gateways: Vec<String>,
-    channels: Channels,
-    /// Where the next call starts: past the gateways that failed last.
-    first: AtomicUsize,
+    gateways: Arc<Gateways>,
+    /// Nobody tries lost gateways any more when the client is gone.
+    _trying: DropGuard,
     positions: Positions,
     instance: String,
     /// A call that failed is not made again.
@@ -95,8 +93,12 @@ struct Shared {
 }
 
 impl Client {
-    /// A client of the gateways at these `host:port` addresses, the nearest first.
+    /// A client of the gateways at these `host:port` addresses, the preferred one first: those of
+    /// the own region, then one of another region, if it is to go on when its own is lost.
     /// Connections are made when they are first used.
+    ///
+    /// A gateway that cannot be reached, does not serve, or takes a call and falls silent is
+    /// lost: all calls go to the next one, and come back when it has answered for a while.
     ///
     /// Blocks that the region holds come straight from its nodes, and go straight to them;
     /// a node that is not reached is logged once, and gateways stand in for it.
@@ -149,13 +151,10 @@ impl Client {
         }
         let nodes = channels.or_expecting(Expected::role(Role::Node));
         let channels = channels.or_expecting(Expected::role(Role::Gateway));
-        for address in &gateways {
-            channels.to(address)?;
-        }
+        let (gateways, trying) = Gateways::new(gateways, channels, instance)?;
         let shared = Shared {
             gateways,
-            channels,
-            first: AtomicUsize::new(0),
+            _trying: trying,
             positions: Positions::default(),
             instance: instance.to_owned(),
             once,
@@ -190,10 +189,11 @@ impl Client {
         deadline: Duration,
     ) -> Result<Opened, CallError> {
         let deadline = Instant::now() + deadline;
-        let answer = self.shared.ask("open", deadline, |rpc, left| {
+        let answer = self.shared.ask_at("open", deadline, |rpc, left| {
             rpc.open(description, name, template, left)
         });
-        let answer = answer.await?;
+        let (answer, at) = answer.await?;
+        self.shared.gateways.resides(at, &answer.region);
         if let Some(position) = &answer.position {
             self.observe(position);
         }
@@ -220,6 +220,13 @@ impl Client {
     pub fn positions(&self) -> Vec<FeedPosition> {
         self.shared.positions.all()
     }
+
+    /// The gateway that the next call asks first.
+    #[must_use]
+    pub fn gateway(&self) -> &str {
+        let gateways = &self.shared.gateways;
+        gateways.address(gateways.first())
+    }
 }
 
 impl Shared {
@@ -233,26 +240,37 @@ impl Shared {
     where
         F: Future<Output = Result<T, RpcError>>,
     {
+        let answered = self.ask_at(call, deadline, ask).await;
+        answered.map(|(answer, _)| answer)
+    }
+
+    /// As [`Self::ask`]; says which gateway it was.
+    async fn ask_at<T, F>(
+        self: &Arc<Self>,
+        call: &'static str,
+        deadline: Instant,
+        ask: impl Fn(CacheRpc, Duration) -> F,
+    ) -> Result<(T, usize), CallError>
+    where
+        F: Future<Output = Result<T, RpcError>>,
+    {
         let mut attempts = Attempts::new(Arc::clone(self), call, deadline);
         loop {
             let at = attempts.begin()?;
-            match timeout_at(deadline, ask(at.rpc, at.left)).await {
-                Ok(Ok(answer)) => return Ok(answer),
+            let answer = attempts.watched(ask(at.rpc, at.left));
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(answer)) => return Ok((answer, attempts.answered())),
                 Ok(Err(error)) => attempts.failed(error).await?,
                 Err(_) => return Err(attempts.out_of_time()),
             }
         }
     }
 
-    fn address(&self, turn: usize) -> &str {
-        &self.gateways[turn % self.gateways.len()]
-    }
-
-    /// The gateway of a turn failed: the next call starts past it.
-    fn skip(&self, turn: usize) {
-        self.first.store(
-            turn.wrapping_add(1) % self.gateways.len(),
-            Ordering::Relaxed,
-        );
+    /// What reads ask for. What was written to a region that is lost cannot be waited for: it
+    /// is there again when the region is.
+    fn at_least(&self) -> Vec<FeedPosition> {
+        let (mut all, lost) = (self.positions.all(), self.gateways.lost_regions());
+        all.retain(|position| !lost.contains(&position.region));
+        all
     }
 }

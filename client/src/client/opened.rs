@@ -54,11 +54,18 @@ impl Opened {
         self.check_queries(queries)?;
         let deadline = Instant::now() + deadline;
         loop {
-            let at_least = self.client.positions();
-            let answer = self.client.shared.ask("lookup", deadline, |rpc, left| {
-                rpc.lookup(self.namespace.id, queries, &at_least, left)
+            let shared = &self.client.shared;
+            let answer = shared.ask_at("lookup", deadline, |rpc, left| {
+                let at_least = shared.at_least();
+                async move {
+                    let id = self.namespace.id;
+                    rpc.lookup(id, queries, &at_least, left).await
+                }
             });
-            let answer = answer.await?;
+            let (answer, at) = answer.await?;
+            if let Some(position) = &answer.position {
+                shared.gateways.resides(at, &position.region);
+            }
             let again = answer.view_behind && !self.client.shared.once;
             if !again || Instant::now() + VIEW_BEHIND_WAIT >= deadline {
                 return Ok(answer);
@@ -149,10 +156,12 @@ impl Opened {
         self.check("delete", chain, parts)?;
         let range = self.range(chain, start, count, parts);
         let deadline = Instant::now() + deadline;
-        let deleted = self.client.shared.ask("delete", deadline, |rpc, left| {
+        let shared = &self.client.shared;
+        let deleted = shared.ask_at("delete", deadline, |rpc, left| {
             rpc.delete(range.clone(), left)
         });
-        let deleted = deleted.await?;
+        let (deleted, at) = deleted.await?;
+        shared.gateways.resides(at, &deleted.position.region);
         self.client.observe(&deleted.position);
         Ok(deleted)
     }

@@ -112,12 +112,12 @@ pub(super) async fn put(
             attempt.rpc,
             &open,
             blocks,
-            deadline,
+            (deadline, attempts.silent()),
             &mut results,
             &mut perhaps,
         )
         .await;
-        note_positions(shared, &results);
+        note_positions(shared, attempts.at(), results.iter().flatten());
     }
     loop {
         let pending = pending(&results);
@@ -143,10 +143,21 @@ pub(super) async fn put(
             &mut results,
             &mut given,
         );
+        let attempt = async {
+            tokio::select! {
+                biased;
+                ended = attempt => ended,
+                silent = attempts.silent() => Err(silent.into()),
+            }
+        };
         let ended = timeout_at(deadline, attempt).await;
         given.retain(|index| results[*index].is_none());
         perhaps.append(&mut given);
-        note_positions(shared, &results);
+        let now = pending.iter().filter_map(|index| results[*index].as_ref());
+        note_positions(shared, attempts.at(), now);
+        if matches!(ended, Ok(Ok(()))) {
+            attempts.answered();
+        }
         match ended {
             Err(_) => break,
             Ok(Ok(())) => {
@@ -217,10 +228,12 @@ fn hint(results: &Results) -> Option<Duration> {
     refused.max()
 }
 
-fn note_positions(shared: &Shared, results: &Results) {
+/// Of results that came by a gateway, or by the nodes of its region.
+fn note_positions<'a>(shared: &Shared, at: usize, results: impl Iterator<Item = &'a PutResult>) {
     for result in results {
-        if let Some(PutResult::Acked(acked)) = result {
+        if let PutResult::Acked(acked) = result {
             shared.positions.note(&acked.position);
+            shared.gateways.resides(at, &acked.position.region);
         }
     }
 }

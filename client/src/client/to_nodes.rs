@@ -4,11 +4,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     sync::Arc,
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use kvmesh_directory::{NamespaceId, Part};
 use tokio::time::{Instant, timeout_at};
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     refusal::RefusalReason,
-    rpc::{CacheRpc, PutOpen},
+    rpc::{CacheRpc, PutOpen, RpcError},
 };
 
 /// A node has so long, and the time of its bytes at so many a second, before it is given up.
@@ -43,13 +44,15 @@ pub(super) async fn put(
     rpc: CacheRpc,
     open: &PutOpen,
     blocks: &[PutBlock],
-    deadline: Instant,
+    (deadline, silent): (Instant, impl Future<Output = RpcError> + Send + 'static),
     results: &mut Results,
     perhaps: &mut BTreeSet<usize>,
 ) {
     let Some(located) = locate(shared, rpc, open.namespace, blocks, deadline).await else {
         return;
     };
+    // Nodes that say nothing while their gateway is silent, too, are not waited for.
+    let silent = silent.map(|_| ()).boxed().shared();
     let epoch = located.0.ring_epoch;
     let mut shares = shares(shared, &located, blocks);
     let putting = shares.iter_mut().map(|share| {
@@ -68,6 +71,7 @@ pub(super) async fn put(
             overrides: true,
             ..open.clone()
         };
+        let silent = silent.clone();
         async move {
             let until = Instant::now() + patience;
             let attempt = put_attempt::run(
@@ -82,7 +86,13 @@ pub(super) async fn put(
             let failed = |why: &dyn std::fmt::Display| {
                 nodes.inspect(|nodes| nodes.failed(&share.address, why));
             };
-            match timeout_at(until, attempt).await {
+            let attempt = timeout_at(until, attempt);
+            let ended = tokio::select! {
+                biased;
+                ended = attempt => ended,
+                () = silent => return,
+            };
+            match ended {
                 Ok(Ok(())) => {
                     nodes.inspect(|nodes| nodes.answered(&share.address));
                 }

@@ -122,7 +122,7 @@ async fn impossible_requests_do_not_leave() {
 
 #[tokio::test]
 async fn a_client_that_asks_once_does_not_mend() {
-    let (first, _, client) = fake::start(&["first:1"]);
+    let (net, [first, _], _) = fake::start_on_net(&["first:1"]);
     let behind = wire::LookupResponse {
         view_behind: true,
         ..Default::default()
@@ -133,7 +133,7 @@ async fn a_client_that_asks_once_does_not_mend() {
             .push_back(Err(Status::unavailable("starting")));
         script.lookups.push_back(Ok(behind));
     });
-    let channels = client.shared.channels.clone();
+    let channels = net.channels();
     let once = super::Client::connect_once("first:1", channels.clone()).unwrap();
     let namespace = opened(&once);
     let error = namespace

@@ -56,7 +56,7 @@ impl Opened {
         let answers = loop {
             let rpc = attempts.begin()?.rpc;
             let asked = rpc.watch(self.namespace().id, after);
-            match timeout_at(deadline, asked).await {
+            match timeout_at(deadline, attempts.watched(asked)).await {
                 Ok(Ok(answers)) => break answers,
                 Ok(Err(error)) => attempts.failed(error).await?,
                 Err(_) => return Err(attempts.out_of_time()),
