@@ -12,6 +12,7 @@ use kvmesh_directory::FeedPosition;
 use serde::Serializer;
 use tonic::{Code, Request, Status};
 
+pub mod at_risk;
 pub mod cache;
 pub mod health;
 mod policy;

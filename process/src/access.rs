@@ -53,7 +53,7 @@ struct Row {
 const CACHE: &[&str] = &[
     "Open", "Lookup", "Put", "Locate", "Delete", "Prefetch", "Lease", "Watch", "Report",
 ];
-const TOPOLOGY_READS: &[&str] = &["Show", "ListRegions", "ListNamespaces", "Stats"];
+const TOPOLOGY_READS: &[&str] = &["Show", "ListRegions", "ListNamespaces", "Stats", "AtRisk"];
 const TOPOLOGY_WRITES: &[&str] = &[
     "InitRegion",
     "Join",

@@ -8,7 +8,7 @@ use kvmesh_proto::v1::{self as wire, topology_server::Topology};
 use tonic::{Request, Response, Status};
 
 use super::{encode, policy};
-use crate::context::Gateway;
+use crate::{at_risk, context::Gateway};
 
 /// Entries that are counted before other tasks get their turn.
 const COUNTED_AT_ONCE: usize = 16_384;
@@ -172,6 +172,34 @@ impl Topology for Rpc {
             // A gateway keeps no blocks.
             memory_used: 0,
             memory_max: 0,
+        }))
+    }
+
+    async fn at_risk(
+        &self,
+        _request: Request<wire::AtRiskRequest>,
+    ) -> Result<Response<wire::AtRiskResponse>, Status> {
+        let views = &self.gateway.views;
+        views.fresh()?;
+        let state = views.local.with(Clone::clone);
+        let counted = at_risk::count(&self.gateway.region, &state, &views.mesh).await;
+        let namespaces = counted.into_iter().map(|(id, at_risk)| {
+            let name = state.namespace(id).map(|namespace| namespace.name.clone());
+            wire::NamespaceAtRisk {
+                namespace_id: id.to_wire(),
+                name: name.unwrap_or_default(),
+                blocks: at_risk.blocks,
+                bytes: at_risk.bytes,
+                alone_blocks: at_risk.alone_blocks,
+                alone_bytes: at_risk.alone_bytes,
+                newest_copied_hlc: at_risk.newest_copied.0,
+                oldest_alone_hlc: at_risk.oldest_alone.map_or(0, |oldest| oldest.0),
+            }
+        });
+        Ok(Response::new(wire::AtRiskResponse {
+            region: self.gateway.region.to_wire(),
+            position: state.position().map(|at| at.to_wire()),
+            namespaces: namespaces.collect(),
         }))
     }
 

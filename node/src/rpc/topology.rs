@@ -165,6 +165,14 @@ impl Topology for TopologyService {
         }))
     }
 
+    async fn at_risk(
+        &self,
+        _request: Request<wire::AtRiskRequest>,
+    ) -> Result<Response<wire::AtRiskResponse>, Status> {
+        let what = "AtRisk at a node (a gateway of the region serves it)";
+        Err(Problem::Unimplemented(what.to_owned()).into())
+    }
+
     async fn join(
         &self,
         request: Request<wire::JoinRequest>,
