@@ -2,8 +2,8 @@
 //!
 //! `tests/house.rs` keeps the house rules; `tests/rolling_kill.rs` runs [`rolling_kill`],
 //! `tests/processes.rs` [`hangups`], [`mutual_tls`] and [`one_chain`]; the programs
-//! `region-change`, `power-cut` and `full-disk` run [`region_change`], [`power_cut`] and
-//! [`full_disk`].
+//! `region-change`, `region-loss`, `power-cut` and `full-disk` run [`region_change`],
+//! [`region_loss`], [`power_cut`] and [`full_disk`].
 
 mod blocks;
 mod disk;
@@ -21,6 +21,7 @@ pub mod power_cut;
 mod process;
 mod programs;
 pub mod region_change;
+pub mod region_loss;
 pub mod rolling_kill;
 mod rpc;
 mod scrape;

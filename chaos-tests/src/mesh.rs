@@ -158,6 +158,14 @@ impl Region {
         })
     }
 
+    /// The numbers of its processes, as `kill` takes them.
+    pub(crate) fn ids(&self) -> Result<String> {
+        let doors = [&self.gateway, &self.region_sync];
+        let ids = self.nodes.iter().chain(doors).map(Process::id);
+        let ids: Result<Vec<String>> = ids.map(|id| Ok(id?.to_string())).collect();
+        Ok(ids?.join(" "))
+    }
+
     fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
         let doors = [&mut self.gateway, &mut self.region_sync];
         self.nodes.iter_mut().chain(doors)

@@ -127,8 +127,16 @@ impl Process {
         Ok(())
     }
 
+    /// Its number.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) fn id(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("it does not run")?.id())
+    }
+
     fn signal(&self, name: &str) -> Result<()> {
-        let id = self.child.as_ref().context("it does not run")?.id();
+        let id = self.id()?;
         let kill = format!("kill -{name} {id}");
         let told = Command::new("sh").args(["-c", &kill]).status()?;
         ensure!(told.success(), "{} cannot be sent SIG{name}", self.name);

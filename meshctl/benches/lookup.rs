@@ -68,6 +68,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         memory_bytes: 1 << 30,
         data_dir: None,
         first_port: 0,
+        return_after: None,
     })
     .await?;
     let measured = measure(args, &mesh.regions()[0].gateway).await;

@@ -8,6 +8,7 @@ pub use self::{
     bench::{Ack, BenchArgs, Work},
     context::{ContextVerb, NamedArgs},
     dev::{DevArgs, DevVerb, LinkArgs, MeshArgs},
+    drill::{DrillRun, DrillVerb, RegionLossArgs},
     lease::{LeaseArgs, LeaseVerb, LookupArgs, RenewArgs},
     pki::{PkiInitArgs, PkiIssueArgs, PkiShowArgs, PkiVerb},
     policy::{NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs},
@@ -23,6 +24,7 @@ use crate::output::Format;
 mod bench;
 mod context;
 mod dev;
+mod drill;
 mod lease;
 mod pki;
 mod policy;
@@ -35,6 +37,7 @@ Examples:
   meshctl dev --demo                             a tour of a mesh, in this process
   meshctl dev --first-port 7400                  a mesh that stays; gateways on 7400 to 7402
   meshctl replay trace.jsonl --requests 100      real requests through a mesh of its own
+  meshctl drill run region-loss --region us-east   lose a region of a mesh of its own, under load
   meshctl namespace open notes --model m         make a namespace known
   meshctl put FILE --namespace notes --chain-out notes.chain
   meshctl lookup --namespace notes --chain notes.chain --gateway 127.0.0.1:7401
@@ -82,7 +85,7 @@ pub struct Global {
     /// File of the contexts [default: ~/.config/kvmesh/contexts.toml]
     #[arg(long, global = true, value_name = "FILE", env = "KVMESH_CONTEXTS")]
     pub contexts: Option<PathBuf>,
-    /// Gateway to ask, host:port; `replay` takes one per region, separated by commas
+    /// Gateway to ask, host:port; `replay` and `drill` take one per region, separated by commas
     /// [default: 127.0.0.1:7400]
     #[arg(long, global = true, value_name = "ADDR", value_delimiter = ',')]
     #[arg(env = "KVMESH_GATEWAY")]
@@ -192,6 +195,10 @@ pub enum Verb {
     /// Send the requests of a block-hash trace through a mesh, and verify every byte
     #[command(long_about = replay::ABOUT, after_help = replay::EXAMPLES)]
     Replay(ReplayArgs),
+    /// Break something on purpose, under load, and see that promises hold
+    #[command(subcommand, long_about = drill::ABOUT)]
+    #[command(after_help = "Example: meshctl drill run region-loss --region us-east")]
+    Drill(DrillVerb),
     /// Put load on a mesh, measure it, and do the same to peers in turn
     #[command(long_about = bench::ABOUT, after_help = bench::EXAMPLES)]
     Bench(BenchArgs),

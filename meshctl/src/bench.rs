@@ -164,6 +164,7 @@ async fn on_a_mesh_of_its_own(global: &Global, args: &BenchArgs) -> anyhow::Resu
         memory_bytes: nodes * MEMORY_BYTES.max(3 * args.working_set.0),
         data_dir: None,
         first_port: 0,
+        return_after: None,
     };
     let mesh = match args.tls {
         true => Mesh::start_secured(settings).await,

@@ -74,11 +74,5 @@ fn log_file(flags: &DevArgs) -> anyhow::Result<Option<PathBuf>> {
     if flags.log_file.is_some() || !flags.demo {
         return Ok(flags.log_file.clone());
     }
-    let (_, path) = tempfile::Builder::new()
-        .prefix("kvmesh-demo-")
-        .suffix(".log")
-        .tempfile()
-        .and_then(|file| file.keep().map_err(|error| error.error))
-        .map_err(|error| exit::set_up(format!("no log file can be made: {error}")))?;
-    Ok(Some(path))
+    logs::file("kvmesh-demo-").map(Some)
 }

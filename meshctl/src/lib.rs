@@ -8,6 +8,7 @@ pub mod bench;
 pub mod chain;
 pub mod context;
 pub mod dev;
+pub mod drill;
 pub mod exit;
 pub mod logs;
 pub mod output;

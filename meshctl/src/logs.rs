@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Mutex,
 };
 
@@ -42,4 +42,18 @@ pub fn start(filter: &str, file: Option<&Path>) -> anyhow::Result<()> {
     started
         .map_err(|error| anyhow::anyhow!(error))
         .context("the log cannot be started twice")
+}
+
+/// Makes a log file that stays, for verbs that run a mesh whose log would drown what they say.
+///
+/// # Errors
+/// When there is no place for it.
+pub fn file(prefix: &str) -> anyhow::Result<PathBuf> {
+    let (_, path) = tempfile::Builder::new()
+        .prefix(prefix)
+        .suffix(".log")
+        .tempfile()
+        .and_then(|file| file.keep().map_err(|error| error.error))
+        .map_err(|error| exit::set_up(format!("no log file can be made: {error}")))?;
+    Ok(path)
 }

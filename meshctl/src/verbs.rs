@@ -12,7 +12,7 @@ use crate::{
     args::{Args, Global, NamespaceVerb, NodeVerb, RegionVerb, TopologyVerb, Verb},
     bench,
     chain::{self, ChainFile},
-    context, dev, exit, logs, replay,
+    context, dev, drill, exit, logs, replay,
     rpc::Peer,
 };
 
@@ -42,7 +42,7 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`exit::code`] turns them into the exit code.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    if !matches!(args.verb, Verb::Dev(_)) {
+    if !matches!(args.verb, Verb::Dev(_) | Verb::Drill(_)) {
         logs::start(&args.global.log, None)?;
     }
     let verb = match args.verb {
@@ -77,6 +77,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Context(_) | Verb::Completions { .. } => Ok(()),
         Verb::Dev(dev) => dev::run(global, dev).await,
         Verb::Replay(replay) => replay::run(global, replay).await,
+        Verb::Drill(drill) => drill::run(global, drill).await,
         Verb::Bench(args) => bench::run(global, args).await,
     }
 }

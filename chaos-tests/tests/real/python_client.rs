@@ -104,6 +104,7 @@ async fn a_plain_python_client_puts_finds_gets_and_deletes() {
         memory_bytes: 512 << 20,
         data_dir: None,
         first_port: 0,
+        return_after: None,
     });
     let mesh = mesh.await.unwrap();
     let mut client = Command::new(&python);

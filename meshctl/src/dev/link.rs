@@ -137,7 +137,17 @@ impl Links {
     pub fn connector(&self, region: usize) -> Arc<dyn Connect> {
         Arc::new(LinkConnect {
             links: self.clone(),
-            region,
+            region: Some(region),
+        })
+    }
+
+    /// The connector of somebody who is as near to every region as its own processes, and
+    /// whom a region that is cut off is cut off from as well.
+    #[must_use]
+    pub fn outside(&self) -> Arc<dyn Connect> {
+        Arc::new(LinkConnect {
+            links: self.clone(),
+            region: None,
         })
     }
 
@@ -241,9 +251,13 @@ impl Links {
     }
 
     /// What a connection from one region to an address is subject to.
-    fn way(&self, from: usize, address: &str) -> Way {
+    fn way(&self, from: Option<usize>, address: &str) -> Way {
         let mut state = self.state();
-        let to = state.home.get(address).copied().unwrap_or(from);
+        let to = state.home.get(address).copied().or(from);
+        let (Some(from), Some(to)) = (from, to) else {
+            let cut = to.and_then(|to| state.cuts.get(&to).cloned());
+            return Way::Outside(cut.unwrap_or_default());
+        };
         if from == to {
             return Way::Inside;
         }
@@ -269,6 +283,8 @@ fn ordered(one: usize, other: usize) -> (usize, usize) {
 
 enum Way {
     Inside,
+    /// By no link, until the region is cut off.
+    Outside(CancellationToken),
     Across {
         cuts: [CancellationToken; 3],
         shape: Arc<Shape>,
@@ -281,22 +297,23 @@ enum Way {
 
 struct LinkConnect {
     links: Links,
-    region: usize,
+    /// None: outside of all.
+    region: Option<usize>,
 }
 
 impl Connect for LinkConnect {
     fn connect(&self, address: &str) -> Connecting {
         let plain = TcpConnect.connect(address);
-        let way = self.links.way(self.region, address);
-        let Way::Across {
-            cuts,
-            shape,
-            plain: unshaped,
-            back,
-            counted,
-        } = way
-        else {
-            return plain;
+        let (cuts, shape, unshaped, back, counted) = match self.links.way(self.region, address) {
+            Way::Inside => return plain,
+            Way::Outside(cut) => return uncut(plain, cut),
+            Way::Across {
+                cuts,
+                shape,
+                plain,
+                back,
+                counted,
+            } => (cuts, shape, plain, back, counted),
         };
         let inner = Arc::clone(&self.links.inner);
         Box::pin(async move {
@@ -324,6 +341,17 @@ impl Connect for LinkConnect {
             Ok(BoxedIo::new(delayed(far, shape, back, &inner.tasks, stop)))
         })
     }
+}
+
+/// A connection that is reset once `cut` is cancelled, and refused from then on.
+fn uncut(connecting: Connecting, cut: CancellationToken) -> Connecting {
+    Box::pin(async move {
+        if cut.is_cancelled() {
+            return Err(io::ErrorKind::HostUnreachable.into());
+        }
+        let io = connecting.await?;
+        Ok(BoxedIo::new(Severed::new(io, cut, Counted::default())))
+    })
 }
 
 /// Connections of a listener that are reset once `killed` is cancelled, as those of a

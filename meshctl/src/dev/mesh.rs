@@ -47,6 +47,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// Port of the first gateway, followed by the others'; 0: free ones.
     pub first_port: u16,
+    /// How long a lost region answers before it is asked again; none: as region-syncs have it.
+    pub return_after: Option<Duration>,
 }
 
 impl From<&MeshArgs> for Settings {
@@ -58,6 +60,7 @@ impl From<&MeshArgs> for Settings {
             memory_bytes: args.memory.0,
             data_dir: None,
             first_port: 0,
+            return_after: None,
         }
     }
 }

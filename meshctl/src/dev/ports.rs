@@ -113,6 +113,7 @@ mod tests {
             memory_bytes: 1,
             data_dir,
             first_port: 7_400,
+            return_after: None,
         }
     }
 

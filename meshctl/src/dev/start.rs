@@ -231,14 +231,17 @@ impl Starting<'_> {
             bandwidth_bits: 1_000_000_000,
             dollars_per_gb: 0.0,
         };
+        let usual = kvmesh_region_sync::Settings::default();
+        let return_after_ms = self.settings.return_after.map(|it| it.as_millis() as u64);
         let settings = kvmesh_region_sync::Settings {
+            return_after_ms: return_after_ms.unwrap_or(usual.return_after_ms),
             region: region.id.to_string(),
             listen: door.address,
             nodes: addresses(region),
             gateways: vec![region.gateway.clone()],
             peers: others.map(peer).collect(),
             shutdown_grace_ms: GRACE_MS,
-            ..Default::default()
+            ..usual
         };
         let instance = format!("{}/region-sync-1", region.id);
         let who = (Role::RegionSync, "1");

@@ -14,6 +14,7 @@ fn settings() -> Settings {
         memory_bytes: 512 << 20,
         data_dir: None,
         first_port: 0,
+        return_after: None,
     }
 }
 

@@ -5,6 +5,7 @@
 mod bench;
 mod contexts;
 mod dev;
+mod drill;
 mod exit_codes;
 mod health;
 mod pki;

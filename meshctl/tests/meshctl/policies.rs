@@ -20,6 +20,7 @@ async fn mesh() -> Mesh {
         memory_bytes: 256 << 20,
         data_dir: None,
         first_port: 0,
+        return_after: None,
     };
     Mesh::start(settings).await.unwrap()
 }

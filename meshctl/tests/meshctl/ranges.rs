@@ -184,6 +184,7 @@ async fn mesh() -> Mesh {
         memory_bytes: 1 << 30,
         data_dir: None,
         first_port: 0,
+        return_after: None,
     };
     Mesh::start(settings).await.unwrap()
 }

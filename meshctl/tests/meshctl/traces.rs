@@ -74,6 +74,7 @@ async fn a_get_of_another_regions_block_is_one_trace_through_both_regions() {
         memory_bytes: 512 << 20,
         data_dir: None,
         first_port: 0,
+        return_after: None,
     })
     .await
     .unwrap();

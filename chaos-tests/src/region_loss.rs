@@ -1,0 +1,86 @@
+//! `meshctl drill run region-loss` on a mesh of real processes: those of one region are stopped
+//! where they stand, as a region is that nobody hears of any more, and go on later.
+
+use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use kvmesh_client::channel::{Channels, TcpConnect};
+use serde_json::Value;
+use tokio::{process::Command, time::timeout};
+
+use crate::{mesh::Mesh, operator::Operator, poll, programs};
+
+/// Both take puts that want two copies.
+const REGIONS: [(&str, u64); 2] = [("us-east", 3), ("eu-west", 3)];
+/// The one that is lost.
+const LOST: usize = 0;
+/// From the start of the mesh until its regions know one another.
+const READY_BOUND: Duration = Duration::from_secs(60);
+/// A drill takes about a minute.
+const BOUND: Duration = Duration::from_secs(600);
+
+/// What the drill's flags are, beyond those that say where the mesh is.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Chains that are put before.
+    pub chains: u32,
+    /// Clients of each region.
+    pub clients: u16,
+    /// Within so many seconds clients are to be served elsewhere.
+    pub redirect_max: f64,
+}
+
+/// Runs the drill, with settings, logs and Raft stores of the mesh in this folder, and returns its
+/// report.
+///
+/// # Errors
+/// When the mesh does not start, or a promise is broken.
+pub async fn run(plan: Plan, folder: &Path) -> Result<Value> {
+    let channels = Channels::new(Arc::new(TcpConnect));
+    let mut mesh = Mesh::start_with(folder, &REGIONS, None, channels).await?;
+    let gateways: Vec<&str> = (0..REGIONS.len()).map(|at| mesh.addresses(at).1).collect();
+    let gateways = gateways.join(",");
+    let operator = Operator {
+        program: programs::folder()?.join("meshctl"),
+    };
+    let addresses = (0..REGIONS.len()).map(|at| mesh.addresses(at).1);
+    for gateway in addresses {
+        ready(&operator, gateway).await?;
+    }
+    let ids = mesh.regions[LOST].ids()?;
+    let [stop, go_on] = ["STOP", "CONT"].map(|signal| format!("kill -{signal} {ids}"));
+    let (chains, clients) = (plan.chains.to_string(), plan.clients.to_string());
+    let redirect_max = plan.redirect_max.to_string();
+    let mut drill = Command::new(&operator.program);
+    drill
+        .args(["drill", "run", "region-loss", "-o", "json"])
+        .args(["--region", REGIONS[LOST].0, "--gateway", &gateways])
+        .args(["--fence", &stop, "--mend", &go_on])
+        .args(["--chains", &chains, "--clients", &clients])
+        .args(["--redirect-max", &redirect_max])
+        // Not those of whoever runs it.
+        .env("KVMESH_CONTEXTS", "/dev/null")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let ran = timeout(BOUND, drill.output()).await;
+    let ran = ran.context("the drill does not end")??;
+    let [said, told] = [&ran.stdout, &ran.stderr].map(|raw| String::from_utf8_lossy(raw));
+    eprint!("{told}");
+    ensure!(ran.status.success(), "{}: {told}\n{said}", ran.status);
+    mesh.check()?;
+    serde_json::from_str(&said).context("the report is no JSON")
+}
+
+/// Waits until a gateway asks every other region.
+async fn ready(operator: &Operator, gateway: &str) -> Result<()> {
+    let what = format!("{gateway} asking every region");
+    poll::until(&what, READY_BOUND, async || {
+        let asked = ["region", "list", "--gateway", gateway];
+        let regions = operator.json(&asked).await?;
+        let regions = regions.as_array().context("no list of regions")?;
+        let online = regions.iter().filter(|region| region["state"] == "online");
+        ensure!(online.count() + 1 == REGIONS.len(), "{regions:?}");
+        Ok(())
+    })
+    .await
+}
