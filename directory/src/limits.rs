@@ -33,6 +33,8 @@ pub const TEXT_BYTES_MAX: usize = 256;
 pub const NAMESPACES_MAX: usize = 65_536;
 /// Regions of one mesh; the mesh view keeps a bit for each.
 pub const REGIONS_MAX: usize = 64;
+/// Ranges of tags in which regions are compared; a power of two.
+pub const DIGEST_RANGES: usize = 1_024;
 /// Wants after which a chain is kept, at most.
 pub const HOT_AFTER_MAX: u32 = 100;
 /// Nodes of one region.
@@ -117,6 +119,10 @@ const _: () = assert!(
     "a block's size fits 32 bits"
 );
 const _: () = assert!(HASH_WIDTH_MIN < HASH_WIDTH_SHORT && HASH_WIDTH_SHORT <= HASH_WIDTH_MAX);
+const _: () = assert!(
+    DIGEST_RANGES.is_power_of_two() && DIGEST_RANGES * 16 <= MESSAGE_BYTES_MAX,
+    "a digest fits a message, and a tag's highest bits say its range"
+);
 const _: () = assert!(
     REGIONS_MAX <= u64::BITS as usize,
     "a set of regions fits 64 bits"

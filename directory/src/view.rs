@@ -3,6 +3,9 @@
 //! Followers inside of the region replay its commands ([`RegionView`]); other regions
 //! are told what commands meant ([`MeshStep`]) and keep tags ([`MeshView`]).
 
+mod digest;
+#[cfg(test)]
+mod digest_test;
 #[cfg(test)]
 mod follow_test;
 mod mesh;
@@ -12,9 +15,12 @@ mod region;
 mod residency_test;
 #[cfg(test)]
 mod view_test;
+mod walk;
 
 pub use self::{
+    digest::{Digest, RangeDigest, range_of},
     mesh::{MeshView, RegionSet},
     projection::{MeshStep, mesh_blocks, mesh_namespaces, mesh_tombstones},
     region::{Followed, RegionView},
+    walk::MeshWalk,
 };

@@ -130,6 +130,12 @@ impl DirectoryState {
         rows.map(|(name, row)| (name, self.entry_of(row)))
     }
 
+    /// Blocks with their sizes, in key order, from a name on (exclusive).
+    pub fn sizes_after(&self, after: Option<BlockName>) -> impl Iterator<Item = (BlockName, u32)> {
+        let rows = self.blocks.iter_after(after);
+        rows.map(|(name, row)| (name, row.bytes))
+    }
+
     /// Tombstones in key order, from a name on (exclusive).
     pub fn tombstones_after(
         &self,

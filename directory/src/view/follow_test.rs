@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{
-    Followed, MeshStep, MeshView, RegionView, mesh_blocks, mesh_namespaces, mesh_tombstones,
+    Digest, Followed, MeshStep, MeshView, RegionView, mesh_blocks, mesh_namespaces, mesh_tombstones,
 };
 use crate::{
     BlockHash, BlockKey, BlockName, ChangeKind, Checksum, Command, Copy, CopyNumber, Description,
@@ -16,13 +16,13 @@ use crate::{
 };
 
 const HOME: &str = "us";
-const FAR: &str = "eu";
+pub(super) const FAR: &str = "eu";
 /// Who may know of each namespace.
 const RESIDENCIES: [&[&str]; 3] = [&[], &["eu", "us"], &["us"]];
 
 /// One thing that happens; numbers choose among few of each.
 #[derive(Debug, Clone)]
-enum Act {
+pub(super) enum Act {
     /// The region commits a command: this and the next ones.
     Begin(u64),
     Dead(u64),
@@ -56,7 +56,7 @@ enum Act {
     },
 }
 
-fn act() -> impl Strategy<Value = Act> {
+pub(super) fn act() -> impl Strategy<Value = Act> {
     let name = || (0..3_u8, 0..6_u8);
     let names = || proptest::collection::vec(name(), 1..4);
     let hlc = || 1..40_u64;
@@ -131,15 +131,15 @@ fn member(node: u64) -> Member {
 }
 
 /// A region, its log, and what its feeds said at each index.
-struct Region {
-    state: DirectoryState,
+pub(super) struct Region {
+    pub(super) state: DirectoryState,
     log: Vec<Option<Command>>,
     mesh: Vec<MeshStep>,
     copies: u64,
 }
 
 impl Region {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut region = Self {
             state: DirectoryState::empty(),
             log: vec![],
@@ -165,7 +165,7 @@ impl Region {
         region
     }
 
-    fn commit(&mut self, command: Option<Command>) {
+    pub(super) fn commit(&mut self, command: Option<Command>) {
         let index = self.log.len() as u64 + 1;
         let events = match &command {
             Some(command) => self.state.apply(index, command).1,
@@ -217,7 +217,7 @@ impl Region {
         }
     }
 
-    fn command(&mut self, act: &Act) -> Option<Command> {
+    pub(super) fn command(&mut self, act: &Act) -> Option<Command> {
         let command = match act {
             Act::Begin(node) => Command::BeginIncarnation {
                 node: NodeId(*node),
@@ -404,6 +404,10 @@ fn settle(region: &Region, inside: &mut Inside, afar: &mut Afar) {
     let counts: Vec<_> = afar.view.regions().map(|(_, _, blocks)| blocks).collect();
     assert_eq!(counts, [tags.len() as u64]);
     assert_eq!(afar.view.tags_of(&home), tags);
+    let mut digest = Digest::default();
+    tags.iter()
+        .for_each(|(tag, bytes)| digest.add(*tag, *bytes));
+    assert_eq!(afar.view.digest(&home), digest);
     let namespaces: Vec<_> = mesh_namespaces(&region.state, &far).collect();
     assert_eq!(afar.namespaces.values().collect::<Vec<_>>(), namespaces);
     for (name, tombstone) in mesh_tombstones(&region.state, &far) {

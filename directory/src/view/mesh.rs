@@ -2,17 +2,21 @@
 //!
 //! It is a hint where to ask. A tag may stand for two names, and a region may have lost
 //! what it announced: both cost one asking that finds nothing, never a wrong block.
+//!
+//! Tags are kept by range, in shards that clones share until one side writes: a clone is a
+//! frozen view for a few pointers, and comparing reads that one.
 
-use std::{
-    collections::{HashMap, hash_map},
-    hash::{BuildHasherDefault, Hasher},
-};
+mod shard;
+
+use std::sync::Arc;
 
 use crate::{
-    limits::REGIONS_MAX,
+    limits::{DIGEST_RANGES, REGIONS_MAX},
     mutation::{self, Mutation},
+    view::digest::{Digest, RangeDigest, range_of},
     words::{FeedPosition, RegionId, Tag},
 };
+use shard::Shard;
 
 /// A set of regions of one [`MeshView`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,14 +28,29 @@ impl RegionSet {
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
+
+    /// Their numbers, ascending.
+    fn numbers(self) -> impl Iterator<Item = u8> {
+        (0..REGIONS_MAX as u8).filter(move |number| self.0 & (1 << number) != 0)
+    }
 }
 
 /// Which other region has which block: tag → set of regions. Soft state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct MeshView {
     /// A region's place is its bit in every [`RegionSet`], and never changes.
     regions: Vec<Heard>,
-    tags: HashMap<Tag, Whereabouts, BuildHasherDefault<TagHasher>>,
+    /// One for each range of a digest.
+    shards: Vec<Arc<Shard>>,
+}
+
+impl Default for MeshView {
+    fn default() -> Self {
+        Self {
+            regions: Vec::new(),
+            shards: vec![Arc::default(); DIGEST_RANGES],
+        }
+    }
 }
 
 /// What was heard of one region.
@@ -40,13 +59,6 @@ struct Heard {
     region: RegionId,
     position: Option<FeedPosition>,
     blocks: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Whereabouts {
-    regions: RegionSet,
-    /// As last heard, from any region.
-    bytes: u32,
 }
 
 impl MeshView {
@@ -61,16 +73,14 @@ impl MeshView {
         let Some(number) = self.number(region) else {
             return;
         };
-        let heard = &mut self.regions[number];
+        let heard = &mut self.regions[usize::from(number)];
         heard.position = None;
         if heard.blocks == 0 {
             return;
         }
         heard.blocks = 0;
-        self.tags.retain(|_, place| {
-            place.regions.0 &= !(1 << number);
-            !place.regions.is_empty()
-        });
+        let having = self.shards.iter_mut().filter(|shard| shard.has_any(number));
+        having.for_each(|shard| Arc::make_mut(shard).forget(number));
     }
 
     /// Takes one indivisible step of a region. A position that is covered already is ignored;
@@ -86,7 +96,8 @@ impl MeshView {
         let Some(number) = self.number_or_new(region) else {
             return;
         };
-        if let (Some(old), Some(new)) = (&self.regions[number].position, &position) {
+        let heard = &self.regions[usize::from(number)];
+        if let (Some(old), Some(new)) = (&heard.position, &position) {
             if old.covers(new) {
                 return;
             }
@@ -94,21 +105,32 @@ impl MeshView {
                 self.reset(region);
             }
         }
+        self.change(number, appeared, vanished);
+        if position.is_some() {
+            self.regions[usize::from(number)].position = position;
+        }
+    }
+
+    /// Changes what a region is said to have at the position where the view of it stands:
+    /// what was said before was wrong. Nothing happens to a region that was not heard of.
+    pub fn mend(&mut self, region: &RegionId, appeared: &[(Tag, u32)], vanished: &[Tag]) {
+        if let Some(number) = self.number(region) {
+            self.change(number, appeared, vanished);
+        }
+    }
+
+    fn change(&mut self, number: u8, appeared: &[(Tag, u32)], vanished: &[Tag]) {
         // Presence wins where two names share a tag.
         vanished.iter().for_each(|tag| self.remove(number, *tag));
         for &(tag, bytes) in appeared {
             self.insert(number, tag, bytes);
-        }
-        if position.is_some() {
-            self.regions[number].position = position;
         }
     }
 
     /// Which regions may have a block, and its size as last heard.
     #[must_use]
     pub fn whereabouts(&self, tag: Tag) -> (RegionSet, u32) {
-        let place = self.tags.get(&tag);
-        place.map_or_else(Default::default, |place| (place.regions, place.bytes))
+        self.shards[range_of(tag)].get(tag)
     }
 
     /// Whether a set names a region.
@@ -135,34 +157,53 @@ impl MeshView {
     /// A region's blocks, in the order of their tags.
     #[must_use]
     pub fn tags_of(&self, region: &RegionId) -> Vec<(Tag, u32)> {
-        let Some(number) = self.number(region) else {
-            return Vec::new();
-        };
-        let has = |place: &Whereabouts| place.regions.0 & (1 << number) != 0;
-        let mut tags: Vec<(Tag, u32)> = self
-            .tags
-            .iter()
-            .filter(|(_, place)| has(place))
-            .map(|(tag, place)| (*tag, place.bytes))
+        let mut tags: Vec<(Tag, u32)> = (0..DIGEST_RANGES)
+            .flat_map(|range| self.blocks_in(region, range))
             .collect();
         tags.sort_unstable();
         tags
+    }
+
+    /// A region's blocks of one range, in no promised order; sizes are those in that region.
+    pub fn blocks_in(
+        &self,
+        region: &RegionId,
+        range: usize,
+    ) -> impl Iterator<Item = (Tag, u32)> + use<'_> {
+        let shard = self.shards.get(range).zip(self.number(region));
+        let blocks = shard.map(|(shard, number)| shard.blocks(number));
+        blocks.into_iter().flatten()
+    }
+
+    /// The digest of a region's blocks of one range.
+    #[must_use]
+    pub fn digest_of(&self, region: &RegionId, range: usize) -> RangeDigest {
+        self.blocks_in(region, range).collect()
+    }
+
+    /// The digest of a region's blocks. Where others wait, take range by range.
+    #[must_use]
+    pub fn digest(&self, region: &RegionId) -> Digest {
+        let ranges = (0..DIGEST_RANGES).map(|range| self.digest_of(region, range));
+        Digest::of_ranges(ranges.collect()).unwrap_or_default()
     }
 
     /// The position of a region's blocks.
     #[must_use]
     pub fn position(&self, region: &RegionId) -> Option<&FeedPosition> {
         let number = self.number(region)?;
-        self.regions[number].position.as_ref()
+        self.regions[usize::from(number)].position.as_ref()
     }
 
-    fn number(&self, region: &RegionId) -> Option<usize> {
-        self.regions
+    fn number(&self, region: &RegionId) -> Option<u8> {
+        let place = self
+            .regions
             .iter()
-            .position(|heard| heard.region == *region)
+            .position(|heard| heard.region == *region);
+        place.map(|number| number as u8)
     }
 
-    fn number_or_new(&mut self, region: &RegionId) -> Option<usize> {
+    fn number_or_new(&mut self, region: &RegionId) -> Option<u8> {
         if let Some(number) = self.number(region) {
             return Some(number);
         }
@@ -174,55 +215,25 @@ impl MeshView {
             position: None,
             blocks: 0,
         });
-        Some(self.regions.len() - 1)
+        Some((self.regions.len() - 1) as u8)
     }
 
-    fn insert(&mut self, number: usize, tag: Tag, bytes: u32) {
+    fn insert(&mut self, number: u8, tag: Tag, bytes: u32) {
         if mutation::on(Mutation::MeshViewSkips) && tag.0.is_multiple_of(16) {
             return;
         }
-        let place = self.tags.entry(tag).or_insert(Whereabouts {
-            regions: RegionSet::default(),
-            bytes,
-        });
-        place.bytes = bytes;
-        if place.regions.0 & (1 << number) == 0 {
-            place.regions.0 |= 1 << number;
-            self.regions[number].blocks += 1;
-        }
+        let shard = Arc::make_mut(&mut self.shards[range_of(tag)]);
+        let is_new = shard.insert(number, tag, bytes);
+        self.regions[usize::from(number)].blocks += u64::from(is_new);
     }
 
-    fn remove(&mut self, number: usize, tag: Tag) {
-        let hash_map::Entry::Occupied(mut place) = self.tags.entry(tag) else {
-            return;
-        };
-        if place.get().regions.0 & (1 << number) == 0 {
+    fn remove(&mut self, number: u8, tag: Tag) {
+        let shard = &mut self.shards[range_of(tag)];
+        // What is not there copies nothing.
+        if shard.get(tag).0.0 & (1 << number) == 0 {
             return;
         }
-        self.regions[number].blocks -= 1;
-        place.get_mut().regions.0 &= !(1 << number);
-        if place.get().regions.is_empty() {
-            place.remove();
-        }
-    }
-}
-
-/// A tag is a hash already.
-#[derive(Default)]
-struct TagHasher(u64);
-
-impl Hasher for TagHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        // Tags write whole numbers; this keeps the hasher total.
-        let fold = |hash: u64, byte: &u8| hash.rotate_left(8) ^ u64::from(*byte);
-        self.0 = bytes.iter().fold(self.0, fold);
-    }
-
-    fn write_u64(&mut self, tag: u64) {
-        self.0 = tag;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+        let was_there = Arc::make_mut(shard).remove(number, tag);
+        self.regions[usize::from(number)].blocks -= u64::from(was_there);
     }
 }

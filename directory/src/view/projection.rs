@@ -125,14 +125,14 @@ pub fn mesh_tombstones<'a>(
 }
 
 /// Answers for namespace ids, remembering the last one: names come in key order.
-struct Gate<'a> {
+pub(super) struct Gate<'a> {
     state: &'a DirectoryState,
     follower: &'a RegionId,
     last: Option<(NamespaceId, bool)>,
 }
 
 impl<'a> Gate<'a> {
-    fn new(state: &'a DirectoryState, follower: &'a RegionId) -> Self {
+    pub(super) fn new(state: &'a DirectoryState, follower: &'a RegionId) -> Self {
         Self {
             state,
             follower,
@@ -140,7 +140,7 @@ impl<'a> Gate<'a> {
         }
     }
 
-    fn admits(&mut self, id: NamespaceId) -> bool {
+    pub(super) fn admits(&mut self, id: NamespaceId) -> bool {
         match self.last {
             Some((last, admitted)) if last == id => admitted,
             _ => {
