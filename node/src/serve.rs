@@ -161,6 +161,7 @@ async fn drain(node: Arc<Node>, stop: CancellationToken, work: CancellationToken
         }
     }
     node.stop.cancel();
+    node.consensus.stand_no_more();
     let patience = Settings::millis(node.settings.now().shutdown_grace_ms / 2);
     if timeout(patience, node.settled()).await.is_err() {
         warn!("puts in flight are given up");

@@ -3,7 +3,9 @@
 //! A chunk is one allocation whatever the array's length: growing copies nothing, leaves no
 //! holes of odd sizes behind, and wastes half a chunk on average. Cloning copies pointers; a
 //! write after that copies the one chunk that it touches. Reading an item takes two steps
-//! through memory: its chunk's pointer, which lies in the array itself, and the item.
+//! through memory: its chunk's pointer, which lies in the array itself, and the item. A chunk
+//! has no length of its own, which would be a third step: what lies behind the array's length
+//! is copies of items.
 
 use std::sync::Arc;
 
@@ -17,19 +19,19 @@ const CHUNKS_MAX: usize = 13;
 /// Items of one array, at most.
 pub(super) const ITEMS_MAX: usize = CHUNKS_MAX * CHUNK_ITEMS;
 
-type Chunk<T> = Arc<ArrayVec<T, CHUNK_ITEMS>>;
+type Chunk<T> = Arc<[T; CHUNK_ITEMS]>;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Chunks<T> {
-    /// All full but the last, which is not empty.
+    /// As many as the items need.
     chunks: ArrayVec<Chunk<T>, CHUNKS_MAX>,
+    len: usize,
 }
 
 impl<T> Chunks<T> {
     pub(super) fn len(&self) -> usize {
-        let last = self.chunks.last().map_or(0, |last| last.len());
-        self.chunks.len().saturating_sub(1) * CHUNK_ITEMS + last
+        self.len
     }
 
     /// The item at an index below the length.
@@ -39,7 +41,8 @@ impl<T> Chunks<T> {
 
     /// In the order of their indexes.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter())
+        let items = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        items.take(self.len)
     }
 }
 
@@ -51,36 +54,37 @@ impl<T: Clone> Chunks<T> {
 
     /// Those that fit; copies only chunks that have any.
     pub(super) fn iter_mut_where(&mut self, fits: impl Fn(&T) -> bool) -> Vec<&mut T> {
-        let chunks = self.chunks.iter_mut();
-        let with_any = chunks.filter(|chunk| chunk.iter().any(&fits));
-        let items = with_any.flat_map(|chunk| Arc::make_mut(chunk).iter_mut());
+        let len = self.len;
+        let chunks = self.chunks.iter_mut().enumerate();
+        let filled = chunks.map(|(at, chunk)| (chunk, (len - at * CHUNK_ITEMS).min(CHUNK_ITEMS)));
+        let with_any = filled.filter(|(chunk, filled)| chunk[..*filled].iter().any(&fits));
+        let items = with_any.flat_map(|(chunk, filled)| Arc::make_mut(chunk)[..filled].iter_mut());
         items.filter(|item| fits(item)).collect()
     }
 
     /// Adds an item; there are fewer than [`ITEMS_MAX`].
     pub(super) fn push(&mut self, item: T) {
-        match self.chunks.last_mut() {
-            Some(last) if !last.is_full() => Arc::make_mut(last).push(item),
-            _ => {
-                let mut chunk = ArrayVec::new();
-                chunk.push(item);
-                self.chunks.push(Arc::new(chunk));
-            }
+        let at = self.len;
+        self.len += 1;
+        match at / CHUNK_ITEMS < self.chunks.len() {
+            true => *self.get_mut(at) = item,
+            false => self
+                .chunks
+                .push(Arc::new([(); CHUNK_ITEMS].map(|()| item.clone()))),
         }
     }
 
     /// Removes an item; the last one takes its place.
     pub(super) fn swap_remove(&mut self, index: usize) -> Option<T> {
-        let last_at = self.len().checked_sub(1)?;
-        let last = self.chunks.last_mut()?;
-        let item = Arc::make_mut(last).pop()?;
-        if last.is_empty() {
-            self.chunks.pop();
-        }
-        match index == last_at {
-            true => Some(item),
-            false => Some(std::mem::replace(self.get_mut(index), item)),
-        }
+        let last = self.len.checked_sub(1)?;
+        let item = self.get(last).clone();
+        let removed = match index == last {
+            true => item,
+            false => std::mem::replace(self.get_mut(index), item),
+        };
+        self.len = last;
+        self.chunks.truncate(last.div_ceil(CHUNK_ITEMS));
+        Some(removed)
     }
 }
 
@@ -88,6 +92,7 @@ impl<T: Clone> FromIterator<T> for Chunks<T> {
     fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
         let mut chunks = Self {
             chunks: ArrayVec::new(),
+            len: 0,
         };
         for item in items {
             chunks.push(item);
@@ -152,7 +157,7 @@ mod tests {
         use crate::state::row::Row;
         type Item = (crate::words::BlockKey, Row);
         // Arc's two counts come before it.
-        let bytes = 2 * size_of::<usize>() + size_of::<ArrayVec<Item, CHUNK_ITEMS>>();
+        let bytes = 2 * size_of::<usize>() + size_of::<[Item; CHUNK_ITEMS]>();
         assert!((8_000..=8_192).contains(&bytes), "{bytes}");
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     limits::SHARD_ENTRIES_MAX,
-    state::table::{ROWS_MAX, Table},
+    state::table::{self, ROWS_MAX, Table},
     words::{BlockKey, BlockName, NamespaceId},
 };
 
@@ -17,8 +17,6 @@ use crate::{
 const SPLIT_AT: usize = 1_024;
 /// Shards that are let go together: fewer would move the lists of the others too often.
 const LET_GO: usize = if cfg!(test) { 2 } else { 64 };
-/// Keys of a run that are looked up together.
-const RUN_BATCH: usize = 16;
 const _: () = assert!(SPLIT_AT <= SHARD_ENTRIES_MAX && SPLIT_AT <= ROWS_MAX);
 
 /// See the module.
@@ -159,28 +157,12 @@ impl<V: Clone, const MAX: usize> CowMap<V, MAX> {
     pub(super) fn run(
         &self,
         namespace: NamespaceId,
-        mut keys: impl Iterator<Item = BlockKey>,
+        keys: impl Iterator<Item = BlockKey>,
     ) -> usize {
         let Some(space) = self.spaces.get(&namespace) else {
             return 0;
         };
-        let mut present = 0;
-        loop {
-            let batch: [Option<BlockKey>; RUN_BATCH] = std::array::from_fn(|_| keys.next());
-            // First where each might be, then whether it is there: reads of memory that
-            // do not wait for one another are what makes a long run fast.
-            let probe = |key: &BlockKey| {
-                let shard = &*space.shards[space.shard_of(key)?];
-                Some((shard, shard.probe(key)))
-            };
-            let probes = batch.each_ref().map(|key| key.as_ref().and_then(probe));
-            for (probe, key) in probes.into_iter().zip(&batch) {
-                match (probe, key) {
-                    (Some((shard, probe)), Some(key)) if shard.has(probe, key) => present += 1,
-                    _ => return present,
-                }
-            }
-        }
+        table::run(keys, |key| Some(&*space.shards[space.shard_of(key)?]))
     }
 
     /// In key order.

@@ -6,6 +6,7 @@
 //! Cloning copies the places and one pointer a chunk; an entry costs its own size and
 //! about 5 bytes. Nothing depends on the order of rows: iteration sorts.
 
+use arrayvec::ArrayVec;
 use twox_hash::XxHash3_64;
 
 use crate::{
@@ -23,12 +24,10 @@ const _: () = assert!(ROWS_MAX <= ROW_MASK as usize);
 const FREE: u16 = u16::MAX;
 const PLACES_MIN: usize = 8;
 
-/// What [`Table::probe`] found.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Probe {
-    found: u16,
-    upper: u16,
-}
+/// Keys of a run that are looked up together.
+const RUN_BATCH: usize = 32;
+
+type Batch<T> = ArrayVec<T, RUN_BATCH>;
 
 /// A map from keys of one namespace to values.
 #[derive(Debug, Clone)]
@@ -62,20 +61,11 @@ impl<V: Clone> Table<V> {
             .map(|place| &self.rows.get(self.row_at(place)).1)
     }
 
-    /// The first place where a key may be.
-    pub(super) fn probe(&self, key: &BlockKey) -> Probe {
-        let hash = hash(key);
-        Probe {
-            found: self.places[hash as usize & (self.places.len() - 1)],
-            upper: upper(hash),
-        }
-    }
-
-    /// Whether a probed key is present.
-    pub(super) fn has(&self, probe: Probe, key: &BlockKey) -> bool {
-        let Probe { found, upper } = probe;
-        let first = found != FREE && found & !ROW_MASK == upper;
-        (first && self.rows.get(usize::from(found & ROW_MASK)).0 == *key) || self.get(key).is_some()
+    /// Where a key's row is if it is the first one that its hash leads to; `found` is what that
+    /// place has.
+    fn likely(&self, found: u16, hash: u64) -> Option<&(BlockKey, V)> {
+        let fits = found != FREE && found & !ROW_MASK == upper(hash);
+        fits.then(|| self.rows.get(usize::from(found & ROW_MASK)))
     }
 
     /// The value that was there.
@@ -174,6 +164,46 @@ impl<V: Clone> Table<V> {
             .next_power_of_two();
         self.places = vec![FREE; places].into_boxed_slice();
         (0..self.rows.len()).for_each(|row| self.occupy(row));
+    }
+}
+
+/// How many keys are present before the first that is not; `shard_of` says where each would be.
+///
+/// Each step of a lookup goes through memory that no cache has when there are millions of rows.
+/// So many keys take a step before any takes the next one: reads that do not wait for one
+/// another are what makes a long run fast.
+pub(super) fn run<'a, V: Clone + 'a>(
+    mut keys: impl Iterator<Item = BlockKey>,
+    shard_of: impl Fn(&BlockKey) -> Option<&'a Table<V>>,
+) -> usize {
+    let mut present = 0;
+    loop {
+        let keys: Batch<BlockKey> = keys.by_ref().take(RUN_BATCH).collect();
+        let shards: Batch<&Table<V>> = keys.iter().map_while(&shard_of).collect();
+        let hashes: Batch<u64> = keys.iter().map(hash).collect();
+        let tried = || shards.iter().zip(&hashes);
+        let places: Batch<&u16> = tried()
+            .map(|(shard, hash)| &shard.places[*hash as usize & (shard.places.len() - 1)])
+            .collect();
+        let found: Batch<u16> = places.into_iter().copied().collect();
+        let rows: Batch<Option<&(BlockKey, V)>> = tried()
+            .zip(found)
+            .map(|((shard, hash), found)| shard.likely(found, *hash))
+            .collect();
+        let same: Batch<bool> = rows
+            .iter()
+            .zip(&keys)
+            .map(|(row, key)| row.is_some_and(|row| row.0 == *key))
+            .collect();
+        for ((same, shard), key) in same.iter().zip(&shards).zip(&keys) {
+            if !same && shard.get(key).is_none() {
+                return present;
+            }
+            present += 1;
+        }
+        if shards.len() < RUN_BATCH {
+            return present;
+        }
     }
 }
 

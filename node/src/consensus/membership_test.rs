@@ -178,6 +178,28 @@ fn is_member(node: &Running, id: u64) -> bool {
     directory.with(|state| state.topology().member(NodeId(id)).is_some())
 }
 
+/// Two of five are left, so that nobody wins and whoever may stand does so again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_to_end_votes_and_stands_for_no_election() {
+    let mut region = Region::new(5, 5, brisk).await;
+    region.form().await;
+    let (ending, other) = (0, 1);
+    region.nodes[ending].up().consensus.stand_no_more();
+    for lost in 2..5 {
+        region.nodes[lost].stop().await;
+    }
+    let raft = |node: usize| &region.nodes[node].up().consensus.inner.group.raft;
+    let term = raft(other).metrics().borrow().current_term;
+    until("the other one stood six times and was voted for", || {
+        let (ours, theirs) = (raft(ending).metrics(), raft(other).metrics());
+        let (ours, theirs) = (ours.borrow(), theirs.borrow());
+        assert_ne!(ours.state, openraft::ServerState::Candidate);
+        let voted = ours.vote.leader_id().voted_for();
+        theirs.current_term > term + 5 && voted == Some(region.nodes[other].id.0)
+    })
+    .await;
+}
+
 /// The dangerous case: what is committed is on the leader and on a voter that then loses its
 /// store; the third voter lags, and asks the second one for its vote.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

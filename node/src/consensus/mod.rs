@@ -181,6 +181,12 @@ impl Consensus {
         self.inner.ending.end(why);
     }
 
+    /// From now on it asks nobody for a vote, since it is to end: whoever no longer hears its
+    /// leader, because its own server has closed, would only unseat it. It votes and leads on.
+    pub(crate) fn stand_no_more(&self) {
+        self.inner.group.raft.runtime_config().elect(false);
+    }
+
     /// Commits a command on whichever node leads, and waits until this node has applied it.
     /// A command may be committed twice when its leader is lost on the way.
     ///
