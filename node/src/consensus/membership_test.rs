@@ -183,9 +183,10 @@ fn is_member(node: &Running, id: u64) -> bool {
 async fn a_node_that_is_to_end_votes_and_stands_for_no_election() {
     let mut region = Region::new(5, 5, brisk).await;
     region.form().await;
-    let (ending, other) = (0, 1);
+    let leader = region.leader().await;
+    let (ending, other) = ((leader + 1) % 5, (leader + 2) % 5);
     region.nodes[ending].up().consensus.stand_no_more();
-    for lost in 2..5 {
+    for lost in [leader, (leader + 3) % 5, (leader + 4) % 5] {
         region.nodes[lost].stop().await;
     }
     let raft = |node: usize| &region.nodes[node].up().consensus.inner.group.raft;
