@@ -101,6 +101,13 @@ fn the_listed_values_are_the_limits() {
         ("LOCAL_CLIENTS_MAX", limits::LOCAL_CLIENTS_MAX as u64),
         ("LOCAL_LEASED_PART", limits::LOCAL_LEASED_PART),
         ("LOCAL_CLIENT_PART", limits::LOCAL_CLIENT_PART),
+        ("LOCAL_STAGING_PART", limits::LOCAL_STAGING_PART),
+        (
+            "LOCAL_STAGING_CLIENT_PART",
+            limits::LOCAL_STAGING_CLIENT_PART,
+        ),
+        ("LOCAL_STAGING_BYTES_MAX", limits::LOCAL_STAGING_BYTES_MAX),
+        ("LOCAL_PIECES_MAX", limits::LOCAL_PIECES_MAX as u64),
         ("FEATURE_LEVEL", limits::FEATURE_LEVEL.into()),
         (
             "FEATURE_BEGIN_FILLS_VOTERS",

@@ -81,6 +81,15 @@ pub const LOCAL_CLIENTS_MAX: usize = 256;
 pub const LOCAL_LEASED_PART: u64 = 4;
 /// One of them has leased at most this part (half) of it.
 pub const LOCAL_CLIENT_PART: u64 = 2;
+/// Memory that clients on a node's host put blocks into takes at most this part (half) of the
+/// bytes that may be in flight.
+pub const LOCAL_STAGING_PART: u64 = 2;
+/// One connection has at most this part (a sixteenth) of them, but a piece at least.
+pub const LOCAL_STAGING_CLIENT_PART: u64 = 16;
+/// Bytes of one connection for puts.
+pub const LOCAL_STAGING_BYTES_MAX: u64 = 8 << 20;
+/// Pieces that lie in it at a time.
+pub const LOCAL_PIECES_MAX: usize = 256;
 /// Format of the log's commands that this build writes.
 pub const FEATURE_LEVEL: u32 = 4;
 /// From this feature level on a start fills the place of a voter that went while nobody lived.
@@ -144,6 +153,16 @@ const _: () = assert!(DELETE_NAMES_MAX * 64 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(
     LOCAL_BLOCKS_MAX * 64 + REGIONS_MAX * 64 <= LOCAL_PACKET_BYTES_MAX / 2,
     "what is asked for fits half a packet, and leases that end the other half"
+);
+const _: () = assert!(
+    LOCAL_STAGING_BYTES_MAX >= PIECE_BYTES as u64
+        && LOCAL_STAGING_BYTES_MAX.is_multiple_of(PIECE_BYTES as u64)
+        && LOCAL_STAGING_CLIENT_PART >= LOCAL_STAGING_PART,
+    "a piece fits, and several connections find room"
+);
+const _: () = assert!(
+    LOCAL_PIECES_MAX * 32 <= LOCAL_PACKET_BYTES_MAX / 2,
+    "what is staged, or taken, fits half a packet"
 );
 const _: () = assert!(
     BLOCK_PIECES_MAX * 64 <= LOCAL_PACKET_BYTES_MAX,

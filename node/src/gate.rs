@@ -35,6 +35,11 @@ impl ByteGate {
         permits.try_acquire_many_owned(self.units(bytes)).ok()
     }
 
+    /// What can be in it at most.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        u64::from(self.total.load(Ordering::Relaxed)) * UNIT_BYTES
+    }
+
     fn units(&self, bytes: u64) -> u32 {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         units.min(self.total.load(Ordering::Relaxed))

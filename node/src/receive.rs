@@ -1,18 +1,38 @@
 //! Takes a block's pieces in as they come, into memory of their own, and verifies them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kvmesh_client::{
     Block, BlockMeta,
     block::{Assembler, BlockError},
 };
+use tokio::sync::mpsc::OwnedPermit;
 
-use crate::store::arena::Room;
+use crate::store::arena::{NotCopied, Room, Staging};
 
 /// A block on its way into this node.
 #[derive(Debug)]
 pub(crate) struct Receiving {
     assembler: Assembler,
     room: Option<Room>,
+}
+
+/// A piece as it comes.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// Over the network.
+    Sent(Bytes),
+    /// Through memory that its sender may still write.
+    Staged(Staged),
+}
+
+/// Where a client on this host has put a piece. When this is dropped, it may put another there.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    staging: Arc<Staging>,
+    at: u64,
+    taken: Option<OwnedPermit<u64>>,
 }
 
 /// Why a piece was not taken.
@@ -24,6 +44,9 @@ pub(crate) enum ReceiveError {
     /// What was evicted is still being read.
     #[error("no memory is free for a piece of {0} bytes")]
     NoRoom(usize),
+    /// It cannot be copied.
+    #[error(transparent)]
+    Staged(#[from] NotCopied),
 }
 
 impl Receiving {
@@ -33,6 +56,20 @@ impl Receiving {
             assembler: Assembler::new(meta, true)?,
             room,
         })
+    }
+
+    /// Takes the next piece.
+    pub(crate) fn take(&mut self, piece: Piece) -> Result<(), ReceiveError> {
+        match piece {
+            Piece::Sent(piece) => self.push(&piece),
+            Piece::Staged(staged) => {
+                let bytes = self.assembler.next_len();
+                let room = self.room.as_ref().ok_or(ReceiveError::NoRoom(bytes))?;
+                let own = staged.staging.copy(room, staged.at, bytes)?;
+                // Of the copy: what is in staging may be something else by now.
+                Ok(self.assembler.push(own)?)
+            }
+        }
     }
 
     /// Takes the next piece. It is copied: a slice of a network buffer would keep more
@@ -55,5 +92,24 @@ impl Receiving {
 
     pub(crate) fn finish(self) -> Result<Block, BlockError> {
         self.assembler.finish()
+    }
+}
+
+impl Staged {
+    /// A piece that begins at a byte; `taken` is told of that place.
+    pub(crate) fn new(staging: &Arc<Staging>, at: u64, taken: OwnedPermit<u64>) -> Self {
+        Self {
+            staging: Arc::clone(staging),
+            at,
+            taken: Some(taken),
+        }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            taken.send(self.at);
+        }
     }
 }

@@ -20,6 +20,7 @@ mod positions;
 mod prefetch;
 mod put;
 mod put_attempt;
+mod through_memory;
 mod to_nodes;
 mod watch;
 
@@ -166,8 +167,9 @@ impl Client {
         })
     }
 
-    /// From now on blocks that a node on this host holds are read where they lie; `place` is
-    /// the node's `local_socket`, or a folder of them. What cannot be read so comes over gRPC.
+    /// From now on blocks that a node on this host holds are read where they lie, and those that
+    /// it is to own are put into memory that it shares; `place` is the node's `local_socket`, or
+    /// a folder of them. What cannot go so goes over gRPC.
     /// Once told, a client is not told another place.
     #[must_use]
     pub fn with_local(self, place: impl Into<PathBuf>) -> Self {

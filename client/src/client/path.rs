@@ -18,7 +18,7 @@ pub enum Path {
     Gateway,
     /// Straight from or to a node.
     Node,
-    /// Read where a node on this host keeps it.
+    /// Read where a node on this host keeps it, or put into memory that it shares.
     Mapped,
 }
 

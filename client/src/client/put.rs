@@ -6,7 +6,12 @@ use bytes::Bytes;
 use kvmesh_directory::{FeedPosition, NamespaceId, Part, RingEpoch, namespace::AckLevel};
 use tokio::time::{Instant, timeout_at};
 
-use super::{CallError, Path, Shared, attempts::Attempts, put_attempt, to_nodes};
+use super::{
+    CallError, Path, Shared,
+    attempts::Attempts,
+    put_attempt::{self, Way},
+    to_nodes,
+};
 use crate::{block::Block, refusal::RefusalReason, rpc::PutOpen};
 
 /// Bounds a put whose deadline is left to the gateway.
@@ -136,7 +141,7 @@ pub(super) async fn put(
         pending.iter().for_each(|index| results[*index] = None);
         let mut given = BTreeSet::new();
         let attempt = put_attempt::run(
-            attempt.rpc,
+            Way::Rpc(attempt.rpc),
             open,
             blocks,
             &pending,

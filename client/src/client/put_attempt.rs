@@ -8,7 +8,10 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{CallError, PutBlock, PutResult, attempts::Attempts, put::Results};
-use crate::rpc::{CacheRpc, PutAnswer, PutCall, PutFrame, PutOpen, RpcError};
+use crate::{
+    local::{Door, PutStream},
+    rpc::{CacheRpc, PutAnswer, PutAnswers, PutCall, PutFrame, PutOpen, RpcError},
+};
 
 /// Offers that wait for their decision at a time.
 const UNDECIDED_MAX: usize = 256;
@@ -16,6 +19,39 @@ const UNDECIDED_MAX: usize = 256;
 const FRAMES_QUEUED: usize = 8;
 /// A stream whose blocks are all answered has so long to end.
 const END_WAIT: Duration = Duration::from_secs(1);
+
+/// Which way frames go.
+pub(super) enum Way {
+    Rpc(CacheRpc),
+    /// Through the memory of a node on this host, where the put is open already.
+    Memory(Door),
+}
+
+enum Answers {
+    Rpc(Box<PutAnswers>),
+    Memory(Box<PutStream>),
+}
+
+impl Way {
+    async fn put(self, call: PutCall) -> Result<Answers, RpcError> {
+        match self {
+            Self::Rpc(rpc) => rpc.put(call).await.map(|it| Answers::Rpc(Box::new(it))),
+            Self::Memory(door) => {
+                let stream = PutStream::new(door, call.frames);
+                Ok(Answers::Memory(Box::new(stream)))
+            }
+        }
+    }
+}
+
+impl Answers {
+    async fn next(&mut self) -> Result<Option<(u64, PutAnswer)>, RpcError> {
+        match self {
+            Self::Rpc(answers) => answers.next().await,
+            Self::Memory(answers) => answers.next().await,
+        }
+    }
+}
 
 /// Why a stream failed.
 pub(super) enum AttemptError {
@@ -45,7 +81,7 @@ type Decision = (usize, bool);
 /// when the attempt is dropped, and so is `given`: the blocks of which all was sent. A block's
 /// index is its id.
 pub(super) async fn run(
-    rpc: CacheRpc,
+    way: Way,
     open: PutOpen,
     blocks: &[PutBlock],
     pending: &[usize],
@@ -66,7 +102,7 @@ pub(super) async fn run(
     // The answers say how it ends; a sender that is cut off loses nothing.
     tokio::select! {
         biased;
-        ended = receive(rpc, call, pending, decide, results) => ended,
+        ended = receive(way, call, pending, decide, results) => ended,
         () = sending => Ok(()),
     }
 }
@@ -134,13 +170,13 @@ async fn send_pieces(index: usize, block: &PutBlock, frames: &mpsc::Sender<PutFr
 }
 
 async fn receive(
-    rpc: CacheRpc,
+    way: Way,
     call: PutCall,
     pending: &[usize],
     decide: mpsc::Sender<Decision>,
     results: &mut Results,
 ) -> Result<(), AttemptError> {
-    let mut answers = rpc.put(call).await?;
+    let mut answers = way.put(call).await?;
     // Whether each open block was decided.
     let mut open: BTreeMap<usize, bool> = pending.iter().map(|index| (*index, false)).collect();
     while !open.is_empty() {

@@ -1,4 +1,5 @@
-//! The first try of a put: each block straight to the node that owns it.
+//! The first try of a put: each block straight to the node that owns it, through its memory where
+//! it is on this host.
 //!
 //! What is not answered for good this way goes through a gateway after it.
 
@@ -10,13 +11,14 @@ use std::{
 };
 
 use futures::{FutureExt, future::join_all};
-use kvmesh_directory::{NamespaceId, Part};
+use kvmesh_directory::{NamespaceId, NodeId, Part};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Chain, Located, Path, PutBlock, PutResult, Shared, locating,
     put::Results,
-    put_attempt::{self, AttemptError},
+    put_attempt::{self, AttemptError, Way},
+    through_memory,
 };
 use crate::{
     refusal::RefusalReason,
@@ -28,13 +30,17 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const BYTES_PER_S_MIN: u64 = 33_000_000;
 
 /// The blocks that one node is to get.
-struct Share {
+pub(super) struct Share {
+    pub(super) node: NodeId,
     address: String,
     rpc: CacheRpc,
     /// Places among the put's blocks.
-    blocks: Vec<usize>,
-    results: Results,
-    given: BTreeSet<usize>,
+    pub(super) blocks: Vec<usize>,
+    pub(super) results: Results,
+    /// It has all of their bytes.
+    pub(super) given: BTreeSet<usize>,
+    /// It had them before, and did not say what became of them.
+    pub(super) perhaps: BTreeSet<usize>,
 }
 
 /// Puts what can be put this way. `results` are those that stand; of what is in `perhaps`, a
@@ -74,11 +80,20 @@ pub(super) async fn put(
         let silent = silent.clone();
         async move {
             let until = Instant::now() + patience;
+            let here = through_memory::put(shared, share, &open, blocks, until);
+            let pending = tokio::select! {
+                biased;
+                pending = here => pending,
+                () = silent.clone() => return,
+            };
+            if pending.is_empty() {
+                return;
+            }
             let attempt = put_attempt::run(
-                share.rpc.clone(),
+                Way::Rpc(share.rpc.clone()),
                 open,
                 blocks,
-                &share.blocks,
+                &pending,
                 &mut share.results,
                 &mut share.given,
             );
@@ -105,7 +120,8 @@ pub(super) async fn put(
         }
     });
     join_all(putting).await;
-    for share in shares {
+    for mut share in shares {
+        perhaps.append(&mut share.perhaps);
         for at in share.blocks {
             match &share.results[at] {
                 None if share.given.contains(&at) => {
@@ -115,7 +131,9 @@ pub(super) async fn put(
                 Some(PutResult::Refused(refused)) if passing(refused.reason) => {}
                 result => results[at].clone_from(result),
             }
-            if let Some(PutResult::Acked(acked)) = &mut results[at] {
+            if let Some(PutResult::Acked(acked)) = &mut results[at]
+                && acked.path == Path::Gateway
+            {
                 acked.path = Path::Node;
             }
         }
@@ -176,11 +194,13 @@ fn shares(
         {
             Some(share) => share.blocks.push(at),
             None => shares.extend(nodes.rpc(&node.address).map(|rpc| Share {
+                node: node.node,
                 address: node.address.clone(),
                 rpc,
                 blocks: vec![at],
                 results: vec![None; blocks.len()],
                 given: BTreeSet::new(),
+                perhaps: BTreeSet::new(),
             })),
         }
     }

@@ -30,6 +30,8 @@ pub enum Ask {
         version: u32,
         /// Which one.
         namespace: NamespaceId,
+        /// It is for puts.
+        puts: bool,
     },
     /// The blocks of these names, until the first that is not to be had.
     Get {
@@ -38,6 +40,19 @@ pub enum Ask {
         /// What the node's view must cover.
         at_least: Vec<FeedPosition>,
     },
+    /// A part of a put.
+    Put(PutPart),
+}
+
+/// What a put over gRPC says in messages of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PutPart {
+    /// The first part has it.
+    pub open: Option<wire::PutOpen>,
+    /// Blocks that are offered.
+    pub offers: Vec<wire::PutOffer>,
+    /// Id of the block and first byte of each piece that lies in staging.
+    pub pieces: Vec<(u64, u64)>,
 }
 
 /// What a node says.
@@ -62,6 +77,8 @@ pub enum Answer {
         node: NodeId,
         /// Of which region.
         region: RegionId,
+        /// Bytes of the memory that comes with it, to put blocks into; 0: there is none.
+        staging: u64,
     },
     /// To a get.
     Blocks {
@@ -72,6 +89,22 @@ pub enum Answer {
     },
     /// The connection is closed, and why.
     Refused(String),
+    /// To parts of a put.
+    Puts {
+        /// As over gRPC.
+        answers: Vec<wire::PutResponse>,
+        /// Places in staging that can be filled anew.
+        taken: Vec<u64>,
+    },
+    /// A put ended, and the connection with it: a gRPC status.
+    Failed {
+        /// Its code.
+        code: i32,
+        /// What people read.
+        message: String,
+        /// What programs read.
+        details: Bytes,
+    },
 }
 
 /// A block that the client may read where it lies.
@@ -118,14 +151,20 @@ impl Request {
     #[must_use]
     pub fn pack(&self) -> Vec<u8> {
         let ask = self.ask.as_ref().map(|ask| match ask {
-            Ask::Hello { version, namespace } => WireAsk::Hello(wire::LocalHello {
+            Ask::Hello {
+                version,
+                namespace,
+                puts,
+            } => WireAsk::Hello(wire::LocalHello {
                 protocol_version: *version,
                 namespace_id: namespace.to_wire(),
+                puts: *puts,
             }),
             Ask::Get { keys, at_least } => WireAsk::Get(wire::LocalGet {
                 keys: each(keys),
                 at_least: each(at_least),
             }),
+            Ask::Put(part) => WireAsk::Put(part.to_wire()),
         });
         let message = wire::LocalRequest {
             id: self.id,
@@ -147,11 +186,17 @@ impl Request {
             Some(WireAsk::Hello(hello)) => Some(Ask::Hello {
                 version: hello.protocol_version,
                 namespace: NamespaceId::from_wire(hello.namespace_id)?,
+                puts: hello.puts,
             }),
             Some(WireAsk::Get(get)) => Some(Ask::Get {
                 keys: all(get.keys)?,
                 at_least: all(get.at_least)?,
             }),
+            Some(WireAsk::Put(put)) => Some(Ask::Put(PutPart {
+                open: put.open,
+                offers: put.offers,
+                pieces: put.pieces.iter().map(|it| (it.id, it.offset)).collect(),
+            })),
         };
         Ok(Self {
             id: message.id,
@@ -196,19 +241,49 @@ fn broken(why: prost::DecodeError) -> WireError {
     WireError::field("packet", why)
 }
 
+impl ToWire for PutPart {
+    type Wire = wire::LocalPut;
+    fn to_wire(&self) -> wire::LocalPut {
+        let piece = |&(id, offset): &(u64, u64)| wire::LocalPiece { id, offset };
+        wire::LocalPut {
+            open: self.open.clone(),
+            offers: self.offers.clone(),
+            pieces: self.pieces.iter().map(piece).collect(),
+        }
+    }
+}
+
 impl ToWire for Answer {
     type Wire = local_response::Answer;
     fn to_wire(&self) -> local_response::Answer {
         match self {
-            Self::Welcome { node, region } => local_response::Answer::Welcome(wire::LocalWelcome {
+            Self::Welcome {
+                node,
+                region,
+                staging,
+            } => local_response::Answer::Welcome(wire::LocalWelcome {
                 node: node.0,
                 region: region.to_wire(),
+                staging_bytes: *staging,
             }),
             Self::Blocks { blocks, end } => local_response::Answer::Blocks(wire::LocalBlocks {
                 blocks: each(blocks),
                 end: end.to_wire().into(),
             }),
             Self::Refused(why) => local_response::Answer::Refused(why.clone()),
+            Self::Puts { answers, taken } => local_response::Answer::Puts(wire::LocalPuts {
+                answers: answers.clone(),
+                taken: taken.clone(),
+            }),
+            Self::Failed {
+                code,
+                message,
+                details,
+            } => local_response::Answer::Failed(wire::LocalFailed {
+                code: *code,
+                message: message.clone(),
+                details: details.clone(),
+            }),
         }
     }
 }
@@ -220,6 +295,7 @@ impl FromWire for Answer {
             local_response::Answer::Welcome(welcome) => Self::Welcome {
                 node: NodeId(welcome.node),
                 region: region("welcome.region", &welcome.region)?,
+                staging: welcome.staging_bytes,
             },
             local_response::Answer::Blocks(found) => Self::Blocks {
                 end: match found.end() {
@@ -234,6 +310,15 @@ impl FromWire for Answer {
                 blocks: all(found.blocks)?,
             },
             local_response::Answer::Refused(why) => Self::Refused(why),
+            local_response::Answer::Puts(puts) => Self::Puts {
+                answers: puts.answers,
+                taken: puts.taken,
+            },
+            local_response::Answer::Failed(failed) => Self::Failed {
+                code: failed.code,
+                message: failed.message,
+                details: failed.details,
+            },
         })
     }
 }
@@ -301,8 +386,14 @@ mod tests {
         let hello = Ask::Hello {
             version: 1,
             namespace: NamespaceId([7; 16]),
+            puts: true,
         };
-        for ask in [None, Some(hello), Some(get)] {
+        let put = Ask::Put(PutPart {
+            open: Some(wire::PutOpen::default()),
+            offers: vec![wire::PutOffer::default(); 2],
+            pieces: vec![(1, u64::MAX), (2, 0)],
+        });
+        for ask in [None, Some(hello), Some(get), Some(put)] {
             let request = Request {
                 id: 3,
                 ask,
@@ -338,6 +429,22 @@ mod tests {
                     blocks: vec![block.clone()],
                     end,
                 }),
+            };
+            assert_eq!(Response::unpack(response.pack().into()).unwrap(), response);
+        }
+        let puts = Answer::Puts {
+            answers: vec![wire::PutResponse::default(); 2],
+            taken: vec![0, 4_096],
+        };
+        let failed = Answer::Failed {
+            code: 9,
+            message: "why".to_owned(),
+            details: Bytes::from_static(b"more"),
+        };
+        for answer in [puts, failed] {
+            let response = Response {
+                answer: Some(answer),
+                ..Response::default()
             };
             assert_eq!(Response::unpack(response.pack().into()).unwrap(), response);
         }

@@ -1,8 +1,10 @@
-//! Segments of a node on this host, mapped to be read; the one file of the client with `unsafe`.
+//! Memory of a node on this host: segments mapped to be read, and staging mapped to be written;
+//! the one file of the client with `unsafe`.
 //!
 //! Invariants, on which every `unsafe` here rests: a mapping lives as long as any bytes of it
 //! (each view holds it); the file is sealed against becoming shorter, so that every mapped byte
-//! stays readable; the node does not write where a lease is held, and each view holds one.
+//! stays there; the node does not write where a lease is held, and each view holds one; nobody
+//! has a reference into staging, and who writes it has the only one to its mapping.
 
 #![allow(unsafe_code, reason = "this is the client's memory-mapping module")]
 
@@ -35,14 +37,23 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps a whole segment of `bytes`, to be read. The descriptor is not needed any more then.
     pub(super) fn of(file: &OwnedFd, bytes: u64) -> io::Result<Self> {
-        let sealed = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+        Self::mapped(file, bytes, SealFlags::FUTURE_WRITE, ProtFlags::READ)
+    }
+
+    fn mapped(
+        file: &OwnedFd,
+        bytes: u64,
+        seals: SealFlags,
+        protection: ProtFlags,
+    ) -> io::Result<Self> {
+        let sealed = seals | SealFlags::SHRINK | SealFlags::GROW;
         let size = u64::try_from(fstat(file)?.st_size).unwrap_or(0);
         if size != bytes || bytes == 0 || !fcntl_get_seals(file)?.contains(sealed) {
-            let why = "a node's segment is not sealed, or not as long as it said";
+            let why = "a node's memory is not sealed, or not as long as it said";
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
-        let (protection, flags) = (ProtFlags::READ, MapFlags::SHARED);
+        let flags = MapFlags::SHARED;
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let base = unsafe { mmap(ptr::null_mut(), bytes, protection, flags, file.as_fd(), 0) }?;
         Ok(Self {
@@ -76,6 +87,42 @@ impl Drop for Mapping {
         // SAFETY: every view holds the mapping, so none is left. An error would leave the
         // addresses mapped, which harms nobody.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Memory that blocks are put into, for a node to copy.
+#[derive(Debug)]
+pub(super) struct Staging(Mapping);
+
+impl Staging {
+    /// Maps all `bytes` of it, to be written. The descriptor is not needed any more then.
+    pub(super) fn of(file: &OwnedFd, bytes: u64) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        Mapping::mapped(file, bytes, SealFlags::empty(), protection).map(Self)
+    }
+
+    /// Its size.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.bytes as u64
+    }
+
+    /// Copies bytes to a place. False: they do not fit there, and nothing was written.
+    #[must_use]
+    pub(super) fn fill(&mut self, at: u64, bytes: &[u8]) -> bool {
+        let Ok(at) = usize::try_from(at) else {
+            return false;
+        };
+        let end = at.checked_add(bytes.len());
+        if end.is_none_or(|end| end > self.0.bytes) {
+            return false;
+        }
+        // SAFETY: the place is within the mapping; `bytes` are not, since nobody has a
+        // reference into it. The node asks the kernel for what is here, whenever it does.
+        unsafe {
+            let to = self.0.base.as_ptr().add(at);
+            ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        true
     }
 }
 

@@ -1,11 +1,17 @@
-//! Reading blocks where a node on this host keeps them: mapped, not copied.
+//! Reading blocks where a node on this host keeps them, mapped and not copied, and putting blocks
+//! into memory that it shares.
 //!
-//! Whatever does not work here is got over gRPC instead: nothing of this module is an error of
-//! a get. Every byte is verified, as one that came by gRPC is.
+//! Whatever does not work here goes over gRPC instead: nothing of this module is an error of
+//! a get or a put. Every byte is verified, as one that goes by gRPC is.
 //!
-//! Not here: what is asked for and in which order (`client::get`).
+//! Not here: what is asked for and in which order (`client::get`), nor which blocks a node is
+//! to get (`client::to_nodes`).
 
+mod door;
 mod map;
+mod places;
+mod put_stream;
+mod recent;
 mod session;
 pub mod socket;
 
@@ -17,14 +23,22 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_directory::{BlockKey, FeedPosition, NamespaceId, RegionId, limits::LOCAL_BLOCKS_MAX};
+use kvmesh_directory::{
+    BlockKey, FeedPosition, NamespaceId, NodeId, RegionId, limits::LOCAL_BLOCKS_MAX,
+};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use self::session::{Session, Taken};
+pub(crate) use self::{door::Door, put_stream::PutStream};
+use self::{
+    door::Doors,
+    recent::Recent,
+    session::{Session, Taken},
+};
 use crate::{
     convert::local::End,
     ranges::{Pieces, Ranges},
+    rpc::PutOpen,
 };
 
 /// Sockets are looked for, and tried again after a failure, this often.
@@ -33,6 +47,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Sockets of one folder that are used.
 const NODES_MAX: usize = 16;
+/// Namespaces whose connections a client keeps: of those that it used last.
+const NAMESPACES_MAX: usize = 64;
 
 /// Nodes on this host, by their sockets.
 #[derive(Debug)]
@@ -41,7 +57,7 @@ pub(crate) struct Local {
     place: PathBuf,
     /// The client's own: nodes of others are not read from.
     region: OnceLock<RegionId>,
-    known: Mutex<BTreeMap<NamespaceId, Known>>,
+    known: Mutex<Recent<NamespaceId, Known>>,
     instance: String,
 }
 
@@ -50,6 +66,8 @@ pub(crate) struct Local {
 struct Known {
     looked: Option<Instant>,
     sessions: BTreeMap<PathBuf, Arc<Session>>,
+    /// To put blocks through.
+    doors: Arc<Doors>,
 }
 
 /// What is wanted of one namespace.
@@ -71,7 +89,7 @@ impl Local {
         Self {
             place,
             region: OnceLock::new(),
-            known: Mutex::default(),
+            known: Mutex::new(Recent::new(NAMESPACES_MAX)),
             instance: instance.to_owned(),
         }
     }
@@ -86,7 +104,7 @@ impl Local {
         self.region.get()
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<NamespaceId, Known>> {
+    fn known(&self) -> MutexGuard<'_, Recent<NamespaceId, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,6 +130,23 @@ impl Local {
             self.count("kvmesh_client_mapped_bytes_total", bytes);
         }
         blocks
+    }
+
+    /// A way to put blocks of a namespace to a node on this host; its put is open. None: there is
+    /// none now.
+    pub(crate) async fn door(&self, node: NodeId, open: &PutOpen) -> Option<Door> {
+        let region = self.region()?;
+        let doors = Arc::clone(&self.known().of(open.namespace).doors);
+        let until = Instant::now() + ANSWER_WAIT;
+        let opening = doors.open(&self.place, (node, region), open);
+        timeout_at(until, opening).await.ok()?
+    }
+
+    /// Blocks of so many bytes were put through shared memory; so many blocks were not, although
+    /// their node is here.
+    pub(crate) fn has_put(&self, bytes: u64, others: u64) {
+        self.count("kvmesh_client_mapped_put_bytes_total", bytes);
+        self.count("kvmesh_client_mapped_put_refused_total", others);
     }
 
     async fn from(&self, session: &Arc<Session>, wanted: &Wanted<'_>, blocks: &mut Vec<Pieces>) {
@@ -150,7 +185,7 @@ impl Local {
         };
         let live = {
             let mut known = self.known();
-            let known = known.entry(namespace).or_default();
+            let known = known.of(namespace);
             let live = known.live();
             let rested = known.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
             if !rested {
@@ -166,13 +201,13 @@ impl Local {
             match Session::open(&path, namespace, region).await {
                 Ok(session) => {
                     let mut known = self.known();
-                    let known = known.entry(namespace).or_default();
+                    let known = known.of(namespace);
                     known.sessions.insert(path, Arc::new(session));
                 }
                 Err(error) => debug!(path = %path.display(), %error, "no node here"),
             }
         }
-        self.known().entry(namespace).or_default().live()
+        self.known().of(namespace).live()
     }
 
     fn count(&self, name: &'static str, by: u64) {

@@ -48,6 +48,8 @@ pub(super) enum LocalError {
     Refused(String),
     #[error("it is a node of {0}")]
     Elsewhere(RegionId),
+    #[error("the node is of a version that takes puts over gRPC only")]
+    NoPuts,
     #[error("the answer is not to what was asked")]
     Protocol,
     #[error(transparent)]
@@ -127,8 +129,13 @@ impl Session {
             said: AtomicBool::new(false),
         };
         let version = PROTOCOL_VERSION;
-        match session.ask(Ask::Hello { version, namespace }).await? {
-            (Answer::Welcome { node, region }, _) if region == *own => {
+        let hello = Ask::Hello {
+            version,
+            namespace,
+            puts: false,
+        };
+        match session.ask(hello).await? {
+            (Answer::Welcome { node, region, .. }, _) if region == *own => {
                 info!(%node, path = %path.display(), "blocks of a node on this host are mapped");
                 Ok(session)
             }

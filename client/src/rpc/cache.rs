@@ -129,10 +129,10 @@ impl CacheRpc {
     }
 
     /// Starts a put; its frames come from the call's other half.
-    pub(crate) async fn put(self, call: PutCall) -> Result<super::put::PutAnswers, RpcError> {
+    pub(crate) async fn put(self, call: PutCall) -> Result<super::PutAnswers, RpcError> {
         let (left, frames) = call.into_parts();
         let answers = bulk::call(self.channel, bulk::PUT, frames, Some(left)).await?;
-        Ok(super::put::PutAnswers::new(answers))
+        Ok(super::PutAnswers::new(answers))
     }
 }
 

@@ -10,7 +10,7 @@ mod streams;
 
 pub(crate) use cache::{CacheRpc, Range};
 pub(crate) use get::{GetFrame, GetFrames, GetRequest, Header};
-pub(crate) use put::{PutAnswer, PutCall, PutFrame, PutOpen};
+pub(crate) use put::{PutAnswer, PutAnswers, PutCall, PutFrame, PutOpen};
 pub(crate) use streams::{Prefetch, PrefetchAnswers, WatchAnswers};
 
 use std::fmt;

@@ -59,44 +59,58 @@ impl PutCall {
         impl futures::Stream<Item = wire::PutRequest> + Send + 'static,
     ) {
         let left = self.open.left;
-        let open = wire::PutOpen {
-            namespace_id: self.open.namespace.to_wire(),
-            ack: ack_level_or_policy(self.open.ack),
-            ring_epoch: self.open.epoch.0,
-            deadline_ms: if self.open.overrides { millis(left) } else { 0 },
-            fill: false,
-            waits: false,
-            aside: false,
-        };
         let first = wire::PutRequest {
-            frame: Some(put_request::Frame::Open(open)),
+            frame: Some(put_request::Frame::Open(self.open.to_wire())),
         };
-        let rest = ReceiverStream::new(self.frames).map(|frame| frame.to_wire());
+        let rest = ReceiverStream::new(self.frames).map(PutFrame::into_wire);
         (left, futures::stream::iter([first]).chain(rest))
     }
 }
 
-impl ToWire for PutFrame {
-    type Wire = wire::PutRequest;
-    fn to_wire(&self) -> wire::PutRequest {
-        let frame = match self {
+impl ToWire for PutOpen {
+    type Wire = wire::PutOpen;
+    fn to_wire(&self) -> wire::PutOpen {
+        wire::PutOpen {
+            namespace_id: self.namespace.to_wire(),
+            ack: ack_level_or_policy(self.ack),
+            ring_epoch: self.epoch.0,
+            deadline_ms: if self.overrides { millis(self.left) } else { 0 },
+            fill: false,
+            waits: false,
+            aside: false,
+        }
+    }
+}
+
+impl PutFrame {
+    fn into_wire(self) -> wire::PutRequest {
+        let frame = match self.into_offer() {
+            Ok((_, offer)) => put_request::Frame::Offer(offer),
+            Err((id, data)) => put_request::Frame::Piece(wire::PutPiece { id, data }),
+        };
+        wire::PutRequest { frame: Some(frame) }
+    }
+
+    /// An offer with its id, or else a piece with that of its block.
+    pub(crate) fn into_offer(self) -> Result<(u64, wire::PutOffer), (u64, Bytes)> {
+        match self {
+            Self::Piece { id, data } => Err((id, data)),
             Self::Offer {
                 id,
                 hash,
                 part,
                 meta,
-            } => put_request::Frame::Offer(wire::PutOffer {
-                id: *id,
-                hash: hash.clone(),
-                part: Some(part.to_wire()),
-                meta: Some(meta.to_wire()),
-            }),
-            Self::Piece { id, data } => put_request::Frame::Piece(wire::PutPiece {
-                id: *id,
-                data: data.clone(),
-            }),
-        };
-        wire::PutRequest { frame: Some(frame) }
+            } => {
+                let (part, meta) = (Some(part.to_wire()), Some(meta.to_wire()));
+                let offer = wire::PutOffer {
+                    id,
+                    hash,
+                    part,
+                    meta,
+                };
+                Ok((id, offer))
+            }
+        }
     }
 }
 
@@ -125,14 +139,21 @@ impl PutAnswers {
 
     /// The next answer, with the id of its block; none: the stream ended. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Result<Option<(u64, PutAnswer)>, RpcError> {
-        let Some(raw) = self.stream.message().await? else {
-            return Ok(None);
-        };
+        match self.stream.message().await? {
+            Some(raw) => Ok(Some(PutAnswer::read(raw)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+impl PutAnswer {
+    /// With the id of its block.
+    pub(crate) fn read(raw: wire::PutResponse) -> Result<(u64, Self), WireError> {
         let answer = match raw.frame.ok_or(WireError::Missing("frame"))? {
             put_response::Frame::Decision(decision) => read_decision(decision)?,
-            put_response::Frame::Ack(ack) => PutAnswer::Acked(Acked::from_wire(ack)?),
+            put_response::Frame::Ack(ack) => Self::Acked(Acked::from_wire(ack)?),
         };
-        Ok(Some((raw.id, answer)))
+        Ok((raw.id, answer))
     }
 }
 

@@ -5,23 +5,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     sync::Arc,
 };
 
 use kvmesh_client::{
     BlockMeta,
-    convert::local::{Answer, Ask, End, Mapped, Request, Response},
-    local::socket::{DESCRIPTORS_MAX, Packet, Socket},
+    convert::local::{Answer, Ask, End, Mapped, Response},
+    local::socket::{DESCRIPTORS_MAX, Socket},
 };
 use kvmesh_directory::{
     BlockKey, BlockName, FeedPosition, NamespaceId,
-    limits::{LOCAL_BLOCKS_MAX, LOCAL_PACKET_BYTES_MAX, PROTOCOL_VERSION},
+    limits::{LOCAL_BLOCKS_MAX, LOCAL_PACKET_BYTES_MAX},
 };
-use tokio::time::{Duration, timeout};
 use tracing::debug;
 
-use super::grants::{Grants, Share};
+use super::{
+    grants::{Grants, Share},
+    packets::{Over, send, unpack},
+};
 use crate::{
     node::Node,
     store::{
@@ -30,23 +31,8 @@ use crate::{
     },
 };
 
-/// A client that does not say who it is, or does not take its answers, for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Of an answer, for what is not blocks.
 const HEAD_BYTES: usize = 4 << 10;
-
-/// Why no more is answered.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Over {
-    #[error("it is gone")]
-    Gone,
-    #[error("the connection broke")]
-    Io(#[from] io::Error),
-    #[error("it did not go on in time")]
-    Silent,
-    #[error("{0}")]
-    Wrong(String),
-}
 
 pub(super) struct Session {
     node: Arc<Node>,
@@ -59,50 +45,20 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Reads a hello and answers it.
-    pub(super) async fn open(
+    pub(super) fn new(
         node: &Arc<Node>,
         socket: Socket,
-        share: &Share,
-    ) -> Result<Self, Over> {
-        let packet = timeout(PATIENCE, socket.receive()).await;
-        let packet = packet.map_err(|_| Over::Silent)??.ok_or(Over::Gone)?;
-        let request = unpack(&packet)?;
-        let greeted = match request.ask {
-            Some(Ask::Hello { version, namespace }) if version == PROTOCOL_VERSION => {
-                let known = node.namespace(namespace).map_err(|error| error.to_string());
-                known.and_then(|_| {
-                    let room = node.store.room(namespace);
-                    let room = room.ok_or_else(|| "nothing can be mapped".to_owned())?;
-                    Ok((namespace, room.enter()))
-                })
-            }
-            _ => Err(format!(
-                "the first packet is a hello of version {PROTOCOL_VERSION}"
-            )),
-        };
-        let answer = match &greeted {
-            Ok(_) => Answer::Welcome {
-                node: node.me,
-                region: node.region.clone(),
-            },
-            Err(why) => Answer::Refused(why.clone()),
-        };
-        let response = Response {
-            id: request.id,
-            answer: Some(answer),
-            ..Response::default()
-        };
-        send(&socket, &response, &[]).await?;
-        let (namespace, room) = greeted.map_err(Over::Wrong)?;
-        Ok(Self {
+        (namespace, room): (NamespaceId, Guest),
+        share: Share,
+    ) -> Self {
+        Self {
             node: Arc::clone(node),
             socket,
             namespace,
             room,
-            grants: Grants::new(share.clone()),
+            grants: Grants::new(share),
             sent: BTreeMap::new(),
-        })
+        }
     }
 
     /// Answers until the client is gone. One that is not answered any more keeps its leases.
@@ -131,6 +87,9 @@ impl Session {
             let answer = match request.ask {
                 None => continue,
                 Some(Ask::Hello { .. }) => return Err(Over::Wrong("a second hello".to_owned())),
+                Some(Ask::Put(_)) => {
+                    return Err(Over::Wrong("this connection is for gets".to_owned()));
+                }
                 Some(Ask::Get { keys, .. }) if keys.len() > LOCAL_BLOCKS_MAX => {
                     return Err(Over::Wrong(format!(
                         "over {LOCAL_BLOCKS_MAX} blocks at once"
@@ -271,21 +230,4 @@ struct Found {
     new: BTreeMap<u64, Arc<Segment>>,
     bytes: usize,
     end: Option<End>,
-}
-
-fn unpack(packet: &Packet) -> Result<Request, Over> {
-    if !packet.descriptors.is_empty() {
-        return Err(Over::Wrong("it sent a descriptor".to_owned()));
-    }
-    Request::unpack(&packet.bytes).map_err(|error| Over::Wrong(error.to_string()))
-}
-
-async fn send(
-    socket: &Socket,
-    response: &Response,
-    files: &[std::os::fd::BorrowedFd<'_>],
-) -> Result<(), Over> {
-    let packet = response.pack();
-    let sent = timeout(PATIENCE, socket.send(&packet, files)).await;
-    Ok(sent.map_err(|_| Over::Silent)??)
 }

@@ -11,6 +11,10 @@ pub(crate) struct LocalMetrics {
     pub(crate) bytes: Counter,
     pub(crate) held: Counter,
     pub(crate) no_room: Counter,
+    pub(crate) staging_bytes: Gauge,
+    pub(crate) put_blocks: Counter,
+    pub(crate) put_bytes: Counter,
+    pub(crate) no_staging: Counter,
 }
 
 impl LocalMetrics {
@@ -27,6 +31,10 @@ impl LocalMetrics {
             bytes: counter!("kvmesh_node_local_bytes_total", "instance" => instance()),
             held: refused("held"),
             no_room: refused("no_room"),
+            staging_bytes: gauge!("kvmesh_node_local_staging_bytes", "instance" => instance()),
+            put_blocks: counter!("kvmesh_node_local_put_blocks_total", "instance" => instance()),
+            put_bytes: counter!("kvmesh_node_local_put_bytes_total", "instance" => instance()),
+            no_staging: refused("staging"),
         }
     }
 }

@@ -19,6 +19,8 @@ use kvmesh_process::server::{CacheService, ReplicationService};
 use kvmesh_proto::v1::{feed_server::FeedServer, topology_server::TopologyServer};
 use tonic::service::Routes;
 
+pub(crate) use cache::put_local;
+
 use crate::node::Node;
 
 /// All services of a node.

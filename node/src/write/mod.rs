@@ -22,7 +22,11 @@ use kvmesh_directory::{
 };
 use tokio::time::Instant;
 
-use crate::{consensus::ProposeError, receive::ReceiveError, store::disk::NotDurable};
+use crate::{
+    consensus::ProposeError,
+    receive::ReceiveError,
+    store::{arena::NotCopied, disk::NotDurable},
+};
 
 pub(crate) use claim::{Claimed, claim, claim_of, claim_of_brief};
 pub(crate) use commit::commit;
@@ -169,7 +173,11 @@ impl Failure {
     pub(crate) fn of_piece(error: &ReceiveError) -> Self {
         match error {
             ReceiveError::Block(error) => Self::of_block(error),
-            ReceiveError::NoRoom(_) => Self::later(Reason::NoSpace, error),
+            ReceiveError::NoRoom(_) | ReceiveError::Staged(NotCopied::NoRoom(_)) => {
+                Self::later(Reason::NoSpace, error)
+            }
+            ReceiveError::Staged(NotCopied::Outside { .. }) => Self::never(Reason::Invalid, error),
+            ReceiveError::Staged(NotCopied::Io(_)) => Self::later(Reason::Unavailable, error),
         }
     }
 

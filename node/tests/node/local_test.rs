@@ -1,6 +1,10 @@
 //! Clients on the node's host, through its socket.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path as FsPath, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use kvmesh_client::{
     Client,
@@ -10,6 +14,7 @@ use kvmesh_client::{
     local::socket::Socket,
 };
 use kvmesh_directory::{BlockHash, BlockKey, NamespaceId, Part, limits::PROTOCOL_VERSION};
+use kvmesh_node::Settings;
 use kvmesh_proto::v1::AckLevel;
 
 use crate::{
@@ -22,21 +27,30 @@ const MIB: usize = 1 << 20;
 /// has its overhead.
 const HELD_MAX: u32 = 7;
 
-struct Host {
-    region: Region,
-    socket: PathBuf,
+/// Nodes of one host, with the sockets and disks in its folder.
+pub(crate) struct Host {
+    pub(crate) region: Region,
+    /// Of the first node.
+    pub(crate) socket: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl Host {
     async fn start() -> Self {
+        Self::start_with(1, |_, _| {}).await
+    }
+
+    /// As changed by who is told the folder.
+    pub(crate) async fn start_with(nodes: usize, change: impl Fn(&FsPath, &mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("node-1.sock");
-        let own = socket.clone();
-        let region = Region::start_with(1, move |settings| settings.local_socket = own.clone());
+        let place = folder.path().to_owned();
+        let region = Region::start_with(nodes, |settings| {
+            settings.local_socket = place.join(format!("node-{}.sock", settings.node));
+            change(&place, settings);
+        });
         Self {
             region: region.await,
-            socket,
+            socket: place.join("node-1.sock"),
             _folder: folder,
         }
     }
@@ -51,29 +65,34 @@ impl Host {
         }
     }
 
-    async fn client(&self) -> Opened {
+    pub(crate) async fn client(&self) -> Opened {
+        self.client_of(self.socket.parent().unwrap()).await
+    }
+
+    /// A client that is told of this place.
+    pub(crate) async fn client_of(&self, place: &FsPath) -> Opened {
         let node = self.region.settings[0].listen.to_string();
         let channels = Channels::new(Arc::new(TcpConnect));
         let client = Client::connect(vec![node], channels).unwrap();
-        let client = client.with_local(self.socket.parent().unwrap());
+        let client = client.with_local(place);
         let described = description("test");
         client.open(&described, "test", "", PATIENCE).await.unwrap()
     }
 }
 
-async fn get(client: &Opened, numbers: impl Iterator<Item = u64>) -> Fetched {
+pub(crate) async fn get(client: &Opened, numbers: impl Iterator<Item = u64>) -> Fetched {
     let chain = Chain::new(numbers.map(hash)).unwrap();
     client.get(&chain, GetOptions::default()).await.unwrap()
 }
 
 /// Blocks that were read where they lie.
-fn mapped_of(got: &Fetched) -> u32 {
+pub(crate) fn mapped_of(got: &Fetched) -> u32 {
     let paths = got.blocks.iter().map(|block| block.path);
     paths.filter(|path| *path == Path::Mapped).count() as u32
 }
 
 /// The blocks of a chain whose first number is `first`, as they were put.
-fn assert_whole(got: &Fetched, first: u64, bytes: usize) {
+pub(crate) fn assert_whole(got: &Fetched, first: u64, bytes: usize) {
     for block in &got.blocks {
         let number = first + u64::from(block.index);
         assert_eq!(block.block.pieces.concat(), payload(number, bytes));
@@ -87,7 +106,7 @@ fn key(number: u64) -> BlockKey {
     }
 }
 
-async fn asked(socket: &Socket, ask: Ask) -> Option<Answer> {
+pub(crate) async fn asked(socket: &Socket, ask: Ask) -> Option<Answer> {
     let request = Request {
         id: 1,
         ask: Some(ask),
@@ -140,7 +159,12 @@ async fn another_namespace_s_blocks_are_not_there() {
     for (namespace, ends, blocks) in [(own, End::Complete, 1), (other, End::Missing, 0)] {
         let socket = Socket::connect(&host.socket).unwrap();
         let version = PROTOCOL_VERSION;
-        let welcome = asked(&socket, Ask::Hello { version, namespace }).await;
+        let hello = Ask::Hello {
+            version,
+            namespace,
+            puts: false,
+        };
+        let welcome = asked(&socket, hello).await;
         assert!(
             matches!(welcome, Some(Answer::Welcome { .. })),
             "{welcome:?}"
@@ -156,6 +180,7 @@ async fn another_namespace_s_blocks_are_not_there() {
     let unknown = Ask::Hello {
         version: PROTOCOL_VERSION,
         namespace: NamespaceId([0; 16]),
+        puts: false,
     };
     for first in [get(), unknown] {
         let socket = Socket::connect(&host.socket).unwrap();

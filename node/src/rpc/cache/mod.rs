@@ -9,6 +9,7 @@ mod lookup;
 mod open;
 mod put;
 mod put_block;
+pub(crate) mod put_local;
 
 use std::sync::Arc;
 

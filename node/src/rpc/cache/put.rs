@@ -1,9 +1,12 @@
 //! `Put` on a node: one call. Routes offers and pieces to the tasks of their blocks.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use bytes::Bytes;
-use kvmesh_client::{Problem, convert};
+use kvmesh_client::{BlockMeta, Problem, convert};
 use kvmesh_directory::{Hlc, RingEpoch};
 use kvmesh_proto::v1::{self as wire, put_request::Frame};
 use tokio::{
@@ -21,6 +24,8 @@ use super::{
 use crate::{
     Settings,
     node::Node,
+    receive::Piece,
+    store::arena::footprint,
     write::{Failure, Reason, Terms},
 };
 
@@ -31,9 +36,9 @@ const OFFERS_PER_CALL_MAX: usize = 65_536;
 /// Pieces of one block that wait to be looked at.
 const PIECES_MAX: usize = 2;
 /// Answers that wait to be sent.
-const ANSWERS_MAX: usize = 64;
+pub(super) const ANSWERS_MAX: usize = 64;
 /// A call that is silent for so long is ended.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 pub(super) type Answers = mpsc::Sender<Result<wire::PutResponse, Status>>;
 
@@ -64,13 +69,7 @@ async fn serve(
     let Some(Frame::Open(open)) = first.frame else {
         return Err(Problem::invalid("open", "it is a put's first message").into());
     };
-    let mut call = Call {
-        terms: Arc::new(terms(node, &open).await?),
-        node: Arc::clone(node),
-        answers: answers.clone(),
-        active: Arc::new(Semaphore::new(ACTIVE_MAX)),
-        pieces: BTreeMap::new(),
-    };
+    let mut call = Call::open(node, &open, answers, None).await?;
     while !answers.is_closed() {
         match next(node, &mut requests)
             .await?
@@ -78,7 +77,9 @@ async fn serve(
         {
             None => break,
             Some(Some(Frame::Offer(offer))) => call.offer(offer).await?,
-            Some(Some(Frame::Piece(piece))) => call.piece(piece).await?,
+            Some(Some(Frame::Piece(piece))) => {
+                call.piece(piece.id, Piece::Sent(piece.data)).await?
+            }
             Some(Some(Frame::Open(_))) => {
                 return Err(Problem::invalid("open", "it came twice in one put").into());
             }
@@ -120,18 +121,68 @@ async fn terms(node: &Node, open: &wire::PutOpen) -> Result<Terms, Problem> {
     Ok(terms)
 }
 
-/// One call of `Put`.
-struct Call {
+/// One call of `Put`, or one put of a client on this host.
+pub(super) struct Call {
     node: Arc<Node>,
     terms: Arc<Terms>,
     answers: Answers,
     active: Arc<Semaphore>,
     /// Where the pieces of each offered block go. None: it was refused.
-    pieces: BTreeMap<u64, Option<mpsc::Sender<Bytes>>>,
+    pieces: BTreeMap<u64, Option<mpsc::Sender<Piece>>>,
+    staging: Option<Counted>,
+}
+
+/// Staging is in flight, too, while a block of its connection is not settled.
+pub(super) struct Counted {
+    bytes: u64,
+    room: Weak<OwnedSemaphorePermit>,
+}
+
+impl Counted {
+    pub(super) fn of(bytes: u64) -> Self {
+        let room = Weak::new();
+        Self { bytes, room }
+    }
+
+    /// Counts it for one more block.
+    fn enter(
+        &mut self,
+        node: &Node,
+        meta: &BlockMeta,
+    ) -> Result<Arc<OwnedSemaphorePermit>, Failure> {
+        let no_room = |why| Failure::later(Reason::NoSpace, why);
+        if footprint(meta.bytes) + self.bytes > node.put_gate.bytes_max() {
+            return Err(no_room("it is too large for this way: put it over gRPC"));
+        }
+        if let Some(room) = self.room.upgrade() {
+            return Ok(room);
+        }
+        let room = node.put_gate.try_enter(self.bytes).map(Arc::new);
+        let room = room.ok_or_else(|| no_room("too many bytes are on their way"))?;
+        self.room = Arc::downgrade(&room);
+        Ok(room)
+    }
 }
 
 impl Call {
-    async fn offer(&mut self, offer: wire::PutOffer) -> Result<(), Status> {
+    /// Begins one; of a client on this host what it has to put blocks into is counted.
+    pub(super) async fn open(
+        node: &Arc<Node>,
+        open: &wire::PutOpen,
+        answers: &Answers,
+        staging: Option<Counted>,
+    ) -> Result<Self, Problem> {
+        Ok(Self {
+            terms: Arc::new(terms(node, open).await?),
+            node: Arc::clone(node),
+            answers: answers.clone(),
+            active: Arc::new(Semaphore::new(ACTIVE_MAX)),
+            pieces: BTreeMap::new(),
+            staging,
+        })
+    }
+
+    pub(super) async fn offer(&mut self, offer: wire::PutOffer) -> Result<(), Status> {
         let id = offer.id;
         if self.pieces.contains_key(&id) {
             let why = format!("{id} was offered before: every block has its own id in a put");
@@ -160,7 +211,7 @@ impl Call {
         Ok(())
     }
 
-    fn admit(&self, offer: wire::PutOffer) -> Result<(Offered, OwnedSemaphorePermit), Failure> {
+    fn admit(&mut self, offer: wire::PutOffer) -> Result<(Offered, OwnedSemaphorePermit), Failure> {
         let current = self.node.placement.epoch();
         if current != self.terms.epoch {
             let message = format!("the ring epoch is {current}: ask again with the current one");
@@ -176,6 +227,9 @@ impl Call {
             let why = "what would go for the block was used since it was put";
             return Err(Failure::later(Reason::NoSpace, why));
         }
+        let staging = self.staging.as_mut();
+        let staging = staging.map(|counted| counted.enter(&self.node, &meta));
+        let staging = staging.transpose()?;
         let room = Arc::clone(&self.node.offers).try_acquire_owned();
         let room = room.map_err(|_| {
             Failure::later(
@@ -191,23 +245,21 @@ impl Call {
             id: offer.id,
             name,
             meta,
+            staging,
         };
         Ok((offered, room))
     }
 
-    async fn piece(&mut self, piece: wire::PutPiece) -> Result<(), Status> {
-        match self.pieces.get_mut(&piece.id) {
+    pub(super) async fn piece(&mut self, id: u64, piece: Piece) -> Result<(), Status> {
+        match self.pieces.get_mut(&id) {
             None => {
-                let why = format!(
-                    "{} was not offered: offer a block before its pieces",
-                    piece.id
-                );
+                let why = format!("{id} was not offered: offer a block before its pieces");
                 Err(Problem::invalid("piece.id", why).into())
             }
             Some(route) => {
                 let settled = match route {
                     // An error means that the block is settled: the rest is not wanted.
-                    Some(sender) => sender.send(piece.data).await.is_err(),
+                    Some(sender) => sender.send(piece).await.is_err(),
                     None => true,
                 };
                 if settled {

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use kvmesh_client::{BlockMeta, FromWire, ToWire, WireError, convert::required};
 use kvmesh_directory::{BlockHash, BlockName, Namespace, Part};
 use kvmesh_process::telemetry::SPANS;
 use kvmesh_proto::v1::{self as wire, put_decision::Verdict, put_response::Frame};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Duration, Instant, sleep, timeout_at},
 };
 use tracing::{Instrument, info_span};
@@ -16,7 +15,7 @@ use tracing::{Instrument, info_span};
 use super::put::{Answers, turn_wait};
 use crate::{
     node::Node,
-    receive::Receiving,
+    receive::{Piece, Receiving},
     store::arena::footprint,
     write::{self, Acked, Decision, Failure, Reason, Terms},
 };
@@ -37,6 +36,8 @@ pub(super) struct Offered {
     pub(super) id: u64,
     pub(super) name: BlockName,
     pub(super) meta: BlockMeta,
+    /// It comes from a client on this host, in memory that counts as in flight as well.
+    pub(super) staging: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// Reads an offer and finds out whether it can be.
@@ -76,7 +77,7 @@ pub(super) fn read(
 }
 
 /// Settles one offered block and answers.
-pub(super) async fn serve(offered: Offered, pieces: mpsc::Receiver<Bytes>) {
+pub(super) async fn serve(offered: Offered, pieces: mpsc::Receiver<Piece>) {
     let settled = settle(&offered, pieces).await;
     let Offered {
         node, answers, id, ..
@@ -87,7 +88,7 @@ pub(super) async fn serve(offered: Offered, pieces: mpsc::Receiver<Bytes>) {
     }
 }
 
-async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Bytes>) -> Result<Acked, Failure> {
+async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Piece>) -> Result<Acked, Failure> {
     let Offered { node, terms, .. } = offered;
     let deadline = write::due(terms);
     let flight = match decided(offered, deadline).await? {
@@ -121,8 +122,8 @@ async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Bytes>) -> Result<
     while !receiving.is_whole() {
         match timeout_at(deadline, pieces.recv()).await {
             Ok(Some(piece)) => {
-                let pushed = receiving.push(&piece);
-                pushed.map_err(|error| Failure::of_piece(&error))?;
+                let taken = receiving.take(piece);
+                taken.map_err(|error| Failure::of_piece(&error))?;
                 if let Some(flight) = &flight {
                     flight.gets_on();
                 }
@@ -145,6 +146,10 @@ async fn settle(offered: &Offered, mut pieces: mpsc::Receiver<Bytes>) -> Result<
     drop(flight);
     if acked.as_ref().is_ok_and(|acked| !acked.existed) {
         node.metrics.put_bytes.increment(offered.meta.bytes);
+        if offered.staging.is_some() {
+            node.metrics.local.put_blocks.increment(1);
+            node.metrics.local.put_bytes.increment(offered.meta.bytes);
+        }
     }
     acked
 }

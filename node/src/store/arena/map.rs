@@ -12,6 +12,7 @@
 use std::{
     ffi::c_void,
     io,
+    mem::MaybeUninit,
     os::fd::BorrowedFd,
     ptr::{self, NonNull},
     slice,
@@ -20,7 +21,10 @@ use std::{
 
 use bytes::Bytes;
 use kvmesh_directory::limits::PIECE_BYTES;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::{
+    io::pread,
+    mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
+};
 
 use super::granules::{GRANULE_BYTES, Granules};
 
@@ -171,6 +175,30 @@ impl Slot {
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         self.filled += bytes.len();
         true
+    }
+
+    /// Appends what a file has from a byte on.
+    ///
+    /// # Errors
+    /// When it cannot be read, does not have so much, or it does not fit.
+    pub(crate) fn read(&mut self, file: BorrowedFd<'_>, at: u64, bytes: usize) -> io::Result<()> {
+        if bytes > self.count * GRANULE_BYTES - self.filled {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let to = self.map.at(self.first * GRANULE_BYTES + self.filled);
+        // SAFETY: the room was checked; the slot is nobody else's, and what was pushed ends before.
+        let mut rest = unsafe { slice::from_raw_parts_mut(to.cast::<MaybeUninit<u8>>(), bytes) };
+        let mut at = at;
+        while !rest.is_empty() {
+            let (got, left) = pread(file, rest, at)?;
+            if got.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            at += got.len() as u64;
+            rest = left;
+        }
+        self.filled += bytes;
+        Ok(())
     }
 
     /// What was pushed.

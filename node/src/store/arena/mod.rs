@@ -11,6 +11,7 @@ mod granules;
 mod map;
 mod pools;
 mod segment;
+mod staging;
 
 use std::{io, sync::Arc};
 
@@ -24,6 +25,7 @@ use granules::GRANULE_BYTES;
 use map::{Map, Slot};
 use pools::Pools;
 pub(crate) use segment::Segment;
+pub(crate) use staging::{NotCopied, Staging, Stagings};
 
 /// Addresses beside the budget, for blocks on their way in, to the disk and to readers: each
 /// has a bound of its own. Half of it is far more than all of them together take by default.
@@ -182,6 +184,12 @@ impl Room {
         }
         let pools = &self.arena.0.pools;
         copied(pools.slot(self.namespace, piece.len())?, piece)
+    }
+
+    /// Room for one piece, where it belongs. None: there is none.
+    fn slot(&self, bytes: usize) -> Option<Slot> {
+        let shared = self.arena.0.pools.slot(self.namespace, bytes);
+        shared.or_else(|| self.arena.slot(bytes))
     }
 
     /// The segment that a piece lies in, and where. None: it is private.
