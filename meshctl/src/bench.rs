@@ -130,9 +130,10 @@ fn check(global: &Global, args: &BenchArgs) -> anyhow::Result<()> {
         let why = "--through-gateway is what --against gateway compares with: leave one out";
         return Err(exit::set_up(why.to_owned()));
     }
-    let only_gets = args.work == Kind::Get && args.puts == 0 && !args.through_gateway;
-    if args.local.is_some() && !only_gets {
-        let why = "--local is for gets: blocks are put and looked up over gRPC";
+    let moves = args.work != Kind::Lookup && !args.through_gateway;
+    if args.local.is_some() && !moves {
+        let why = "--local is for gets and puts: lookups, and what goes through the gateway, \
+                   go over gRPC";
         return Err(exit::set_up(why.to_owned()));
     }
     if args.local == Some(None) && !global.gateway.is_empty() {
@@ -142,7 +143,7 @@ fn check(global: &Global, args: &BenchArgs) -> anyhow::Result<()> {
     let no_lookup = |peer: &&Peer| {
         matches!(
             peer,
-            Peer::Tcp | Peer::Tls | Peer::Gateway | Peer::Memcached(_)
+            Peer::Tcp | Peer::Tls | Peer::Gateway | Peer::Nodes | Peer::Memcached(_)
         )
     };
     match args.against.iter().find(no_lookup) {
@@ -237,6 +238,7 @@ async fn measure(args: &BenchArgs, ours: Ours<'_>) -> anyhow::Result<Report> {
             Peer::Memcached(address) => Target::Memcached(memcached::Target(address.clone())),
             Peer::Etcd(address) => Target::Etcd(etcd::Target(address.clone())),
             Peer::Gateway => mesh(Path::Gateway),
+            Peer::Nodes => mesh(Path::Node),
         };
         targets.push((peer.to_string(), target));
     }
@@ -269,7 +271,7 @@ async fn rounds(
     bar.finish_and_clear();
     let outcomes = loads
         .into_iter()
-        .map(|(name, _, rounds)| Outcome::new(name, args.work, &rounds))
+        .map(|(name, load, rounds)| Outcome::new(name, args.work, load.ways(), &rounds))
         .collect::<anyhow::Result<_>>()?;
     Ok(Report::new(args, outcomes))
 }

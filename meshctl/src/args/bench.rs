@@ -21,6 +21,7 @@ Examples:
   meshctl bench --work lookup --batch 1024 --connections 1
   meshctl bench --work put --bytes 2MiB --ack memory --against redis://127.0.0.1:6379
   meshctl bench --local --against redis://127.0.0.1:6379
+  meshctl bench --local --work put --ack memory --against nodes
   meshctl bench --tls --against tls
   meshctl bench --scale-up --cpu-ratio-max 1.15
   meshctl bench --fill 4GiB --bytes 1MiB --ack memory --resident-ratio-max 1.05
@@ -96,7 +97,8 @@ pub struct BenchArgs {
     pub ack: Ack,
     /// Who does the same in turn: redis://HOST:PORT, memcached://HOST:PORT, etcd://HOST:PORT,
     /// `tcp` (a bare copy in this process), `tls` (the same over TLS, with --tls), `gateway`
-    /// (the same mesh, all blocks through its gateway)
+    /// (the same mesh, all blocks through its gateway), `nodes` (the same mesh, all blocks
+    /// straight to and from nodes over gRPC, for --local)
     #[arg(long, value_name = "PEER")]
     pub against: Vec<Peer>,
     /// Fail unless ours reaches this part of each peer's throughput.
@@ -108,8 +110,8 @@ pub struct BenchArgs {
     /// Send and get all blocks through the gateway, as a client does that does not reach nodes.
     #[arg(long)]
     pub through_gateway: bool,
-    /// Read blocks where a node on this host keeps them: its socket, or a folder of sockets
-    /// [default: of the region of its own]
+    /// Read blocks where a node on this host keeps them, and put them through memory that it
+    /// shares: its socket, or a folder of sockets [default: of the region of its own]
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     pub local: Option<Option<PathBuf>>,
     /// Mutual TLS on all links of the region of its own, with certificates made for this run.

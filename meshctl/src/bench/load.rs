@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    mesh::Ways,
     target::{Connection, Target},
     work::Work,
 };
@@ -69,6 +70,13 @@ impl Load {
             rate,
             connections,
         })
+    }
+
+    /// Which ways blocks went, of all connections. None: a peer has only one.
+    #[must_use]
+    pub fn ways(&self) -> Option<Ways> {
+        let ways = self.connections.iter().filter_map(Connection::ways);
+        ways.reduce(|one, other| one + other)
     }
 
     /// Makes calls for a while.

@@ -15,6 +15,7 @@ use kvmesh_client::{
     },
 };
 use kvmesh_directory::{Description, Part, namespace::AckLevel};
+use serde::Serialize;
 
 use super::work::{Run, Work};
 use crate::args::TlsArgs;
@@ -43,8 +44,26 @@ pub struct Connection {
     opened: Opened,
     path: Path,
     ack: AckLevel,
-    /// Blocks that went, and those of them that went another way than `path`.
-    went: (AtomicU64, AtomicU64),
+    went: Went,
+}
+
+/// Blocks that went each way.
+#[derive(Debug, Default)]
+struct Went {
+    mapped: AtomicU64,
+    node: AtomicU64,
+    gateway: AtomicU64,
+}
+
+/// See [`Report`](super::report::Report).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Ways {
+    /// Through memory that a node on this host shares.
+    pub mapped: u64,
+    /// Straight to or from a node.
+    pub node: u64,
+    /// Through a gateway.
+    pub gateway: u64,
 }
 
 impl Target {
@@ -65,7 +84,7 @@ impl Target {
             opened: client.open(&description, &name, "", CALL_MAX).await?,
             path: self.path,
             ack: self.ack,
-            went: Default::default(),
+            went: Went::default(),
         })
     }
 }
@@ -86,10 +105,14 @@ impl Connection {
     /// What is measured is what is said to be: of a hundred blocks one may go another way, as
     /// it does when a node is late; of few blocks some may, since lateness comes in bursts.
     fn went(&self, path: Path) -> anyhow::Result<()> {
-        let (all, strays) = &self.went;
-        let all = 1 + all.fetch_add(1, Ordering::Relaxed);
-        let stray = u64::from(path != self.path);
-        let strays = stray + strays.fetch_add(stray, Ordering::Relaxed);
+        self.went.by(path).fetch_add(1, Ordering::Relaxed);
+        let Ways {
+            mapped,
+            node,
+            gateway,
+        } = self.ways();
+        let all = mapped + node + gateway;
+        let strays = all - self.went.by(self.path).load(Ordering::Relaxed);
         ensure!(
             strays * 100 <= all.max(500),
             "{strays} of {all} blocks went by {path:?} instead of {:?}: nodes that are not \
@@ -97,6 +120,16 @@ impl Connection {
             self.path
         );
         Ok(())
+    }
+
+    /// Which ways blocks went.
+    pub(super) fn ways(&self) -> Ways {
+        let count = |path| self.went.by(path).load(Ordering::Relaxed);
+        Ways {
+            mapped: count(Path::Mapped),
+            node: count(Path::Node),
+            gateway: count(Path::Gateway),
+        }
     }
 
     pub(super) async fn put(&self, work: &Work, number: u64) -> anyhow::Result<u64> {
@@ -107,24 +140,23 @@ impl Connection {
         };
         let blocks = work.to_put(number).into_iter().enumerate().map(block);
         let blocks: Vec<PutBlock> = blocks.collect();
-        self.put_all(&blocks, self.ack).await
+        let paths = self.put_all(&blocks, self.ack).await?;
+        paths.into_iter().try_for_each(|path| self.went(path))?;
+        Ok(blocks.iter().map(|it| it.block.meta.bytes).sum())
     }
 
-    async fn put_all(&self, blocks: &[PutBlock], ack: AckLevel) -> anyhow::Result<u64> {
+    /// The way that each went.
+    async fn put_all(&self, blocks: &[PutBlock], ack: AckLevel) -> anyhow::Result<Vec<Path>> {
         let options = PutOptions {
             ack: Some(ack),
             deadline: None,
         };
-        for result in self.opened.put(blocks, options).await? {
-            let PutResult::Acked(acked) = result else {
-                bail!("not stored: {result:?}");
-            };
-            // Nothing is put where it is mapped.
-            if self.path != Path::Mapped {
-                self.went(acked.path)?;
-            }
-        }
-        Ok(blocks.iter().map(|it| it.block.meta.bytes).sum())
+        let results = self.opened.put(blocks, options).await?;
+        let paths = results.into_iter().map(|result| match result {
+            PutResult::Acked(acked) => Ok(acked.path),
+            other => bail!("not stored: {other:?}"),
+        });
+        paths.collect()
     }
 
     pub(super) async fn lookup(&self, run: &Run) -> anyhow::Result<u64> {
@@ -143,6 +175,28 @@ impl Connection {
         self.put_all(&run.blocks, AckLevel::Memory).await?;
         // The gateway sees them from now on, and says where they are.
         self.lookup(run).await.map(drop)
+    }
+}
+
+impl Went {
+    fn by(&self, path: Path) -> &AtomicU64 {
+        match path {
+            Path::Mapped => &self.mapped,
+            Path::Node => &self.node,
+            Path::Gateway => &self.gateway,
+        }
+    }
+}
+
+impl std::ops::Add for Ways {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            mapped: self.mapped + other.mapped,
+            node: self.node + other.node,
+            gateway: self.gateway + other.gateway,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::load::Round;
+use super::{load::Round, mesh::Ways};
 use crate::{
     args::{BenchArgs, Work},
     output,
@@ -42,6 +42,8 @@ pub struct Outcome {
     pub names_per_s: Option<f64>,
     /// Of all rounds.
     pub latency_ms: Percentiles,
+    /// Blocks by the way that they went, in the mesh; what was stored to be read apart.
+    pub ways: Option<Ways>,
     /// Median over rounds of our throughput over this one's.
     pub ours_is: Option<f64>,
     #[serde(skip)]
@@ -53,7 +55,12 @@ impl Outcome {
     ///
     /// # Errors
     /// Never: the bounds of times are possible.
-    pub fn new(name: String, work: Work, rounds: &[Round]) -> anyhow::Result<Self> {
+    pub fn new(
+        name: String,
+        work: Work,
+        ways: Option<Ways>,
+        rounds: &[Round],
+    ) -> anyhow::Result<Self> {
         let per_s = |value: fn(&Round) -> u64| {
             let rounds = rounds.iter();
             rounds
@@ -73,6 +80,7 @@ impl Outcome {
             gb_per_s: (!lookup).then_some(amount / 1e9),
             names_per_s: lookup.then_some(amount),
             latency_ms: times.percentiles(),
+            ways,
             ours_is: None,
             rounds: amounts,
         })

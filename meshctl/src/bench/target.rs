@@ -13,6 +13,8 @@ pub enum Peer {
     Tls,
     /// The same mesh, all blocks through its gateway.
     Gateway,
+    /// The same mesh, all blocks straight to and from nodes over gRPC.
+    Nodes,
     /// `host:port`.
     Redis(String),
     /// `host:port`.
@@ -39,11 +41,12 @@ impl FromStr for Peer {
             None if text == "tcp" => Ok(Self::Tcp),
             None if text == "tls" => Ok(Self::Tls),
             None if text == "gateway" => Ok(Self::Gateway),
+            None if text == "nodes" => Ok(Self::Nodes),
             Some(("redis", rest)) => address(rest).map(Self::Redis),
             Some(("memcached", rest)) => address(rest).map(Self::Memcached),
             Some(("etcd", rest)) => address(rest).map(Self::Etcd),
             _ => Err(
-                "tcp, tls, gateway, redis://HOST:PORT, memcached://HOST:PORT and \
+                "tcp, tls, gateway, nodes, redis://HOST:PORT, memcached://HOST:PORT and \
                       etcd://HOST:PORT are possible"
                     .into(),
             ),
@@ -57,6 +60,7 @@ impl fmt::Display for Peer {
             Self::Tcp => f.write_str("bare TCP"),
             Self::Tls => f.write_str("bare TLS"),
             Self::Gateway => f.write_str("gateway"),
+            Self::Nodes => f.write_str("nodes"),
             Self::Redis(address) => write!(f, "redis {address}"),
             Self::Memcached(address) => write!(f, "memcached {address}"),
             Self::Etcd(address) => write!(f, "etcd {address}"),
@@ -136,6 +140,15 @@ impl Connection {
             Self::Redis(connection) => connection.put(work, number).await,
             Self::Memcached(connection) => connection.put(work, number).await,
             Self::Etcd(connection) => connection.put(work, number).await,
+        }
+    }
+
+    /// Which ways blocks went. None: a peer has only one.
+    #[must_use]
+    pub fn ways(&self) -> Option<mesh::Ways> {
+        match self {
+            Self::Mesh(connection) => Some(connection.ways()),
+            _ => None,
         }
     }
 

@@ -59,13 +59,27 @@ async fn gets_and_puts_are_compared_with_a_bare_copy() {
 }
 
 #[tokio::test]
-async fn blocks_of_this_host_are_read_where_they_lie() {
-    let more = ["--local", "--against", "tcp", "-o", "json"];
-    let report = meshctl(with(&more)).await.ok().json();
-    let names = report["results"].as_array().unwrap().iter();
-    let names: Vec<_> = names.map(|it| it["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["mapped", "bare TCP"]);
-    assert!(number(&report["results"][1]["ours_is"]) > 0.0);
+async fn blocks_of_this_host_are_read_where_they_lie_and_put_through_its_memory() {
+    for work in ["get", "put"] {
+        let more = [
+            "--local",
+            "--work",
+            work,
+            "--against",
+            "nodes",
+            "-o",
+            "json",
+        ];
+        let report = meshctl(with(&more)).await.ok().json();
+        let results = report["results"].as_array().unwrap();
+        let names: Vec<_> = results.iter().map(|it| it["name"].as_str()).collect();
+        assert_eq!(names, [Some("mapped"), Some("nodes")]);
+        assert!(number(&results[1]["ours_is"]) > 0.0);
+        let went = |at: usize, way: &str| number(&results[at]["ways"][way]);
+        // One that is late may go another way.
+        assert!(went(0, "mapped") > went(0, "node"), "{report}");
+        assert!(went(1, "node") > went(1, "mapped"), "{report}");
+    }
 }
 
 #[tokio::test]
