@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "kvmesh/v1/common.proto",
     "kvmesh/v1/state.proto",
     "kvmesh/v1/cache.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 8] = [
     "kvmesh/v1/replication.proto",
     "kvmesh/v1/consensus.proto",
     "kvmesh/v1/local.proto",
+    "kvmesh/v1/sync.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

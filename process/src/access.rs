@@ -105,6 +105,12 @@ const TABLE: &[Row] = &[
     row(Role::Node, "Feed", &["FollowMesh"], &[GATEWAY]),
     row(
         Role::Node,
+        "Compare",
+        &["Digest", "Blocks"],
+        &[FAR_REGION_SYNC],
+    ),
+    row(
+        Role::Node,
         "Cache",
         CACHE,
         &[NODE, GATEWAY, REGION_SYNC, CLIENT],
@@ -157,6 +163,12 @@ const TABLE: &[Row] = &[
         "Feed",
         &["Follow", "FollowMesh"],
         &[GATEWAY],
+    ),
+    row(
+        Role::RegionSync,
+        "RegionSync",
+        &["Peers", "Sync"],
+        &[OPERATOR],
     ),
 ];
 

@@ -185,6 +185,29 @@ pub(crate) fn plan(
     commands
 }
 
+/// As [`plan`], and also where the position is committed already: what was lost all the same is
+/// then proposed without it.
+pub(crate) fn plan_again(
+    effects: &Effects,
+    position: &FeedPosition,
+    home: &DirectoryState,
+) -> Vec<Command> {
+    let known = home.remote_position(&position.region);
+    if known.is_none_or(|known| !known.covers(position)) {
+        return plan(effects, position, home);
+    }
+    let mut rest = effects.newer_than(home);
+    rest.keep_shared(&position.region, home);
+    let namespaces = rest.namespaces.into_iter();
+    let opened = namespaces.map(|theirs| Command::OpenNamespace(free_alias(theirs, home)));
+    let deletes = in_entries(rest.deletes).into_iter().flatten();
+    let raises = rest.raises.into_iter();
+    opened
+        .chain(deletes.map(Command::Delete))
+        .chain(raises.map(|(namespace, hlc)| Command::RaiseGeneration { namespace, hlc }))
+        .collect()
+}
+
 /// Opened on its own, a namespace whose alias is taken would be refused: it then goes without.
 fn free_alias(theirs: Namespace, home: &DirectoryState) -> Namespace {
     let taken = home

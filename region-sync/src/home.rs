@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use crate::{
     backlog::Batch,
-    effects::plan,
+    effects::{plan, plan_again},
     meters::Meters,
     rpc::home::{HomeError, Nodes},
 };
@@ -51,11 +51,17 @@ impl Home {
 
     /// Tries until the effects are committed, or were already; says in which log. May be
     /// dropped at any await: what was committed by then is not proposed again.
-    pub(crate) async fn commit(&self, batch: &Batch, meters: &Meters) -> LogIncarnation {
+    /// `again`: also what was committed by its position.
+    pub(crate) async fn commit(
+        &self,
+        batch: &Batch,
+        again: bool,
+        meters: &Meters,
+    ) -> LogIncarnation {
         let mut waits = backoff();
         let mut failures = 0_u32;
         loop {
-            match self.attempt(batch, meters).await {
+            match self.attempt(batch, again, meters).await {
                 Ok(log) => return log,
                 Err(error) => {
                     failures += 1;
@@ -71,11 +77,17 @@ impl Home {
         }
     }
 
-    async fn attempt(&self, batch: &Batch, meters: &Meters) -> Result<LogIncarnation, HomeError> {
+    async fn attempt(
+        &self,
+        batch: &Batch,
+        again: bool,
+        meters: &Meters,
+    ) -> Result<LogIncarnation, HomeError> {
         // A copy, so that planning does not hold the feed up.
         let state = self.view.with(Clone::clone);
         let at = state.position().ok_or(HomeError::Unknown)?;
         let mut last: Option<FeedPosition> = None;
+        let plan = if again { plan_again } else { plan };
         for command in plan(&batch.effects, &batch.position, &state) {
             meters.carried(&command);
             last = Some(self.nodes.commit(command).await?);

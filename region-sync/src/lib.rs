@@ -7,6 +7,7 @@
 mod backlog;
 #[cfg(test)]
 mod backlog_test;
+mod compare;
 mod effects;
 #[cfg(test)]
 mod effects_test;

@@ -4,6 +4,10 @@
 //! bounded queue; one that lags, or hears that a region's tags were replaced, takes the
 //! region's tags anew. Repeated steps are harmless: their positions are covered already.
 
+mod frozen;
+
+pub(crate) use frozen::{Frozen, Lost};
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -11,7 +15,9 @@ use std::{
 };
 
 use kvmesh_client::follow::SILENCE_MAX;
-use kvmesh_directory::{FeedPosition, MeshView, PeerState, RegionId, Tag, cost::Estimate};
+use kvmesh_directory::{
+    FeedPosition, MeshView, PeerState, RegionId, Tag, cost::Estimate, view::RangeDigest,
+};
 use tokio::{sync::broadcast, time::Instant};
 
 use crate::backlog::{Change, Tags};
@@ -54,6 +60,17 @@ pub(crate) enum News {
         vanished: Vec<Tag>,
         position: FeedPosition,
     },
+    /// What a region was said to have at a position was wrong.
+    Mended {
+        region: RegionId,
+        appeared: Vec<(Tag, u32)>,
+        vanished: Vec<Tag>,
+        position: FeedPosition,
+    },
+    /// What a region has at this position is to be remembered.
+    Mark(RegionId, FeedPosition),
+    /// What that was.
+    Digest(RegionId, FeedPosition, RangeDigest),
     /// A region has another state.
     Link(RegionId),
 }
@@ -113,6 +130,40 @@ impl Mesh {
         };
         // Under the lock: news come in the order of the view. An error: nobody listens.
         let _ = self.news.send(Arc::new(news));
+    }
+
+    /// Takes a change in place of what is shown, whatever the position: a snapshot, or a step up
+    /// to `until`, where the feed is followed again. Gateways get everything anew at the end; says
+    /// whether this was it.
+    pub(crate) fn show_again(
+        &self,
+        region: &RegionId,
+        change: Change,
+        until: Option<&FeedPosition>,
+    ) -> bool {
+        let mut inner = self.write();
+        let past =
+            |at: &FeedPosition| until.is_none_or(|until| at.covers(until) || !until.covers(at));
+        let at = change.position.clone();
+        match &change.tags {
+            Tags::Whole(tags) => {
+                inner.view.reset(region);
+                inner.view.step(region, tags, &[], Some(at));
+            }
+            Tags::Step { appeared, vanished } => {
+                if until.is_some_and(|until| until.covers(&at)) {
+                    inner.view.mend(region, appeared, vanished);
+                }
+                if !past(&at) {
+                    return false;
+                }
+            }
+        }
+        let _ = self.news.send(Arc::new(News::Replaced(region.clone())));
+        drop(inner);
+        // A step that leads further; all else is covered.
+        self.show(region, change);
+        true
     }
 
     /// Notes that a region's feed was heard, and how far it said to be.

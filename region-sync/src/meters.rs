@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use kvmesh_directory::{Command, PeerState, RegionId};
 
-use crate::mesh::{Link, Mesh};
+use crate::{
+    compare::Difference,
+    mesh::{Link, Mesh},
+};
 
 /// Writes the metrics of one peer. Labels: `instance`, `peer`.
 #[derive(Clone)]
@@ -65,6 +68,7 @@ impl Meters {
                 raises,
                 ..
             } => [namespaces.len(), names(deletes), raises.len()],
+            Command::RaiseGeneration { .. } => [0, 0, 1],
             _ => [0, 0, 0],
         };
         for (kind, count) in ["namespace", "delete", "raise"].into_iter().zip(counts) {
@@ -106,6 +110,36 @@ impl Meters {
     /// A dirty range is mended.
     pub(crate) fn push_mended(&self) {
         metrics::counter!("kvmesh_region_sync_push_mends_total", &self.labels()).increment(1);
+    }
+
+    /// A comparison with the peer ended.
+    pub(crate) fn compared(&self, end: &'static str) {
+        let [instance, peer] = self.labels();
+        let labels = [instance, peer, ("end", end.to_owned())];
+        metrics::counter!("kvmesh_region_sync_compares_total", &labels).increment(1);
+    }
+
+    /// What a comparison mended, by what was wrong.
+    pub(crate) fn mended(&self, difference: &Difference) {
+        let ranges = metrics::counter!("kvmesh_region_sync_mended_ranges_total", &self.labels());
+        ranges.increment(difference.ranges() as u64);
+        for (kind, blocks) in [
+            ("missing", difference.missing.len()),
+            ("gone", difference.gone.len()),
+            ("resized", difference.resized.len()),
+        ] {
+            let [instance, peer] = self.labels();
+            let labels = [instance, peer, ("kind", kind.to_owned())];
+            let counter = metrics::counter!("kvmesh_region_sync_mended_blocks_total", &labels);
+            counter.increment(blocks as u64);
+        }
+    }
+
+    /// An operator has the peer read again.
+    pub(crate) fn resynced(&self, how: &'static str) {
+        let [instance, peer] = self.labels();
+        let labels = [instance, peer, ("how", how.to_owned())];
+        metrics::counter!("kvmesh_region_sync_resyncs_total", &labels).increment(1);
     }
 
     /// What is thought of the peer: 1 at its state, 0 at the others.

@@ -144,6 +144,11 @@ impl Push {
         }
     }
 
+    /// Takes blocks that the feed should have told.
+    pub(crate) fn take_missed(&self, blocks: &[(BlockName, u32)]) {
+        self.add(blocks, None);
+    }
+
     /// Names that are lacking here, of those within a range.
     fn add(&self, blocks: &[(BlockName, u32)], within: Option<&Range>) {
         let mut heard = self.heard();

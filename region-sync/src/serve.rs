@@ -13,7 +13,7 @@ use kvmesh_process::{
     tls::{Expected, Role},
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,14 +21,18 @@ use tonic::service::Routes;
 use tracing::{Instrument, warn};
 
 use crate::{
-    Settings,
+    PeerSettings, Settings,
+    compare::{
+        Comparing,
+        order::{Desk, Order},
+    },
     home::Home,
     link::Probing,
     mesh::{Link, Mesh},
     meters::Meters,
     peer::Peer,
     push::{CALLS_AT_ONCE, Push, Pushing},
-    rpc::{self, bring::Gateways, home::Nodes, probe::Prober},
+    rpc::{self, bring::Gateways, compare::PeerNodes, home::Nodes, probe::Prober},
 };
 
 /// Why a region-sync ended.
@@ -61,11 +65,12 @@ pub async fn serve(
 
     let (tasks, stop) = (TaskTracker::new(), stop.child_token());
     let _stop_at_return = stop.clone().drop_guard();
-    start(&live, &environment, (&own, &peers), &mesh, &tasks, &stop);
+    let desk = start(&live, &environment, (&own, &peers), &mesh, &tasks, &stop);
     let instance = Arc::clone(&environment.instance);
+    let sync = rpc::sync::service(own, Arc::clone(&mesh), desk);
     let feed = rpc::service(mesh, instance, tasks.clone(), stop.clone());
     let served = server::serve(
-        Routes::new(feed),
+        Routes::new(feed).add_service(sync),
         environment.clone(),
         incoming,
         stop.clone(),
@@ -93,7 +98,7 @@ fn peers(settings: &Settings) -> Result<Vec<RegionId>, Impossible> {
 
 fn links(settings: &Settings, peers: &[RegionId]) -> BTreeMap<RegionId, Link> {
     let now = Instant::now();
-    let link = |(region, peer): (&RegionId, &crate::PeerSettings)| {
+    let link = |(region, peer): (&RegionId, &PeerSettings)| {
         let link = Link {
             state: PeerState::CatchingUp,
             rtt: None,
@@ -109,7 +114,8 @@ fn links(settings: &Settings, peers: &[RegionId]) -> BTreeMap<RegionId, Link> {
     peers.iter().zip(&settings.peers).map(link).collect()
 }
 
-/// Starts the tasks: one follows the own region, three care for each peer.
+/// Starts the tasks: one follows the own region, four care for each peer. Operators give their
+/// orders at the desk.
 fn start(
     live: &Live<Settings>,
     environment: &Environment,
@@ -117,58 +123,118 @@ fn start(
     mesh: &Arc<Mesh>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) {
+) -> Desk {
     let settings = live.now();
     let channels = &environment.channels;
     let to = |role, region: &RegionId| channels.expecting(Expected::of(role, region));
-    let source = |addresses: &[String], region: &RegionId| Source {
-        channels: to(Role::Node, region),
-        addresses: addresses.to_vec(),
+    let source = Source {
+        channels: to(Role::Node, own),
+        addresses: settings.nodes.clone(),
         instance: Arc::clone(&environment.instance),
     };
-    let (follower, view) = RegionFollower::new(source(&settings.nodes, own), own.clone());
+    let (follower, view) = RegionFollower::new(source, own.clone());
     tasks.spawn(follower.run(stop.child_token()).in_current_span());
     let nodes = Nodes::new(to(Role::Node, own), &settings.nodes, live.clone());
-    let home = Home::new(view, nodes);
-    let gateways = Gateways::new(to(Role::Gateway, own), &settings.gateways);
-    let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
+    let starting = Starting {
+        live,
+        environment,
+        own,
+        mesh,
+        tasks,
+        stop,
+        home: Home::new(view, nodes),
+        gateways: Gateways::new(to(Role::Gateway, own), &settings.gateways),
+        calls: Arc::new(Semaphore::new(CALLS_AT_ONCE)),
+    };
+    let mut desk = Desk::default();
     for (region, peer) in peers.iter().zip(&settings.peers) {
-        let meters = Meters::new(Arc::clone(&environment.instance), region.clone());
-        let between = (own, region);
-        let queue_max = settings.push_queue_max;
-        let push = Push::new(between, home.clone(), meters.clone(), queue_max);
+        starting.peer(region, peer, desk.open(region));
+    }
+    desk
+}
+
+/// What the tasks of all peers share.
+struct Starting<'a> {
+    live: &'a Live<Settings>,
+    environment: &'a Environment,
+    own: &'a RegionId,
+    mesh: &'a Arc<Mesh>,
+    tasks: &'a TaskTracker,
+    stop: &'a CancellationToken,
+    home: Home,
+    gateways: Gateways,
+    calls: Arc<Semaphore>,
+}
+
+impl Starting<'_> {
+    /// Follows one peer, brings what it pushes, compares, and probes.
+    fn peer(&self, region: &RegionId, peer: &PeerSettings, orders: mpsc::Receiver<Order>) {
+        let settings = self.live.now();
+        let instance = &self.environment.instance;
+        let meters = Meters::new(Arc::clone(instance), region.clone());
+        let to = |role| {
+            let channels = &self.environment.channels;
+            channels.expecting(Expected::of(role, region))
+        };
+        let source = || Source {
+            channels: to(Role::Node),
+            addresses: peer.nodes.clone(),
+            instance: Arc::clone(instance),
+        };
+        let (between, queue_max) = ((self.own, region), settings.push_queue_max);
+        let push = Push::new(between, self.home.clone(), meters.clone(), queue_max);
         let push = Arc::new(push);
         let pushing = Pushing {
             push: Arc::clone(&push),
-            source: source(&peer.nodes, region),
-            gateways: gateways.clone(),
-            mesh: Arc::clone(mesh),
-            settings: live.clone(),
-            calls: Arc::clone(&calls),
+            source: source(),
+            gateways: self.gateways.clone(),
+            mesh: Arc::clone(self.mesh),
+            settings: self.live.clone(),
+            calls: Arc::clone(&self.calls),
             bandwidth_bits: peer.bandwidth_bits,
         };
-        tasks.spawn(pushing.run(stop.child_token()).in_current_span());
+        self.spawn(pushing.run(self.stop.child_token()));
         let following = Peer {
-            own: own.clone(),
+            own: self.own.clone(),
             region: region.clone(),
-            source: source(&peer.nodes, region),
-            home: home.clone(),
-            mesh: Arc::clone(mesh),
+            source: source(),
+            home: self.home.clone(),
+            mesh: Arc::clone(self.mesh),
             meters: meters.clone(),
-            push,
+            push: Arc::clone(&push),
         };
-        tasks.spawn(following.run(stop.child_token()).in_current_span());
+        let (restarts, restarted) = mpsc::channel(1);
+        self.spawn(following.run(restarted, self.stop.child_token()));
+        let comparing = Comparing {
+            nodes: PeerNodes {
+                own: self.own.clone(),
+                region: region.clone(),
+                source: source(),
+            },
+            mesh: Arc::clone(self.mesh),
+            push,
+            meters: meters.clone(),
+            settings: self.live.clone(),
+            orders,
+            restarts,
+            told: false,
+        };
+        self.spawn(comparing.run(self.stop.child_token()));
         let probing = Probing {
             region: region.clone(),
             gateways: peer.gateways.clone(),
             prober: Prober {
-                channels: to(Role::Gateway, region),
+                channels: to(Role::Gateway),
                 timeout: settings.probe_timeout(),
             },
-            settings: live.clone(),
-            mesh: Arc::clone(mesh),
+            settings: self.live.clone(),
+            mesh: Arc::clone(self.mesh),
             meters,
         };
-        tasks.spawn(probing.run(stop.child_token()).in_current_span());
+        self.spawn(probing.run(self.stop.child_token()));
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task.in_current_span());
     }
 }

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Names of one peer's queue, at most: some hundred bytes each.
 const PUSH_QUEUE_MAX: u64 = 1 << 22;
+/// Blocks a second that are mended, at most: a second's worth comes as one answer.
+const MEND_RATE_MAX: u32 = 1 << 17;
 
 /// Settings of one region-sync. Times are in milliseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,6 +62,11 @@ pub struct Settings {
     pub push_queue_max: usize,
     /// How long one may wait; later it is found again by comparing both regions.
     pub push_queue_age_max_ms: u64,
+    /// How often what is known of each peer is compared with what it has; 0: only when an
+    /// operator orders it.
+    pub compare_every_ms: u64,
+    /// Blocks a second that are read of a peer to mend what differs.
+    pub mend_blocks_per_second: u32,
     /// How long calls in flight may go on at shutdown.
     pub shutdown_grace_ms: u64,
     /// Certificate, key and CA; without them gRPC is plaintext, on loopback only.
@@ -111,6 +118,8 @@ impl Default for Settings {
             push_share_permille: 500,
             push_queue_max: 65_536,
             push_queue_age_max_ms: 600_000,
+            compare_every_ms: 600_000,
+            mend_blocks_per_second: 65_536,
             shutdown_grace_ms: 5_000,
             tls: TlsSettings::default(),
         }
@@ -140,6 +149,12 @@ impl Settings {
 
     pub(crate) fn push_queue_age_max(&self) -> Duration {
         Duration::from_millis(self.push_queue_age_max_ms)
+    }
+
+    /// None: never by itself.
+    pub(crate) fn compare_every(&self) -> Option<Duration> {
+        let every = Duration::from_millis(self.compare_every_ms);
+        (!every.is_zero()).then_some(every)
     }
 
     pub(crate) fn shutdown_grace(&self) -> Duration {
@@ -213,6 +228,9 @@ impl Check for Settings {
         possible::within("push_share_permille", self.push_share_permille, 1, 1_000)?;
         let names = self.push_queue_max as u64;
         possible::within("push_queue_max", names, 1, PUSH_QUEUE_MAX)?;
+        possible::within("compare_every_ms", self.compare_every_ms, 0, 86_400_000)?;
+        let rate = self.mend_blocks_per_second;
+        possible::within("mend_blocks_per_second", rate, 1, MEND_RATE_MAX)?;
         possible::within("return_after_ms", self.return_after_ms, 0, 3_600_000)?;
         possible::within("shutdown_grace_ms", self.shutdown_grace_ms, 0, 3_600_000)
     }
@@ -221,7 +239,9 @@ impl Check for Settings {
 impl ProgramSettings for Settings {
     const RELOADABLE: &'static [&'static str] = &[
         "commit_timeout_ms",
+        "compare_every_ms",
         "log",
+        "mend_blocks_per_second",
         "offline_after_ms",
         "offline_failures",
         "probe_interval_ms",
@@ -337,6 +357,8 @@ mod tests {
         refused("gateways[0]", |s| s.gateways = vec!["here".to_owned()]);
         refused("push_share_permille", |s| s.push_share_permille = 0);
         refused("push_queue_max", |s| s.push_queue_max = 0);
+        refused("compare_every_ms", |s| s.compare_every_ms = u64::MAX);
+        refused("mend_blocks_per_second", |s| s.mend_blocks_per_second = 0);
         refused("probe_timeout_ms", |s| s.probe_timeout_ms = 0);
         refused("peers", |s| s.peers = vec![s.peers[0].clone(); REGIONS_MAX]);
     }

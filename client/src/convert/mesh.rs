@@ -1,13 +1,18 @@
 //! What regions tell one another, and the packed tags of the mesh view.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kvmesh_directory::{BlockName, FeedPosition, Namespace, Tag, state::Tombstone, view::MeshStep};
+use kvmesh_directory::{
+    BlockName, FeedPosition, Namespace, Tag,
+    state::Tombstone,
+    view::{Digest, MeshStep, RangeDigest},
+};
 use kvmesh_proto::v1 as wire;
 
 use super::{FromWire, ToWire, WireError, all, each, required};
 
 const TAG_BYTES: usize = 8;
 const TAG_AND_SIZE_BYTES: usize = 12;
+const RANGE_BYTES: usize = 16;
 
 impl ToWire for (BlockName, u32) {
     type Wire = wire::MeshBlock;
@@ -149,7 +154,58 @@ pub fn unpack_vanished(packed: &[u8]) -> Result<Vec<Tag>, WireError> {
         .collect())
 }
 
+/// Packs the ranges of a digest: number of blocks and sum, 8 bytes each, little endian.
+#[must_use]
+pub fn pack_digest(digest: &Digest) -> Bytes {
+    let ranges = digest.ranges();
+    let mut packed = BytesMut::with_capacity(ranges.len() * RANGE_BYTES);
+    for range in ranges {
+        packed.put_u64_le(range.blocks);
+        packed.put_u64_le(range.sum);
+    }
+    packed.freeze()
+}
+
+/// Reads what [`pack_digest`] wrote.
+///
+/// # Errors
+/// When there are not as many ranges as in a digest.
+pub fn unpack_digest(packed: &[u8]) -> Result<Digest, WireError> {
+    let (whole, rest) = packed.as_chunks::<RANGE_BYTES>();
+    if !rest.is_empty() {
+        return Err(cut("ranges", packed.len(), RANGE_BYTES));
+    }
+    let read = |raw: &[u8; RANGE_BYTES]| {
+        let [a, b, c, d, e, f, g, h, rest @ ..] = *raw;
+        RangeDigest {
+            blocks: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            sum: u64::from_le_bytes(rest),
+        }
+    };
+    let ranges: Vec<RangeDigest> = whole.iter().map(read).collect();
+    let got = ranges.len();
+    Digest::of_ranges(ranges)
+        .ok_or_else(|| WireError::field("ranges", format!("{got} are not the ranges of a digest")))
+}
+
 fn cut(field: &'static str, bytes: usize, record: usize) -> WireError {
     let why = format!("{bytes} bytes are not whole records of {record} bytes");
     WireError::field(field, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_comes_as_it_went_and_no_other_number_of_ranges() {
+        let mut digest = Digest::default();
+        for number in 0..100_u64 {
+            digest.add(Tag(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)), 7);
+        }
+        let packed = pack_digest(&digest);
+        assert_eq!(unpack_digest(&packed), Ok(digest));
+        assert!(unpack_digest(&packed[..packed.len() - 1]).is_err());
+        assert!(unpack_digest(&packed[..packed.len() - RANGE_BYTES]).is_err());
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 use futures::{Stream, StreamExt};
 use kvmesh_directory::{
     BlockHash, BlockName, Command, DirectoryState, FeedPosition, LogIncarnation, Member,
-    NamespaceId, NodeId, Part, RegionId, Tag,
+    NamespaceId, NodeId, Part, RegionId, Tag, view::RangeDigest,
 };
 use kvmesh_proto::v1::{
     self as wire, feed_frame, feed_server, feed_server::FeedServer, mesh_frame,
@@ -366,6 +366,33 @@ fn tags(index: u64, tags: &[u64], more: bool) -> wire::MeshFrame {
         appeared: mesh::pack_appeared(&appeared),
         vanished: Default::default(),
         snapshot_more: more,
+        mends: false,
+    }))
+}
+
+/// A block is there that was not told, and another one is not.
+fn mends(index: u64, missing: u64, gone: u64) -> wire::MeshFrame {
+    of_region(mesh_frame::Kind::Tags(wire::MeshTags {
+        position: Some(position(7, index).to_wire()),
+        appeared: mesh::pack_appeared(&[(Tag(missing), 100)]),
+        vanished: mesh::pack_vanished(&[Tag(gone)]),
+        snapshot_more: false,
+        mends: true,
+    }))
+}
+
+fn mark(index: u64) -> wire::MeshFrame {
+    let position = Some(position(7, index).to_wire());
+    of_region(mesh_frame::Kind::Mark(wire::MeshMark { position }))
+}
+
+/// Of these tags, at a position.
+fn digest(index: u64, tags: &[u64]) -> wire::MeshFrame {
+    let total: RangeDigest = tags.iter().map(|tag| (Tag(*tag), 100)).collect();
+    of_region(mesh_frame::Kind::Digest(wire::MeshDigest {
+        position: Some(position(7, index).to_wire()),
+        blocks: total.blocks,
+        sum: total.sum,
     }))
 }
 
@@ -421,4 +448,51 @@ async fn the_mesh_view_changes_region_sync_without_forgetting() {
     assert_eq!([1, 2, 3, 4].map(has), [false, true, true, true]);
     assert!(view.age(&region()).unwrap() >= Duration::from_millis(40));
     assert_eq!(view.links()[0].1.gateways, ["10.0.0.1:7400"]);
+}
+
+/// What the view has when a region-sync has said these frames; and whether it was asked for
+/// everything again.
+async fn after(frames: Vec<wire::MeshFrame>) -> (Vec<u64>, bool) {
+    let feed = FakeFeed::default();
+    let begin = vec![reset(), tags(5, &[1, 2], false)];
+    feed.plan_mesh(false, begin.into_iter().chain(frames).collect());
+    feed.plan_mesh(false, vec![reset(), tags(100, &[9], false), link(1.0)]);
+    let (follower, view) = MeshViewFollower::new(feed.source());
+    let stop = CancellationToken::new();
+    TaskTracker::new().spawn(follower.run(stop.clone()));
+    let mut changes = view.changes();
+    let settled = changes.wait_for(|_| view.link(&region()).is_some());
+    timeout(LONG, settled).await.unwrap().unwrap();
+    stop.cancel();
+    let tags = view.with(|mesh| mesh.tags_of(&region()));
+    let tags: Vec<u64> = tags.into_iter().map(|(tag, _)| tag.0).collect();
+    let again = feed.mesh_plans.lock().unwrap().is_empty();
+    (tags, again)
+}
+
+#[tokio::test]
+async fn what_is_mended_takes_effect_where_the_view_stands() {
+    let right = after(vec![tags(6, &[3], false), mends(6, 4, 1), link(2.0)]).await;
+    assert_eq!(right, (vec![2, 3, 4], false));
+    // A snapshot that came later has it already.
+    let early = after(vec![mends(4, 4, 1), link(2.0)]).await;
+    assert_eq!(early, (vec![1, 2], false));
+    // Steps are missing before it.
+    let late = after(vec![mends(8, 4, 1), link(2.0)]).await;
+    assert_eq!(late, (vec![9], true));
+}
+
+#[tokio::test]
+async fn a_view_that_is_not_what_the_region_sync_has_is_asked_for_again() {
+    // Compared is what was marked, whatever came since.
+    let step = || tags(6, &[3], false);
+    let equal = vec![mark(5), step(), digest(5, &[2, 1]), link(2.0)];
+    assert_eq!(after(equal).await, (vec![1, 2, 3], false));
+    let differs = vec![mark(5), step(), digest(5, &[1, 2, 3]), link(2.0)];
+    assert_eq!(after(differs).await, (vec![9], true));
+    // Nothing was marked at that position.
+    let unmarked = vec![digest(5, &[7]), mark(4), digest(4, &[7]), link(2.0)];
+    assert_eq!(after(unmarked).await, (vec![1, 2], false));
+    let behind = vec![mark(6), link(2.0)];
+    assert_eq!(after(behind).await, (vec![9], true));
 }

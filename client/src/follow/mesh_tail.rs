@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use kvmesh_directory::{FeedPosition, RegionId, Tag, limits::REGIONS_MAX};
+use kvmesh_directory::{FeedPosition, RegionId, Tag, limits::REGIONS_MAX, view::RangeDigest};
 use kvmesh_proto::v1::{self as wire, mesh_frame::Kind};
 
 use super::FeedError;
@@ -25,6 +25,17 @@ pub(super) enum Action {
         vanished: Vec<Tag>,
         position: FeedPosition,
     },
+    /// What a region is said to have at a position was wrong.
+    Mend {
+        region: RegionId,
+        appeared: Vec<(Tag, u32)>,
+        vanished: Vec<Tag>,
+        position: FeedPosition,
+    },
+    /// Remember what a region is said to have now.
+    Mark(RegionId, FeedPosition),
+    /// What was to be remembered at a position.
+    Compare(RegionId, FeedPosition, RangeDigest),
     /// The state of the link to a region.
     Link(RegionId, wire::LinkState),
 }
@@ -54,6 +65,18 @@ impl MeshTail {
             }
             Kind::Tags(tags) => self.on_tags(region, tags),
             Kind::Link(link) => Ok(Action::Link(region, link)),
+            Kind::Mark(mark) => {
+                let position = position_of(&region, mark.position)?;
+                Ok(Action::Mark(region, position))
+            }
+            Kind::Digest(digest) => {
+                let position = position_of(&region, digest.position)?;
+                let total = RangeDigest {
+                    blocks: digest.blocks,
+                    sum: digest.sum,
+                };
+                Ok(Action::Compare(region, position, total))
+            }
         }
     }
 
@@ -64,13 +87,25 @@ impl MeshTail {
             if tags.snapshot_more {
                 return Err(FeedError::Unexpected("snapshot without a reset"));
             }
-            return Ok(Action::Step {
-                position: position_of(&region, tags.position)?,
-                region,
-                appeared,
-                vanished,
+            let position = position_of(&region, tags.position)?;
+            return Ok(match tags.mends {
+                false => Action::Step {
+                    region,
+                    appeared,
+                    vanished,
+                    position,
+                },
+                true => Action::Mend {
+                    region,
+                    appeared,
+                    vanished,
+                    position,
+                },
             });
         };
+        if tags.mends {
+            return Err(FeedError::Unexpected("mending within a snapshot"));
+        }
         if !vanished.is_empty() {
             return Err(FeedError::Unexpected("vanished tags within a snapshot"));
         }

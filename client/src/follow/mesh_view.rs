@@ -1,6 +1,6 @@
 //! Keeps the mesh view of a gateway by the `FollowMesh` feed of its region-syncs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kvmesh_directory::{
     PeerState,
@@ -16,6 +16,7 @@ use crate::{channel::Channel, convert::FromWire};
 
 use super::{
     FeedError, Link, SharedMeshView, Source,
+    compare::Marked,
     mesh_tail::{Action, MeshTail},
     session::{self, Session},
 };
@@ -29,6 +30,9 @@ pub struct MeshViewFollower {
 struct Following {
     tail: MeshTail,
     view: SharedMeshView,
+    /// What the view said when region-sync asked to remember it.
+    marked: Marked,
+    instance: Arc<str>,
 }
 
 impl MeshViewFollower {
@@ -39,6 +43,8 @@ impl MeshViewFollower {
         let state = Following {
             tail: MeshTail::default(),
             view: view.clone(),
+            marked: Marked::default(),
+            instance: Arc::clone(&source.instance),
         };
         (Self { source, state }, view)
     }
@@ -58,10 +64,11 @@ impl Session for Following {
         channel: Channel,
     ) -> Result<Response<Streaming<wire::MeshFrame>>, Status> {
         self.tail.restart();
+        self.marked.clear();
         FeedClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
-            .follow_mesh(wire::FollowMeshRequest {})
+            .follow_mesh(wire::FollowMeshRequest { compares: true })
             .await
     }
 
@@ -75,6 +82,24 @@ impl Session for Following {
                 vanished,
                 position,
             } => self.view.step(&region, &appeared, &vanished, position),
+            Action::Mend {
+                region,
+                appeared,
+                vanished,
+                position,
+            } => {
+                let stands = self.view.mend(&region, &appeared, &vanished, &position);
+                stands.then_some(()).ok_or(FeedError::Gap)?;
+            }
+            Action::Mark(region, position) => {
+                let frozen = self.view.freeze(&region);
+                self.marked.mark(region, position, frozen)?;
+            }
+            Action::Compare(region, position, theirs) => {
+                self.marked
+                    .compare(&self.instance, region, &position, theirs)
+                    .await?;
+            }
             Action::Link(region, link) => self.view.set_link(region, read_link(link)),
         }
         Ok(())

@@ -7,6 +7,7 @@
 //! Not here: what the views are used for.
 
 mod changes;
+mod compare;
 mod mesh_scope;
 mod mesh_tail;
 mod mesh_view;
@@ -17,6 +18,7 @@ mod session;
 mod shared_mesh;
 
 pub use changes::{Change, ChangedStep, Told};
+pub use compare::digest;
 pub use mesh_scope::{MeshEvent, MeshScopeFollower};
 pub use mesh_view::MeshViewFollower;
 pub use region::RegionFollower;
@@ -60,6 +62,8 @@ enum FeedError {
     Region { got: RegionId, want: RegionId },
     #[error("the feed skipped steps or is of another log: a snapshot is needed")]
     Gap,
+    #[error("the view of region {0} is not what the region-sync has: a snapshot is needed")]
+    Differs(RegionId),
     #[error("a {0} frame came where none may be")]
     Unexpected(&'static str),
     #[error("nobody takes the events any more")]

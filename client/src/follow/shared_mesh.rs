@@ -132,6 +132,32 @@ impl SharedMeshView {
         self.changed();
     }
 
+    /// What a region is said to have at a position was wrong. Where the view is at a later one,
+    /// it has had this. False: it is not so far, or follows another log.
+    pub(super) fn mend(
+        &self,
+        region: &RegionId,
+        appeared: &[(Tag, u32)],
+        vanished: &[Tag],
+        position: &FeedPosition,
+    ) -> bool {
+        {
+            let mut view = self.view_mut();
+            match view.position(region) {
+                Some(at) if at == position => view.mend(region, appeared, vanished),
+                Some(at) => return at.covers(position),
+                None => return false,
+            }
+        }
+        self.changed();
+        true
+    }
+
+    /// The view as it is now, and where it stands in a region's feed; costs a few pointers.
+    pub(super) fn freeze(&self, region: &RegionId) -> Option<(MeshView, FeedPosition)> {
+        self.with(|view| Some((view.clone(), view.position(region)?.clone())))
+    }
+
     /// News of a link; more regions than a mesh can have are not kept.
     pub(super) fn set_link(&self, region: RegionId, link: Link) {
         {

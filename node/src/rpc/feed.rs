@@ -28,7 +28,7 @@ const STEPS_MAX: usize = 256;
 /// A follower hears at least so often; under the 500 ms that it is promised.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// A follower that takes nothing for so long is given up.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
+pub(super) const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 pub(super) struct FeedService(pub(super) Arc<Node>);
 
@@ -76,20 +76,24 @@ fn scope(request: &wire::FollowRequest, link: Option<&Link>) -> Result<Scope, Pr
         }
         wire::FeedScope::Mesh => {
             access::check(link, "Feed", "Follow", "MESH")?;
-            let follower = RegionId::from_wire(request.follower_region.clone());
-            let follower = follower.map_err(|error| Problem::invalid("follower_region", error))?;
-            // What is sent depends on it: residency.
-            match link.map(|link| &link.peer) {
-                Some(peer) if peer.region() != Some(&follower) => {
-                    let what = format!("{peer} may not follow in the name of region {follower}");
-                    Err(Problem::Denied(what))
-                }
-                _ => Ok(Scope::Mesh(follower)),
-            }
+            follower_of(request.follower_region.clone(), link).map(Scope::Mesh)
         }
         wire::FeedScope::Unspecified => {
             Err(Problem::invalid("scope", "it is missing: REGION or MESH"))
         }
+    }
+}
+
+/// The region that asks. What it is sent depends on it: residency.
+pub(super) fn follower_of(raw: String, link: Option<&Link>) -> Result<RegionId, Problem> {
+    let follower = RegionId::from_wire(raw);
+    let follower = follower.map_err(|error| Problem::invalid("follower_region", error))?;
+    match link.map(|link| &link.peer) {
+        Some(peer) if peer.region() != Some(&follower) => {
+            let what = format!("{peer} may not follow in the name of region {follower}");
+            Err(Problem::Denied(what))
+        }
+        _ => Ok(follower),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The services of a node. Generated types stop here.
 
 mod cache;
+mod compare;
 pub(crate) mod copy_client;
 mod feed;
 pub(crate) mod join;
@@ -16,7 +17,9 @@ use bytes::Bytes;
 use kvmesh_client::Problem;
 use kvmesh_directory::{NamespaceId, limits::MESSAGE_BYTES_MAX};
 use kvmesh_process::server::{CacheService, ReplicationService};
-use kvmesh_proto::v1::{feed_server::FeedServer, topology_server::TopologyServer};
+use kvmesh_proto::v1::{
+    compare_server::CompareServer, feed_server::FeedServer, topology_server::TopologyServer,
+};
 use tonic::service::Routes;
 
 pub(crate) use cache::put_local;
@@ -34,6 +37,11 @@ pub(crate) fn routes(node: &Arc<Node>) -> Routes {
         )))
         .add_service(
             FeedServer::new(feed::FeedService(Arc::clone(node)))
+                .max_decoding_message_size(size)
+                .max_encoding_message_size(size),
+        )
+        .add_service(
+            CompareServer::new(compare::CompareService::new(Arc::clone(node)))
                 .max_decoding_message_size(size)
                 .max_encoding_message_size(size),
         )

@@ -4,6 +4,7 @@
 
 mod blocks_test;
 mod claims_test;
+mod compare_test;
 mod delete_test;
 mod disk_test;
 mod feed_test;

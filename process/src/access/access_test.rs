@@ -61,6 +61,8 @@ fn calls_are_for_those_whom_the_table_names() {
             &["e/node/2", "e/gateway/h", "alice"],
         ),
         (SYNC_HERE, "Feed/FollowMesh", &["e/gateway/h"]),
+        (NODE_HERE, "Compare/Blocks", &["w/region-sync/t"]),
+        (SYNC_HERE, "RegionSync/Sync", &["alice"]),
         (SYNC_HERE, "Cache/Get", &[]),
         (GATEWAY_HERE, "Consensus/Vote", &[]),
     ] {

@@ -61,7 +61,7 @@ impl Feed for Service {
 
     async fn follow_mesh(
         &self,
-        _request: Request<wire::FollowMeshRequest>,
+        request: Request<wire::FollowMeshRequest>,
     ) -> Result<Response<Self::FollowMeshStream>, Status> {
         let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_| {
             Status::from(Problem::Exhausted {
@@ -70,8 +70,9 @@ impl Feed for Service {
             })
         })?;
         let (frames, stream) = mpsc::channel(FRAMES_MAX);
-        let subscriber =
-            Subscriber::new(Arc::clone(&self.mesh), Arc::clone(&self.instance), frames);
+        let (mesh, instance) = (Arc::clone(&self.mesh), Arc::clone(&self.instance));
+        let compares = request.into_inner().compares;
+        let subscriber = Subscriber::new(mesh, instance, frames, compares);
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             subscriber.run(stop).await;

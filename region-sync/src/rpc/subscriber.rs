@@ -39,14 +39,22 @@ pub(super) struct Subscriber {
     mesh: Arc<Mesh>,
     instance: Arc<str>,
     frames: mpsc::Sender<Frame>,
+    /// It understands mends, marks and digests.
+    compares: bool,
 }
 
 impl Subscriber {
-    pub(super) fn new(mesh: Arc<Mesh>, instance: Arc<str>, frames: mpsc::Sender<Frame>) -> Self {
+    pub(super) fn new(
+        mesh: Arc<Mesh>,
+        instance: Arc<str>,
+        frames: mpsc::Sender<Frame>,
+        compares: bool,
+    ) -> Self {
         Self {
             mesh,
             instance,
             frames,
+            compares,
         }
     }
 
@@ -113,14 +121,41 @@ impl Subscriber {
     async fn pass_on(&self, news: &News) -> Result<(), Gone> {
         match news {
             News::Replaced(region) => self.snapshot(region).await,
+            News::Mended { region, .. } if !self.compares => self.snapshot(region).await,
+            News::Mended {
+                region,
+                appeared,
+                vanished,
+                position,
+            } => {
+                let mended = wire::MeshTags {
+                    mends: true,
+                    ..tags(appeared, vanished, position, false)
+                };
+                self.send(region, Kind::Tags(mended)).await
+            }
+            News::Mark(..) | News::Digest(..) if !self.compares => Ok(()),
+            News::Mark(region, position) => {
+                let position = Some(position.to_wire());
+                let mark = wire::MeshMark { position };
+                self.send(region, Kind::Mark(mark)).await
+            }
+            News::Digest(region, position, total) => {
+                let digest = wire::MeshDigest {
+                    position: Some(position.to_wire()),
+                    blocks: total.blocks,
+                    sum: total.sum,
+                };
+                self.send(region, Kind::Digest(digest)).await
+            }
             News::Step {
                 region,
                 appeared,
                 vanished,
                 position,
             } => {
-                let frame = tags(appeared, vanished, position, false);
-                self.send(region, frame).await
+                let step = tags(appeared, vanished, position, false);
+                self.send(region, Kind::Tags(step)).await
             }
             News::Link(region) => match self.mesh.link(region) {
                 Some(link) => {
@@ -139,9 +174,11 @@ impl Subscriber {
         self.send(region, Kind::Reset(wire::MeshReset {})).await?;
         let (parts, last) = all.split_at(all.len() - all.len() % FRAME_TAGS_MAX);
         for part in parts.chunks(FRAME_TAGS_MAX) {
-            self.send(region, tags(part, &[], &position, true)).await?;
+            let part = tags(part, &[], &position, true);
+            self.send(region, Kind::Tags(part)).await?;
         }
-        self.send(region, tags(last, &[], &position, false)).await
+        let last = tags(last, &[], &position, false);
+        self.send(region, Kind::Tags(last)).await
     }
 
     async fn send(&self, region: &RegionId, kind: Kind) -> Result<(), Gone> {
@@ -176,11 +213,17 @@ impl Subscriber {
     }
 }
 
-fn tags(appeared: &[(Tag, u32)], vanished: &[Tag], position: &FeedPosition, more: bool) -> Kind {
-    Kind::Tags(wire::MeshTags {
+fn tags(
+    appeared: &[(Tag, u32)],
+    vanished: &[Tag],
+    position: &FeedPosition,
+    more: bool,
+) -> wire::MeshTags {
+    wire::MeshTags {
         position: Some(position.to_wire()),
         appeared: pack_appeared(appeared),
         vanished: pack_vanished(vanished),
         snapshot_more: more,
-    })
+        mends: false,
+    }
 }

@@ -43,7 +43,7 @@ impl Subscribed {
         let links = BTreeMap::from([(region.clone(), link)]);
         let mesh = Arc::new(Mesh::with_news_max(links, news_max));
         let (sender, frames) = mpsc::channel(2);
-        let subscriber = Subscriber::new(Arc::clone(&mesh), "us/region-sync".into(), sender);
+        let subscriber = Subscriber::new(Arc::clone(&mesh), "us/region-sync".into(), sender, true);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let mut subscribed = Self {
             mesh,
@@ -101,6 +101,7 @@ impl Subscribed {
                     }
                 }
                 Kind::Link(_) => {}
+                other => panic!("nobody compares: {other:?}"),
             }
         }
     }

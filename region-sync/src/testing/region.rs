@@ -1,10 +1,11 @@
 //! The directory of a fake region, and everything that was asked of it.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +43,15 @@ pub(crate) struct FakeRegion {
     pub(crate) sources: Mutex<Vec<Arc<FakeRegion>>>,
     /// Blocks of each such call.
     pub(crate) brought: Mutex<Vec<usize>>,
+    /// Log entries of which its `MESH` feed says nothing but their position.
+    pub(crate) loses: Mutex<BTreeSet<u64>>,
+    /// Who follows from before this index gets a snapshot.
+    pub(crate) kept_from: AtomicU64,
+    /// Whether it knows how to compare, how often it was asked for a digest, and the number of
+    /// ranges each time that it was asked for blocks.
+    pub(crate) compares: AtomicBool,
+    pub(crate) digests: AtomicU32,
+    pub(crate) ranges: Mutex<Vec<usize>>,
     refuses: AtomicBool,
     streams: Mutex<CancellationToken>,
     stop: CancellationToken,
@@ -85,6 +95,11 @@ impl FakeRegion {
             begun: Mutex::default(),
             sources: Mutex::default(),
             brought: Mutex::default(),
+            loses: Mutex::default(),
+            kept_from: AtomicU64::new(0),
+            compares: AtomicBool::new(true),
+            digests: AtomicU32::new(0),
+            ranges: Mutex::default(),
             refuses: AtomicBool::new(false),
             streams: Mutex::default(),
             stop: CancellationToken::new(),
@@ -143,6 +158,13 @@ impl FakeRegion {
     pub(crate) fn stands_at(&self, region: &str) -> Option<FeedPosition> {
         let state = self.state.lock().unwrap();
         state.remote_position(&region.parse().unwrap()).cloned()
+    }
+
+    /// Applies a command of which its feed says nothing.
+    pub(crate) fn apply_unsaid(&self, command: Command) -> FeedPosition {
+        let index = self.position().index + 1;
+        self.loses.lock().unwrap().insert(index);
+        self.apply(command).0
     }
 
     /// Whether commands of others are refused from now on.

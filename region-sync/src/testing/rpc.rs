@@ -1,8 +1,12 @@
 //! What a fake region serves.
 
 mod cache;
+mod compare;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use kvmesh_client::{
     FromWire, Problem, ToWire,
@@ -15,6 +19,7 @@ use kvmesh_directory::{
 use kvmesh_proto::v1::{
     self as wire,
     cache_server::CacheServer,
+    compare_server::CompareServer,
     consensus_server::{Consensus, ConsensusServer},
     feed_frame::Kind,
     feed_server::{Feed, FeedServer},
@@ -37,6 +42,7 @@ pub(super) fn routes(region: &Arc<FakeRegion>) -> Routes {
     Routes::new(FeedServer::new(service.clone()))
         .add_service(ConsensusServer::new(service.clone()))
         .add_service(CacheServer::new(service.clone()))
+        .add_service(CompareServer::new(service.clone()))
         .add_service(ReplicationServer::new(service))
 }
 
@@ -85,7 +91,8 @@ async fn feed(
     let resumable = request
         .after
         .as_ref()
-        .filter(|after| after.log_incarnation == log);
+        .filter(|after| after.log_incarnation == log)
+        .filter(|after| after.index >= region.kept_from.load(Ordering::Relaxed));
     let mut at = match resumable {
         Some(after) => {
             region.begun.lock().unwrap().1 += 1;
@@ -112,13 +119,12 @@ async fn feed(
         }
     };
     loop {
-        let next = region
-            .steps
-            .lock()
-            .unwrap()
-            .iter()
-            .find(|step| step.index > at)
-            .cloned();
+        let next = {
+            let steps = region.steps.lock().unwrap();
+            steps
+                .get(steps.partition_point(|step| step.index <= at))
+                .cloned()
+        };
         let Some(step) = next else {
             let position = FeedPosition {
                 index: at,
@@ -134,7 +140,10 @@ async fn feed(
             index: at,
             ..region.position()
         };
-        let told = MeshStep::project(&step.events, &state, &follower);
+        let told = match region.loses.lock().unwrap().contains(&at) {
+            false => MeshStep::project(&step.events, &state, &follower),
+            true => MeshStep::default(),
+        };
         let kind = if !mesh {
             Kind::RegionStep(wire::RegionStep {
                 position: Some(position.to_wire()),

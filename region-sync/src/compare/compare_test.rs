@@ -1,0 +1,415 @@
+//! What a feed left out is found by comparing, and mended here and at gateways.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use kvmesh_client::{
+    channel::{Channels, TcpConnect},
+    follow::{MeshViewFollower, SharedMeshView, Source},
+};
+use kvmesh_directory::{Command, FeedPosition, Namespace, RegionId, Tag};
+use kvmesh_process::{Environment, server};
+use kvmesh_proto::v1::{
+    self as wire, region_sync_client::RegionSyncClient, sync_frame::Kind, sync_request::How,
+};
+use tokio::time::{Instant, timeout};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use tonic::{Code, Status};
+
+use crate::{
+    PeerSettings, Settings, serve,
+    testing::{FakeRegion, block, deletion, evict, namespace, put, until},
+};
+
+/// A region-sync of `us` that compares often, and a gateway that follows it.
+struct World {
+    us: Arc<FakeRegion>,
+    eu: Arc<FakeRegion>,
+    model: Namespace,
+    address: String,
+    view: SharedMeshView,
+    _tasks: TaskTracker,
+    _stop: DropGuard,
+}
+
+fn settings(us: &FakeRegion, eu: &FakeRegion) -> Settings {
+    Settings {
+        region: "us".to_owned(),
+        nodes: vec![us.address.to_string()],
+        gateways: vec![us.address.to_string()],
+        peers: vec![PeerSettings {
+            region: "eu".to_owned(),
+            nodes: vec![eu.address.to_string()],
+            gateways: vec![eu.address.to_string()],
+            bandwidth_bits: 8_000_000,
+            dollars_per_gb: 0.0,
+        }],
+        probe_interval_ms: 20,
+        compare_every_ms: 20,
+        ..Settings::default()
+    }
+}
+
+impl World {
+    async fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        let (us, eu) = tokio::join!(FakeRegion::start("us"), FakeRegion::start("eu"));
+        us.sources.lock().unwrap().push(Arc::clone(&eu));
+        let model = namespace("m");
+        eu.apply(Command::OpenNamespace(model.clone()));
+        let mut settings = settings(&us, &eu);
+        change(&mut settings);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let environment = Environment::real("us/region-sync");
+        let serving = serve(settings, environment, incoming, stop.clone());
+        tasks.spawn(async move { serving.await.unwrap() });
+        let (follower, view) = MeshViewFollower::new(Source {
+            channels: Channels::new(Arc::new(TcpConnect)),
+            addresses: vec![address.to_string()],
+            instance: "us/gateway".into(),
+        });
+        tasks.spawn(follower.run(stop.clone()));
+        let world = Self {
+            us,
+            eu,
+            model,
+            address: address.to_string(),
+            view,
+            _tasks: tasks,
+            _stop: stop.drop_guard(),
+        };
+        world.reaches(&world.eu.position()).await;
+        let eu: RegionId = "eu".parse().unwrap();
+        until("it is asked", || {
+            world.view.link(&eu).is_some_and(|link| link.reachable)
+        })
+        .await;
+        world
+    }
+
+    async fn reaches(&self, position: &FeedPosition) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let reached = self.view.wait_for(position, deadline).await;
+        assert!(reached, "{position:?} is not reached");
+    }
+
+    fn shown(&self) -> BTreeSet<(Tag, u32)> {
+        let eu: RegionId = "eu".parse().unwrap();
+        self.view
+            .with(|view| view.tags_of(&eu))
+            .into_iter()
+            .collect()
+    }
+
+    fn blocks(&self, numbers: impl IntoIterator<Item = u32>) -> BTreeSet<(Tag, u32)> {
+        let tag = |number| (block(&self.model, number).tag(), 1_000 + number);
+        numbers.into_iter().map(tag).collect()
+    }
+
+    fn digests(&self) -> u32 {
+        self.eu.digests.load(Ordering::Relaxed)
+    }
+
+    fn reads(&self) -> usize {
+        self.eu.ranges.lock().unwrap().len()
+    }
+
+    /// Comparisons that begin from now on.
+    async fn compared(&self, times: u32) {
+        let before = self.digests();
+        until("it is compared", || self.digests() > before + times).await;
+    }
+
+    async fn sync(&self, peer: &str, how: Option<How>) -> Result<wire::SyncEnd, Status> {
+        let channels = Channels::new(Arc::new(TcpConnect));
+        let mut client = RegionSyncClient::new(channels.to(&self.address).unwrap());
+        let request = wire::SyncRequest {
+            peer: peer.to_owned(),
+            how,
+        };
+        let mut frames = client.sync(request).await?.into_inner();
+        loop {
+            let next = timeout(Duration::from_secs(20), frames.message());
+            match next.await.unwrap()?.expect("an end").kind.unwrap() {
+                Kind::Progress(_) => {}
+                Kind::End(end) => return Ok(end),
+            }
+        }
+    }
+
+    async fn refused(&self, peer: &str, how: Option<How>) -> (Code, String) {
+        let status = self.sync(peer, how).await.unwrap_err();
+        (status.code(), status.message().to_owned())
+    }
+
+    fn since(&self, log: u64, index: u64) -> Option<How> {
+        Some(How::Since(wire::FeedPosition {
+            region: "eu".to_owned(),
+            log_incarnation: log,
+            index,
+        }))
+    }
+}
+
+fn compare() -> Option<How> {
+    Some(How::Compare(wire::SyncCompare {}))
+}
+
+fn from_zero() -> Option<How> {
+    Some(How::FromZero(wire::SyncFromZero {}))
+}
+
+#[tokio::test]
+async fn a_block_that_is_missing_and_one_that_is_gone_are_found_and_mended() {
+    let world = World::start(|_| {}).await;
+    for number in 0..50 {
+        world.eu.apply(put(&world.model, number, 10));
+    }
+    world.reaches(&world.eu.position()).await;
+    // Neither this region-sync nor its gateway hears of these.
+    let unsaid = world.eu.apply_unsaid(put(&world.model, 50, 10));
+    world.reaches(&unsaid).await;
+    until("the missing block is shown", || {
+        world.shown() == world.blocks(0..=50)
+    })
+    .await;
+    let unsaid = world.eu.apply_unsaid(evict(&world.model, 7));
+    world.reaches(&unsaid).await;
+    until("the block that is gone is not shown", || {
+        world.shown() == world.blocks((0..=50).filter(|number| *number != 7))
+    })
+    .await;
+    // Another content of the same name: its size was not heard either.
+    world.eu.apply_unsaid(evict(&world.model, 8));
+    let again = match put(&world.model, 8, 11) {
+        Command::Blocks(mut changes) => {
+            if let kvmesh_directory::ChangeKind::Claim(claim) = &mut changes[0].kind {
+                claim.bytes = 77;
+                claim.copies[0].copy.0 += 1_000;
+            }
+            Command::Blocks(changes)
+        }
+        other => other,
+    };
+    world.eu.apply_unsaid(again);
+    let resized = (block(&world.model, 8).tag(), 77);
+    until("its size is shown", || world.shown().contains(&resized)).await;
+    assert_eq!(world.shown().len(), 50);
+    assert!(
+        world
+            .eu
+            .ranges
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|ranges| *ranges == 1)
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_mended_while_nothing_differs_however_much_is_written() {
+    let world = World::start(|_| {}).await;
+    let begun = Instant::now();
+    let (mut number, mut compared) = (0, 0);
+    while compared < 20 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{compared} comparisons"
+        );
+        for _ in 0..20 {
+            world.eu.apply(put(&world.model, number, 10));
+            if number >= 20 {
+                world.eu.apply(evict(&world.model, number - 20));
+            }
+            number += 1;
+        }
+        // No faster than the view can follow, and never at rest.
+        let index = world.eu.position().index.saturating_sub(200);
+        let near = FeedPosition {
+            index,
+            ..world.eu.position()
+        };
+        world.reaches(&near).await;
+        compared = world.digests();
+    }
+    world.reaches(&world.eu.position()).await;
+    assert_eq!(
+        world.reads(),
+        0,
+        "in {compared} comparisons over {number} puts"
+    );
+    assert_eq!(world.shown(), world.blocks(number - 20..number));
+}
+
+#[tokio::test]
+async fn what_is_mended_under_writes_is_right() {
+    let world = World::start(|_| {}).await;
+    let mut left = BTreeSet::new();
+    for number in 0..600 {
+        match number % 3 {
+            0 => world.eu.apply_unsaid(put(&world.model, number, 10)),
+            _ => world.eu.apply(put(&world.model, number, 10)).0,
+        };
+        left.insert(number);
+        if number >= 30 && number % 2 == 0 {
+            match number % 5 {
+                0 => world.eu.apply_unsaid(evict(&world.model, number - 30)),
+                _ => world.eu.apply(evict(&world.model, number - 30)).0,
+            };
+            left.remove(&(number - 30));
+        }
+        tokio::task::yield_now().await;
+    }
+    until("all is right", || {
+        world.shown() == world.blocks(left.clone())
+    })
+    .await;
+    // And stays so.
+    let reads = world.reads();
+    world.compared(3).await;
+    assert_eq!(world.reads(), reads);
+    assert_eq!(world.shown(), world.blocks(left));
+}
+
+#[tokio::test]
+async fn what_is_mended_is_pushed_where_it_was_to_be() {
+    let world = World::start(|_| {}).await;
+    let mut pushed = namespace("pushed");
+    pushed.policy.replication = kvmesh_directory::namespace::ReplicationMode::Push;
+    pushed.policy.regions = vec!["us".parse().unwrap()];
+    world.eu.apply(Command::OpenNamespace(pushed.clone()));
+    let here = |number| {
+        let name = block(&pushed, number);
+        world.us.state.lock().unwrap().entry(&name).is_some()
+    };
+    world.eu.apply(put(&pushed, 1, 10));
+    until("a block is pushed", || here(1)).await;
+    world.eu.apply_unsaid(put(&pushed, 2, 10));
+    until("one that was not heard of is pushed as well", || here(2)).await;
+}
+
+#[tokio::test]
+async fn no_more_is_mended_in_a_second_than_may() {
+    let world = World::start(|settings| {
+        settings.mend_blocks_per_second = 100;
+        settings.compare_every_ms = 0;
+    })
+    .await;
+    for number in 0..250 {
+        world.eu.apply_unsaid(put(&world.model, number, 10));
+    }
+    world.reaches(&world.eu.position()).await;
+    let begun = Instant::now();
+    let end = world.sync("eu", compare()).await.unwrap();
+    assert!(
+        begun.elapsed() >= Duration::from_millis(2_400),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!((end.missing, end.gone, end.blocks), (250, 0, 250));
+    assert!(world.reads() >= 3, "{} reads", world.reads());
+    assert_eq!(world.shown(), world.blocks(0..250));
+}
+
+#[tokio::test]
+async fn a_peer_of_an_earlier_version_is_left_be() {
+    let world = World::start(|settings| settings.compare_every_ms = 0).await;
+    world.eu.compares.store(false, Ordering::Relaxed);
+    let unsaid = world.eu.apply_unsaid(put(&world.model, 1, 10));
+    world.reaches(&unsaid).await;
+    let (code, message) = world.refused("eu", compare()).await;
+    assert_eq!(code, Code::FailedPrecondition, "{message}");
+    assert!(message.contains("--from-zero"), "{message}");
+    assert_eq!(world.shown(), world.blocks([]));
+    // What it sends is read from the start all the same.
+    let end = world.sync("eu", from_zero()).await.unwrap();
+    assert_eq!((end.blocks, end.position.unwrap().index), (1, unsaid.index));
+    until("the block is shown", || world.shown() == world.blocks([1])).await;
+}
+
+#[tokio::test]
+async fn from_zero_and_since_mend_what_was_lost_deletes_included() {
+    for how in ["from zero", "since"] {
+        let world = World::start(|settings| settings.compare_every_ms = 0).await;
+        let before = world.eu.apply(put(&world.model, 1, 10)).0;
+        for number in 2..5 {
+            world.eu.apply(put(&world.model, number, 10));
+        }
+        world.us.apply(put(&world.model, 2, 10));
+        world.eu.apply_unsaid(put(&world.model, 5, 10));
+        let lost = deletion(&world.model, &[2], 20);
+        world.eu.apply_unsaid(Command::Delete(lost));
+        // A delete after it is carried over, and its position with it.
+        let last = world
+            .eu
+            .apply(Command::Delete(deletion(&world.model, &[3], 21)))
+            .0;
+        world.reaches(&last).await;
+        assert_eq!(world.shown(), world.blocks([1, 2, 4]));
+        assert_eq!(world.us.stands_at("eu"), Some(last.clone()));
+        let here = || {
+            let name = block(&world.model, 2);
+            world.us.state.lock().unwrap().entry(&name).is_some()
+        };
+        assert!(here());
+        // Now the feed says what it left out.
+        world.eu.loses.lock().unwrap().clear();
+        let ordered = match how {
+            "since" => world.since(0, before.index),
+            _ => from_zero(),
+        };
+        let end = world.sync("eu", ordered).await.unwrap();
+        assert_eq!(
+            (end.blocks, end.position.unwrap().index),
+            (3, last.index),
+            "{how}"
+        );
+        until("all is right", || {
+            world.shown() == world.blocks([1, 4, 5]) && !here()
+        })
+        .await;
+        let (snapshots, _) = *world.eu.begun.lock().unwrap();
+        assert_eq!(snapshots, if how == "since" { 1 } else { 2 }, "{how}");
+        // And goes on as before.
+        let next = world.eu.apply(put(&world.model, 6, 10)).0;
+        world.reaches(&next).await;
+        assert_eq!(world.shown(), world.blocks([1, 4, 5, 6]));
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_says_what_to_do() {
+    let world = World::start(|settings| settings.compare_every_ms = 0).await;
+    let shown = world.eu.position();
+    let (code, message) = world.refused("ap", compare()).await;
+    assert_eq!(
+        (code, message.contains("eu")),
+        (Code::InvalidArgument, true),
+        "{message}"
+    );
+    let (code, _) = world.refused("eu", None).await;
+    assert_eq!(code, Code::InvalidArgument);
+    let other = world.since(shown.log_incarnation.0 + 1, 1);
+    let (code, message) = world.refused("eu", other).await;
+    assert_eq!(code, Code::OutOfRange);
+    assert!(message.contains("--from-zero"), "{message}");
+    let (code, message) = world.refused("eu", world.since(0, shown.index + 9)).await;
+    assert_eq!(code, Code::InvalidArgument, "{message}");
+    world.eu.kept_from.store(shown.index, Ordering::Relaxed);
+    let (code, message) = world.refused("eu", world.since(0, 1)).await;
+    assert_eq!(code, Code::OutOfRange, "{message}");
+    assert!(message.contains("--from-zero"), "{message}");
+    // And what is known is what it was.
+    assert_eq!(
+        world.eu.begun.lock().unwrap().0,
+        2,
+        "asked once, and not followed"
+    );
+    assert_eq!(world.sync("eu", compare()).await.unwrap().ranges, 0);
+}
