@@ -12,6 +12,7 @@ pub use self::{
     lease::{LeaseArgs, LeaseVerb, LookupArgs, RenewArgs},
     pki::{PkiInitArgs, PkiIssueArgs, PkiShowArgs, PkiVerb},
     policy::{NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs},
+    region_sync::RegionSyncArgs,
     replay::{Pace, ReplayArgs},
     tls::TlsArgs,
     verbs::{
@@ -28,6 +29,7 @@ mod drill;
 mod lease;
 mod pki;
 mod policy;
+mod region_sync;
 mod replay;
 mod tls;
 mod verbs;
@@ -46,6 +48,7 @@ Examples:
   meshctl bench --against tcp                    how fast blocks come, beside a bare copy
   meshctl region init --node 127.0.0.1:7410      form a region, once
   meshctl region list                            what a gateway sees of the others
+  meshctl region sync --peer eu-west             compare what is known of one, and mend it
   meshctl topology show, meshctl node list, meshctl namespace list, meshctl stats
   meshctl namespace show notes, meshctl namespace set notes --ttl 3600
   meshctl pki init pki                           certificates for a mesh of your own
@@ -93,6 +96,9 @@ pub struct Global {
     /// Node to ask instead of any gateway, host:port; for `region init`, `node join` and `node leave` [default: 127.0.0.1:7410]
     #[arg(long, global = true, value_name = "ADDR")]
     pub node: Option<String>,
+    /// Region-sync to ask, host:port; for `region sync` [default: 127.0.0.1:7420]
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub region_sync: Option<String>,
     /// Seconds that a call may take
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=3_600))]
@@ -111,6 +117,8 @@ pub const LOG: &str = "warn,openraft=error";
 const GATEWAY: &str = "127.0.0.1:7400";
 /// Address of a node when none is named: the node's own default.
 const NODE: &str = "127.0.0.1:7410";
+/// Address of a region-sync when none is named: the region-sync's own default.
+const REGION_SYNC: &str = "127.0.0.1:7420";
 
 impl Global {
     /// The one address to ask: the node if one is named, else the first gateway.
@@ -128,6 +136,12 @@ impl Global {
         self.node.as_deref().unwrap_or(NODE)
     }
 
+    /// The region-sync to ask.
+    #[must_use]
+    pub fn region_sync_address(&self) -> &str {
+        self.region_sync.as_deref().unwrap_or(REGION_SYNC)
+    }
+
     /// How long a call may take.
     #[must_use]
     pub fn call_timeout(&self) -> Duration {
@@ -138,7 +152,7 @@ impl Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Initialise a region, list all
+    /// Initialise a region, list all, compare what is known of them
     #[command(subcommand)]
     Region(RegionVerb),
     /// The ring of a region

@@ -35,6 +35,9 @@ pub struct Context {
     /// Node to ask instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Region-sync that `region sync` asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region_sync: Option<String>,
     /// Certificate to call with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert: Option<PathBuf>,
@@ -130,7 +133,8 @@ pub fn file(global: &Global) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When the file cannot be read, or the named context is not in it.
 pub fn resolve(mut global: Global) -> anyhow::Result<Global> {
-    let said = !global.gateway.is_empty() || global.node.is_some();
+    let asked = [&global.node, &global.region_sync];
+    let said = !global.gateway.is_empty() || asked.into_iter().any(Option::is_some);
     if said && global.context.is_none() {
         return Ok(global);
     }
@@ -147,6 +151,7 @@ pub fn resolve(mut global: Global) -> anyhow::Result<Global> {
     if !said {
         global.gateway.clone_from(&context.gateway);
         global.node.clone_from(&context.node);
+        global.region_sync.clone_from(&context.region_sync);
     }
     let tls = &mut global.tls;
     if tls.tls_cert.is_none() && tls.tls_key.is_none() && tls.tls_ca.is_none() {

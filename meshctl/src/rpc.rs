@@ -17,6 +17,7 @@ pub mod cache;
 pub mod health;
 mod policy;
 mod streams;
+pub mod sync;
 pub mod topology;
 
 /// Why a call brought no answer.

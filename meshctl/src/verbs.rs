@@ -30,6 +30,7 @@ mod policy;
 mod prefetch;
 mod put;
 mod region;
+mod region_sync;
 mod stats;
 mod topology;
 mod watch;
@@ -55,6 +56,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Verb::Region(RegionVerb::Init) => region::init(global).await,
         Verb::Region(RegionVerb::Upgrade) => region::upgrade(global).await,
         Verb::Region(RegionVerb::List) => region::list(global).await,
+        Verb::Region(RegionVerb::Sync(sync)) => region_sync::run(global, &sync).await,
         Verb::Topology(TopologyVerb::Show) => topology::show(global).await,
         Verb::Node(NodeVerb::List) => node::list(global).await,
         Verb::Node(NodeVerb::Join(join)) => node::join(global, &join).await,
@@ -93,12 +95,17 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
 /// Says where something is about to be destroyed; gives the region's name.
 async fn aim(global: &Global, peer: &Peer, what: &str) -> anyhow::Result<String> {
     let region = peer.show().await?.region;
+    announce(global, &region, peer.address(), what);
+    Ok(region)
+}
+
+/// Says in which region something is about to be destroyed.
+fn announce(global: &Global, region: &str, address: &str, what: &str) {
     let context = match &global.context {
         Some(name) => format!("context {name}"),
         None => "no context".to_owned(),
     };
-    eprintln!("{context}, region {region}, by {}: {what}", peer.address());
-    Ok(region)
+    eprintln!("{context}, region {region}, by {address}: {what}");
 }
 
 /// The process that the flags name.

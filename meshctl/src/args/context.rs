@@ -14,7 +14,7 @@ pub enum ContextVerb {
     /// All of them
     #[command(after_help = "Example: meshctl context list -o json")]
     List,
-    /// Keep --gateway or --node, and the --tls flags, under a name
+    /// Keep --gateway or --node, --region-sync, and the --tls flags, under a name
     #[command(
         after_help = "Example: meshctl context set lab --gateway 127.0.0.1:7400,127.0.0.1:7401"
     )]

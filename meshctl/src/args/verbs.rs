@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use kvmesh_directory::RegionId;
 
-use super::policy::{AckFlag, NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs};
+use super::{
+    policy::{AckFlag, NamespaceArgs, NamespaceRaiseArgs, NamespaceSetArgs},
+    region_sync::RegionSyncArgs,
+};
 use crate::sizes::{Size, Span};
 
 pub(super) const OPEN: &str = "\
@@ -44,7 +47,7 @@ each knows. There is no way back to older programs afterwards.
 Example: meshctl region upgrade --node 127.0.0.1:7410";
 
 /// Verbs about regions.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum RegionVerb {
     /// Commit the members that a node's settings list, once
     #[command(after_help = "Example: meshctl region init --node 127.0.0.1:7410")]
@@ -55,6 +58,9 @@ pub enum RegionVerb {
     /// The regions that a gateway sees, with reach and round trip
     #[command(after_help = "Example: meshctl region list --gateway 127.0.0.1:7401")]
     List,
+    /// Compare what a region knows of another one with what is there, and mend it
+    #[command(after_help = super::region_sync::ABOUT)]
+    Sync(RegionSyncArgs),
 }
 
 pub(super) const JOIN: &str = "\

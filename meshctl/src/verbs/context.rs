@@ -67,6 +67,7 @@ fn of_flags(global: &Global) -> anyhow::Result<Context> {
     Ok(Context {
         gateway: global.gateway.clone(),
         node: global.node.clone(),
+        region_sync: global.region_sync.clone(),
         tls_cert: absolute(&global.tls.tls_cert)?,
         tls_key: absolute(&global.tls.tls_key)?,
         tls_ca: absolute(&global.tls.tls_ca)?,

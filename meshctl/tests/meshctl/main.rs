@@ -13,5 +13,6 @@ mod policies;
 mod program;
 mod push;
 mod ranges;
+mod region_sync;
 mod support;
 mod traces;
