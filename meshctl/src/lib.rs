@@ -18,3 +18,4 @@ pub mod replay;
 pub mod rpc;
 pub mod sizes;
 pub mod verbs;
+pub mod ways;

@@ -1,6 +1,6 @@
 //! One file per family of verbs; here: which verb runs, and what all of them need.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use clap::CommandFactory;
@@ -13,7 +13,7 @@ use crate::{
     bench,
     chain::{self, ChainFile},
     context, dev, drill, exit, logs, replay,
-    rpc::Peer,
+    rpc::{Peer, cache::Cache},
 };
 
 #[path = "verbs/context.rs"]
@@ -120,6 +120,23 @@ fn peer(global: &Global) -> anyhow::Result<Peer> {
 /// The process at an address, of a role or of any.
 fn at(global: &Global, role: Option<Role>, address: &str) -> anyhow::Result<Peer> {
     Peer::new(&global.tls.channels(role)?, address, global.call_timeout())
+}
+
+/// What blocks are put and got through: by the gateway alone, or by nodes on this host as well.
+async fn cache_of(
+    global: &Global,
+    peer: &Peer,
+    namespace: &Namespace,
+    local: Option<&Path>,
+) -> anyhow::Result<Cache> {
+    Ok(match local {
+        None => peer.cache(namespace, &[])?,
+        // It calls nodes as well.
+        Some(place) => {
+            let peer = at(global, None, peer.address())?;
+            peer.cache_on_host(namespace, &[], place).await?
+        }
+    })
 }
 
 /// The namespace with this alias or id.

@@ -217,6 +217,10 @@ pub struct PutArgs {
     /// Write the chain here instead of to standard output.
     #[arg(long, value_name = "FILE")]
     pub chain_out: Option<PathBuf>,
+    /// Put blocks that a node on this host is to own through memory that it shares: its socket,
+    /// or a folder of sockets; the others straight to their nodes. Says how many went which way.
+    #[arg(long, value_name = "PATH")]
+    pub local: Option<PathBuf>,
 }
 
 /// A file to fetch.
@@ -242,6 +246,10 @@ pub struct GetArgs {
     /// may be repeated, in ascending order.
     #[arg(long = "range", value_name = "START..END")]
     pub ranges: Vec<Span>,
+    /// Read blocks where a node on this host keeps them: its socket, or a folder of sockets; the
+    /// others straight from their nodes. Says how many came which way.
+    #[arg(long, value_name = "PATH")]
+    pub local: Option<PathBuf>,
 }
 
 /// Blocks to delete.

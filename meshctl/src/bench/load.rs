@@ -15,11 +15,10 @@ use tokio::{
 };
 
 use super::{
-    mesh::Ways,
     target::{Connection, Target},
     work::Work,
 };
-use crate::{args::Work as Kind, replay::latency::Times};
+use crate::{args::Work as Kind, replay::latency::Times, ways::Ways};
 
 /// Calls that were made, and how long they took.
 #[derive(Debug)]

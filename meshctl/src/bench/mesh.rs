@@ -15,10 +15,9 @@ use kvmesh_client::{
     },
 };
 use kvmesh_directory::{Description, Part, namespace::AckLevel};
-use serde::Serialize;
 
 use super::work::{Run, Work};
-use crate::args::TlsArgs;
+use crate::{args::TlsArgs, ways::Ways};
 
 const CALL_MAX: Duration = Duration::from_secs(30);
 
@@ -53,17 +52,6 @@ struct Went {
     mapped: AtomicU64,
     node: AtomicU64,
     gateway: AtomicU64,
-}
-
-/// See [`Report`](super::report::Report).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Ways {
-    /// Through memory that a node on this host shares.
-    pub mapped: u64,
-    /// Straight to or from a node.
-    pub node: u64,
-    /// Through a gateway.
-    pub gateway: u64,
 }
 
 impl Target {
@@ -184,18 +172,6 @@ impl Went {
             Path::Mapped => &self.mapped,
             Path::Node => &self.node,
             Path::Gateway => &self.gateway,
-        }
-    }
-}
-
-impl std::ops::Add for Ways {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            mapped: self.mapped + other.mapped,
-            node: self.node + other.node,
-            gateway: self.gateway + other.gateway,
         }
     }
 }

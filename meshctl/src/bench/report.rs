@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
-use super::{load::Round, mesh::Ways};
+use super::load::Round;
 use crate::{
     args::{BenchArgs, Work},
     output,
     replay::latency::{Percentiles, Times},
     sizes,
+    ways::Ways,
 };
 
 /// All rounds of all who did the work.

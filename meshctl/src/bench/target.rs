@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{bare, etcd, memcached, mesh, redis, work::Work};
+use crate::ways::Ways;
 
 /// A peer as the flags name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +146,7 @@ impl Connection {
 
     /// Which ways blocks went. None: a peer has only one.
     #[must_use]
-    pub fn ways(&self) -> Option<mesh::Ways> {
+    pub fn ways(&self) -> Option<Ways> {
         match self {
             Self::Mesh(connection) => Some(connection.ways()),
             _ => None,

@@ -3,7 +3,7 @@
 //! Each call is made once, so that what goes wrong is seen and not mended; reads show what
 //! the caller says, whatever was called before.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use kvmesh_client::{
@@ -81,6 +81,30 @@ impl Peer {
             .for_each(|position| client.observe(position));
         Ok(Cache {
             opened: client.namespace(namespace.clone()),
+            peer: self.clone(),
+        })
+    }
+
+    /// As [`Self::cache`], for who is on a node's host: `place` is its socket, or a folder of them.
+    /// What does not go there goes straight to nodes, and is tried again as engines do.
+    ///
+    /// # Errors
+    /// When the gateway does not say which region it is of.
+    pub async fn cache_on_host(
+        &self,
+        namespace: &Namespace,
+        at_least: &[FeedPosition],
+        place: &Path,
+    ) -> Result<Cache, CallError> {
+        let gateways = vec![self.address.to_string()];
+        let client = Client::connect(gateways, self.channels.clone()).map_err(self.explain())?;
+        let client = client.with_local(place);
+        at_least
+            .iter()
+            .for_each(|position| client.observe(position));
+        let opened = client.open(&namespace.description, &namespace.name, "", self.timeout);
+        Ok(Cache {
+            opened: opened.await.map_err(self.explain())?,
             peer: self.clone(),
         })
     }

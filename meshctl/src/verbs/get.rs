@@ -25,6 +25,7 @@ use crate::{
     progress,
     rpc::{cache::Cache, position_text},
     sizes::human,
+    ways::Ways,
 };
 
 #[derive(Serialize)]
@@ -36,6 +37,8 @@ struct Done {
     /// The blocks' bytes make their hashes, beyond having their checksums.
     hashes_verified: bool,
     took_ms: f64,
+    /// None: all come one way.
+    ways: Option<Ways>,
     #[serde(flatten)]
     summary: Summary,
 }
@@ -117,14 +120,15 @@ pub(super) async fn run(global: &Global, args: &GetArgs) -> anyhow::Result<()> {
     let hashes = !args.opaque && start == 0 && ranges.is_whole();
     let part = part_of(&args.out);
     let started = Instant::now();
-    let cache = peer.cache(&namespace, &[])?;
+    let local = args.local.as_deref();
+    let cache = super::cache_of(global, &peer, &namespace, local).await?;
     let options = GetOptions {
         start,
         await_fill: args.await_fill,
         ..GetOptions::default()
     };
     let fetched = fetch(&cache, chain, &ranges, options, &part, hashes).await;
-    let done = fetched.and_then(|(bytes, summary)| {
+    let done = fetched.and_then(|(bytes, ways, summary)| {
         let done = Done {
             out: args.out.display().to_string(),
             wanted_blocks: chain.len() - start,
@@ -132,6 +136,7 @@ pub(super) async fn run(global: &Global, args: &GetArgs) -> anyhow::Result<()> {
             bytes,
             hashes_verified: hashes,
             took_ms: started.elapsed().as_secs_f64() * 1e3,
+            ways: local.is_some().then_some(ways),
             summary,
         };
         whole_enough(args, &done)?;
@@ -164,15 +169,16 @@ async fn fetch(
     options: GetOptions,
     part: &Path,
     hashes: bool,
-) -> anyhow::Result<(u64, Summary)> {
+) -> anyhow::Result<(u64, Ways, Summary)> {
     let file = File::create(part).map_err(|error| {
         exit::set_up(format!("file {} cannot be made: {error}", part.display()))
     })?;
     let mut out = BufWriter::new(file);
     let mut chainer = Chainer::new(chain.width() as usize);
-    let mut bytes = 0;
+    let (mut bytes, mut ways) = (0, Ways::default());
     let bar = progress::count((chain.len() - options.start).into(), "blocks");
-    let mut write = |parts: &[Bytes]| {
+    let mut write = |parts: &[Bytes], path| {
+        ways.count(path);
         for part in parts {
             bytes += part.len() as u64;
             out.write_all(part).context("writing the file")?;
@@ -185,16 +191,16 @@ async fn fetch(
             if hashes {
                 check_hash(chain, &mut chainer, &block)?;
             }
-            write(&block.block.pieces)
+            write(&block.block.pieces, block.path)
         };
         cache.get(chain, options, whole).await?
     } else {
-        let some = |block: FetchedRanges| write(&block.ranges);
+        let some = |block: FetchedRanges| write(&block.ranges, block.path);
         cache.get_ranges(chain, ranges, options, some).await?
     };
     bar.finish_and_clear();
     out.flush().context("writing the file")?;
-    Ok((bytes, Summary::of(summary)))
+    Ok((bytes, ways, Summary::of(summary)))
 }
 
 fn check_hash(chain: &Chain, chainer: &mut Chainer, block: &FetchedBlock) -> anyhow::Result<()> {
@@ -232,12 +238,14 @@ fn table(done: &Done) -> String {
             human(source.bytes),
         ]);
     }
+    let ways = done.ways.map(|ways| format!("; {ways}"));
     format!(
-        "{} of {} blocks, {}, verified, in {}; {}\n{table}",
+        "{} of {} blocks, {}, verified, in {}; {}{}\n{table}",
         done.blocks,
         done.wanted_blocks,
         human(done.bytes),
         done.out,
-        ms(done.took_ms)
+        ms(done.took_ms),
+        ways.unwrap_or_default()
     )
 }

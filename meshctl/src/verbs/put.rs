@@ -27,6 +27,7 @@ use crate::{
     output::{Format, emit, ms},
     progress,
     sizes::human,
+    ways::Ways,
 };
 
 /// Bytes of the file that are held in memory at once, unless one block is larger.
@@ -40,6 +41,8 @@ struct Done {
     blocks_existed: usize,
     copies_min: u32,
     took_ms: f64,
+    /// None: all go one way.
+    ways: Option<Ways>,
     chain: Vec<String>,
 }
 
@@ -54,7 +57,7 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
     let mut file = open(&args.file, block_bytes)?;
     let peer = super::peer(global)?;
     let namespace = super::named(&peer, &args.namespace).await?;
-    let cache = peer.cache(&namespace, &[])?;
+    let cache = super::cache_of(global, &peer, &namespace, args.local.as_deref()).await?;
     let mut chainer = Chainer::new(namespace.description.hash_width as usize);
     let ack = args.ack.map(AckLevel::from);
     let (mut hashes, mut acked) = (Vec::new(), Vec::new());
@@ -86,6 +89,8 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
             ))
         })?;
     }
+    let mut ways = Ways::default();
+    acked.iter().for_each(|ack| ways.count(ack.path));
     let done = Done {
         namespace: namespace.name,
         blocks: hashes.len(),
@@ -93,6 +98,7 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
         blocks_existed: acked.iter().filter(|ack| ack.existed).count(),
         copies_min: acked.iter().map(|ack| ack.copies).min().unwrap_or(0),
         took_ms: started.elapsed().as_secs_f64() * 1e3,
+        ways: args.local.is_some().then_some(ways),
         chain: hashes.iter().map(|hash| chain::hex(hash)).collect(),
     };
     say(global, args, &done, &chain)
@@ -100,13 +106,15 @@ pub(super) async fn run(global: &Global, args: &PutArgs) -> anyhow::Result<()> {
 
 /// The chain alone goes to standard output, so that it can be piped into a chain file.
 fn say(global: &Global, args: &PutArgs, done: &Done, chain: &ChainFile) -> anyhow::Result<()> {
+    let ways = done.ways.map(|ways| format!("; {ways}"));
     let summary = format!(
-        "{} blocks, {}, in at least {} copies each; {} were there before; {}",
+        "{} blocks, {}, in at least {} copies each; {} were there before; {}{}",
         done.blocks,
         human(done.bytes),
         done.copies_min,
         done.blocks_existed,
-        ms(done.took_ms)
+        ms(done.took_ms),
+        ways.unwrap_or_default()
     );
     match (&args.chain_out, global.output) {
         (Some(out), Format::Table) => emit(global.output, done, || {

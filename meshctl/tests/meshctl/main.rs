@@ -8,6 +8,7 @@ mod dev;
 mod drill;
 mod exit_codes;
 mod health;
+mod on_host;
 mod pki;
 mod policies;
 mod program;
