@@ -23,7 +23,7 @@ const END_WAIT: Duration = Duration::from_secs(1);
 /// Which way frames go.
 pub(super) enum Way {
     Rpc(CacheRpc),
-    /// Through the memory of a node on this host, where the put is open already.
+    /// Through the memory of a node on this host.
     Memory(Door),
 }
 
@@ -37,7 +37,7 @@ impl Way {
         match self {
             Self::Rpc(rpc) => rpc.put(call).await.map(|it| Answers::Rpc(Box::new(it))),
             Self::Memory(door) => {
-                let stream = PutStream::new(door, call.frames);
+                let stream = PutStream::new(door, call);
                 Ok(Answers::Memory(Box::new(stream)))
             }
         }

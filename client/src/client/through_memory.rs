@@ -25,7 +25,8 @@ pub(super) async fn put(
     let Some(local) = shared.local.get() else {
         return share.blocks.clone();
     };
-    let Some(door) = local.door(share.node, open).await else {
+    let door = timeout_at(until, local.door(open.namespace, share.node)).await;
+    let Some(door) = door.ok().flatten() else {
         return share.blocks.clone();
     };
     let attempt = put_attempt::run(

@@ -9,22 +9,19 @@ use std::{
 };
 
 use kvmesh_directory::{NamespaceId, NodeId, RegionId, limits::PROTOCOL_VERSION};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    LOOK_EVERY, map::Staging, places::Places, session::LocalError, socket::Socket, sockets,
+    ANSWER_WAIT, LOOK_EVERY, map::Staging, places::Places, session::LocalError, socket::Socket,
+    sockets,
 };
-use crate::{
-    convert::{
-        ToWire,
-        local::{Answer, Ask, PutPart, Request, Response},
-    },
-    rpc::PutOpen,
-};
+use crate::convert::local::{Answer, Ask, Request, Response};
 
 /// Connections to a node that are kept while nothing is put.
 const IDLE_MAX: usize = 4;
+/// Who answers at a socket is asked again after so long: another node may have taken it.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
 /// Where a connection could not be had, none is asked for so long, and twice as long each time
 /// after.
 const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -42,8 +39,8 @@ struct Known {
 /// A node's socket.
 #[derive(Debug, Default)]
 struct Place {
-    /// Who answered there last.
-    node: Option<NodeId>,
+    /// Who answered there last, and when.
+    node: Option<(NodeId, Instant)>,
     idle: Vec<Connection>,
     /// Until when, and for how long.
     resting: Option<(Instant, Duration)>,
@@ -58,7 +55,7 @@ pub(super) struct Connection {
     path: PathBuf,
 }
 
-/// A connection whose put is open.
+/// A connection for one put.
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(super) connection: Connection,
@@ -70,18 +67,18 @@ impl Doors {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection to a node, kept or new, on which a put is opened.
+    /// A connection to a node, kept or new.
     pub(super) async fn open(
         self: &Arc<Self>,
         place: &Path,
-        (node, region): (NodeId, &RegionId),
-        open: &PutOpen,
+        (namespace, node): (NamespaceId, NodeId),
+        region: &RegionId,
     ) -> Option<Door> {
         let home = || Arc::clone(self);
         let kept = || self.known().idle(node);
         while let Some(connection) = kept() {
-            // One that the node has closed meanwhile takes nothing.
-            if connection.begin(open) {
+            // Some the node has closed meanwhile.
+            if connection.socket.is_quiet() {
                 return Some(Door {
                     connection,
                     home: home(),
@@ -90,20 +87,21 @@ impl Doors {
         }
         let paths = self.known().paths_to_try(place, node);
         for path in paths {
-            let opened = Connection::open(&path, open.namespace, region).await;
+            let opening = Connection::open(&path, namespace, region);
+            let opened = timeout(ANSWER_WAIT, opening).await;
             let mut known = self.known();
             let place = known.places.entry(path).or_default();
-            match opened {
+            match opened.unwrap_or(Err(LocalError::Silent)) {
                 Ok(connection) if connection.node == node => {
                     place.answered(node);
-                    return connection.begin(open).then(|| Door {
+                    return Some(Door {
                         connection,
                         home: home(),
                     });
                 }
                 Ok(connection) => {
                     place.answered(connection.node);
-                    place.idle.push(connection);
+                    place.keep(connection);
                 }
                 Err(error) => place.rest(&error),
             }
@@ -115,9 +113,7 @@ impl Doors {
     pub(super) fn keep(&self, connection: Connection) {
         let mut known = self.known();
         let place = known.places.entry(connection.path.clone()).or_default();
-        if place.idle.len() < IDLE_MAX {
-            place.idle.push(connection);
-        }
+        place.keep(connection);
     }
 }
 
@@ -140,7 +136,8 @@ impl Known {
         }
         let may = |place: &Place| {
             let rested = place.resting.is_none_or(|(until, _)| now >= until);
-            rested && place.node.is_none_or(|known| known == node)
+            let may_be = |(known, at)| known == node || now >= at + KNOWN_FOR;
+            rested && place.node.is_none_or(may_be)
         };
         let places = self.places.iter().filter(|(_, place)| may(place));
         places.map(|(path, _)| path.clone()).collect()
@@ -149,7 +146,13 @@ impl Known {
 
 impl Place {
     fn answered(&mut self, node: NodeId) {
-        (self.node, self.resting) = (Some(node), None);
+        (self.node, self.resting) = (Some((node, Instant::now())), None);
+    }
+
+    fn keep(&mut self, connection: Connection) {
+        if self.idle.len() < IDLE_MAX {
+            self.idle.push(connection);
+        }
     }
 
     fn rest(&mut self, why: &LocalError) {
@@ -205,18 +208,5 @@ impl Connection {
             node,
             path: path.to_owned(),
         })
-    }
-
-    /// Opens a put. False: the node does not take it.
-    fn begin(&self, open: &PutOpen) -> bool {
-        let part = PutPart {
-            open: Some(open.to_wire()),
-            ..PutPart::default()
-        };
-        let request = Request {
-            ask: Some(Ask::Put(part)),
-            ..Request::default()
-        };
-        self.socket.try_send(&request.pack(), &[]).is_ok()
     }
 }

@@ -38,7 +38,6 @@ use self::{
 use crate::{
     convert::local::End,
     ranges::{Pieces, Ranges},
-    rpc::PutOpen,
 };
 
 /// Sockets are looked for, and tried again after a failure, this often.
@@ -132,14 +131,11 @@ impl Local {
         blocks
     }
 
-    /// A way to put blocks of a namespace to a node on this host; its put is open. None: there is
-    /// none now.
-    pub(crate) async fn door(&self, node: NodeId, open: &PutOpen) -> Option<Door> {
+    /// A way to put blocks of a namespace to a node on this host. None: there is none now.
+    pub(crate) async fn door(&self, namespace: NamespaceId, node: NodeId) -> Option<Door> {
         let region = self.region()?;
-        let doors = Arc::clone(&self.known().of(open.namespace).doors);
-        let until = Instant::now() + ANSWER_WAIT;
-        let opening = doors.open(&self.place, (node, region), open);
-        timeout_at(until, opening).await.ok()?
+        let doors = Arc::clone(&self.known().of(namespace).doors);
+        doors.open(&self.place, (namespace, node), region).await
     }
 
     /// Blocks of so many bytes were put through shared memory; so many blocks were not, although

@@ -18,8 +18,11 @@ use super::{
 };
 use crate::{
     client::Path,
-    convert::local::{Answer, Ask, PutPart, Request, Response},
-    rpc::{PutAnswer, PutFrame, RpcError},
+    convert::{
+        ToWire,
+        local::{Answer, Ask, PutPart, Request, Response},
+    },
+    rpc::{PutAnswer, PutCall, PutFrame, RpcError},
 };
 
 /// Frames of one packet.
@@ -49,14 +52,18 @@ pub(crate) struct PutStream {
 }
 
 impl PutStream {
-    pub(crate) fn new(door: Door, frames: mpsc::Receiver<PutFrame>) -> Self {
+    pub(crate) fn new(door: Door, call: PutCall) -> Self {
         Self {
             connection: Some(door.connection),
             home: door.home,
-            frames: Some(frames),
+            frames: Some(call.frames),
             open: BTreeSet::new(),
             waiting: None,
-            part: PutPart::default(),
+            // It goes with the first frames.
+            part: PutPart {
+                open: Some(call.open.to_wire()),
+                ..PutPart::default()
+            },
             staged: 0,
             packet: None,
             ready: VecDeque::new(),

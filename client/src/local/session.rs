@@ -48,6 +48,8 @@ pub(super) enum LocalError {
     Refused(String),
     #[error("it is a node of {0}")]
     Elsewhere(RegionId),
+    #[error("the node does not answer in time")]
+    Silent,
     #[error("the node is of a version that takes puts over gRPC only")]
     NoPuts,
     #[error("the answer is not to what was asked")]

@@ -15,10 +15,11 @@ use bytes::Bytes;
 use kvmesh_directory::limits::LOCAL_PACKET_BYTES_MAX;
 use rustix::{
     cmsg_space,
+    io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
         SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-        SocketType, accept_with, bind, connect, listen, recvmsg, sendmsg, socket_with,
+        SocketType, accept_with, bind, connect, listen, recv, recvmsg, sendmsg, socket_with,
         sockopt::socket_peercred,
     },
 };
@@ -98,6 +99,14 @@ impl Socket {
     /// When the connection broke, or a packet was larger than it may be.
     pub async fn receive(&self) -> io::Result<Option<Packet>> {
         self.0.async_io(Interest::READABLE, receive).await
+    }
+
+    /// Whether the other end is waiting and there: false when it is gone, or has sent something.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = recv(self.0.get_ref(), &mut [0_u8; 1][..], flags);
+        matches!(peeked, Err(Errno::AGAIN))
     }
 
     /// Process and user at the other end, for logs.

@@ -3,16 +3,22 @@
 //!
 //! Not here: what is done with a block (`put`, `put_block`); who may connect (`local`).
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use kvmesh_client::{
     Problem,
     convert::local::{Answer, Ask, PutPart, Response},
     local::socket::Socket,
 };
-use kvmesh_directory::{NamespaceId, limits::LOCAL_PIECES_MAX};
+use kvmesh_directory::{
+    NamespaceId,
+    limits::{LOCAL_PIECES_MAX, PIECE_BYTES},
+};
 use kvmesh_proto::v1 as wire;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant, sleep},
+};
 use tonic::Status;
 
 use super::put::{ANSWERS_MAX, Answers, Call, Counted, SILENCE_MAX};
@@ -25,6 +31,9 @@ use crate::{
 
 /// Answers of one packet.
 const TOLD_MAX: usize = 32;
+/// Places that can be filled anew are told with the next answer, once they may be half of the
+/// staging, and after so long at the latest: each packet wakes the client.
+const TAKEN_WITHIN: Duration = Duration::from_millis(1);
 
 /// One connection.
 struct Door<'a> {
@@ -52,6 +61,7 @@ pub(crate) async fn serve(
 ) -> Over {
     let (answers, answered) = mpsc::channel(ANSWERS_MAX);
     let (taken, took) = mpsc::channel(LOCAL_PIECES_MAX);
+    let taken_max = (staging.bytes() as usize / PIECE_BYTES / 2).max(1);
     let door = Door {
         node,
         socket,
@@ -72,7 +82,7 @@ pub(crate) async fn serve(
     };
     tokio::select! {
         over = reading => over,
-        over = tell(socket, answered, took) => over,
+        over = tell(socket, answered, (took, taken_max)) => over,
     }
 }
 
@@ -140,15 +150,24 @@ impl End {
 async fn tell(
     socket: &Socket,
     mut answered: mpsc::Receiver<Result<wire::PutResponse, Status>>,
-    mut took: mpsc::Receiver<u64>,
+    (mut took, taken_max): (mpsc::Receiver<u64>, usize),
 ) -> Over {
     loop {
         let (mut answers, mut taken, mut failed) = (Vec::new(), Vec::new(), None);
-        tokio::select! {
-            biased;
-            Some(answer) = answered.recv() => note(answer, &mut answers, &mut failed),
-            Some(at) = took.recv() => taken.push(at),
-            else => return Over::Gone,
+        let mut within = pin!(sleep(Duration::MAX));
+        while answers.is_empty() && failed.is_none() && taken.len() < taken_max {
+            tokio::select! {
+                biased;
+                Some(answer) = answered.recv() => note(answer, &mut answers, &mut failed),
+                Some(at) = took.recv() => {
+                    if taken.is_empty() {
+                        within.as_mut().reset(Instant::now() + TAKEN_WITHIN);
+                    }
+                    taken.push(at);
+                }
+                () = &mut within => break,
+                else => return Over::Gone,
+            }
         }
         // What else is there goes with it.
         while answers.len() < TOLD_MAX && failed.is_none() {
