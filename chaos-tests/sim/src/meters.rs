@@ -19,7 +19,7 @@ const STALE_CLAIMS_MAX: u64 = 1;
 const STALE_CLAIMS: &str = "kvmesh_node_stale_claims_total";
 
 /// What no run may count, and what it means when one does.
-const NEVER: [(&str, &str); 2] = [
+const NEVER: [(&str, &str); 3] = [
     (
         "kvmesh_node_checksum_failures_total",
         "Bytes: a node met bytes that are not their checksum",
@@ -27,6 +27,10 @@ const NEVER: [(&str, &str); 2] = [
     (
         "kvmesh_node_evictions_total",
         "Evicted: memory was short, which no run means to be",
+    ),
+    (
+        "kvmesh_region_sync_mended_ranges_total",
+        "Mended: a region-sync knew something of another region that was not so",
     ),
 ];
 

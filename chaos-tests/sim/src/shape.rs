@@ -162,6 +162,8 @@ impl Shape {
             peers: others.map(peer).collect(),
             // A run is shorter than the half minute for which a return is held back.
             return_after_ms: 2_000,
+            // Under every fault, and it must never find anything.
+            compare_every_ms: 2_000,
             shutdown_grace_ms: 500,
             ..Default::default()
         }

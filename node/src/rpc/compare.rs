@@ -32,7 +32,7 @@ const WALKS_MAX: usize = 1;
 /// Blocks that are looked at before others may run.
 const LOOK_AT: usize = 4_096;
 /// Blocks that a walk looks at in a second: about a quarter of a core.
-const BLOCKS_PER_SECOND: u64 = 4_000_000;
+const BLOCKS_PER_SECOND: u64 = 2_000_000;
 /// When to come again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Frames that wait for a slow caller.

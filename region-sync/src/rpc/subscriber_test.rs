@@ -13,6 +13,7 @@ use tonic::Status;
 use super::subscriber::Subscriber;
 use crate::{
     backlog::Backlog,
+    compare::Difference,
     mesh::{Link, Mesh},
     testing::{block, namespace},
 };
@@ -29,6 +30,10 @@ struct Subscribed {
 
 impl Subscribed {
     fn new(news_max: usize, blocks: u32) -> Self {
+        Self::with(news_max, blocks, true)
+    }
+
+    fn with(news_max: usize, blocks: u32, compares: bool) -> Self {
         let region: RegionId = "eu".parse().unwrap();
         let link = Link {
             state: kvmesh_directory::PeerState::Offline,
@@ -43,7 +48,8 @@ impl Subscribed {
         let links = BTreeMap::from([(region.clone(), link)]);
         let mesh = Arc::new(Mesh::with_news_max(links, news_max));
         let (sender, frames) = mpsc::channel(2);
-        let subscriber = Subscriber::new(Arc::clone(&mesh), "us/region-sync".into(), sender, true);
+        let subscriber =
+            Subscriber::new(Arc::clone(&mesh), "us/region-sync".into(), sender, compares);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let mut subscribed = Self {
             mesh,
@@ -154,6 +160,41 @@ async fn replaced_tags_are_sent_anew() {
     subscribed.take(MeshEvent::SnapshotEnd(at(6)));
     subscribed.step(8);
     assert_eq!(subscribed.until_position().await, (0, 1, 8));
+}
+
+#[tokio::test]
+async fn who_compares_gets_mends_and_digests_and_others_a_snapshot() {
+    for (compares, want) in [
+        (true, &["mends", "mark", "digest", "tags"][..]),
+        (false, &["reset", "tags", "tags"]),
+    ] {
+        let mut subscribed = Subscribed::with(16, 10, compares);
+        assert_eq!(subscribed.until_position().await, (1, 10, 1));
+        let (mesh, eu) = (Arc::clone(&subscribed.mesh), subscribed.region.clone());
+        let mut frozen = mesh.freeze(&eu).unwrap();
+        let found = Difference {
+            missing: vec![(block(&namespace("m"), 99), 99)],
+            ..Difference::default()
+        };
+        mesh.mend(&mut frozen, found).unwrap();
+        let (view, position) = mesh.mark(&eu).unwrap();
+        let total = view.digest(&eu).total();
+        assert_eq!((total.blocks, position.index), (11, 1));
+        mesh.tell_digest(&eu, position, total);
+        subscribed.step(2);
+        let mut kinds = Vec::new();
+        while kinds.last() != Some(&"tags") || kinds.len() < want.len() {
+            match subscribed.next().await.unwrap() {
+                Kind::Link(_) => {}
+                Kind::Reset(_) => kinds.push("reset"),
+                Kind::Tags(tags) if tags.mends => kinds.push("mends"),
+                Kind::Tags(_) => kinds.push("tags"),
+                Kind::Mark(_) => kinds.push("mark"),
+                Kind::Digest(_) => kinds.push("digest"),
+            }
+        }
+        assert_eq!(kinds, want);
+    }
 }
 
 #[tokio::test(start_paused = true)]
