@@ -6,6 +6,8 @@ use kvmesh_directory::{
     limits::{BLOCK_BYTES_MAX, PIECE_BYTES},
 };
 
+use crate::encoding::Encoding;
+
 /// What travels with a block through every tier, hop and region.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockMeta {
@@ -19,6 +21,9 @@ pub struct BlockMeta {
     pub depth: u32,
     /// Stamped at the first put; 0: not stamped yet.
     pub put_hlc: Hlc,
+    /// The lossy encoding that the bytes went through on their way from another region; checksums
+    /// are those of what came of it. None: the bytes are those that were put.
+    pub transcoded: Option<Encoding>,
 }
 
 /// Bytes that are not the block that they are said to be.
@@ -90,6 +95,7 @@ impl BlockMeta {
             pieces,
             depth,
             put_hlc: Hlc(0),
+            transcoded: None,
         }
     }
 

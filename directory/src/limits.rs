@@ -91,7 +91,7 @@ pub const LOCAL_STAGING_BYTES_MAX: u64 = 8 << 20;
 /// Pieces that lie in it at a time.
 pub const LOCAL_PIECES_MAX: usize = 256;
 /// Format of the log's commands that this build writes.
-pub const FEATURE_LEVEL: u32 = 4;
+pub const FEATURE_LEVEL: u32 = 5;
 /// From this feature level on a start fills the place of a voter that went while nobody lived.
 pub const FEATURE_BEGIN_FILLS_VOTERS: u32 = 2;
 /// From this feature level on a policy keeps what attention and GPUs cost.
@@ -99,13 +99,16 @@ pub const FEATURE_COSTS: u32 = 3;
 /// From this feature level on a policy keeps the regions that blocks are brought to, and after
 /// how many wants.
 pub const FEATURE_REGIONS: u32 = 4;
+/// From this feature level on nodes keep what went through a lossy encoding as such.
+pub const FEATURE_LOSSY: u32 = 5;
 /// Version of the wire protocol.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 const _: () = assert!(
     FEATURE_BEGIN_FILLS_VOTERS < FEATURE_COSTS
         && FEATURE_COSTS < FEATURE_REGIONS
-        && FEATURE_REGIONS <= FEATURE_LEVEL
+        && FEATURE_REGIONS < FEATURE_LOSSY
+        && FEATURE_LOSSY <= FEATURE_LEVEL
 );
 const _: () = assert!(
     PIECE_BYTES * 2 <= MESSAGE_BYTES_MAX,

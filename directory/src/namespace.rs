@@ -2,8 +2,8 @@
 
 use crate::{
     limits::{
-        FEATURE_COSTS, FEATURE_REGIONS, HASH_WIDTH_MAX, HASH_WIDTH_MIN, HASH_WIDTH_SHORT,
-        HOT_AFTER_MAX, PARTS_MAX, REGIONS_MAX, REPLICAS_MAX, TEXT_BYTES_MAX,
+        FEATURE_COSTS, FEATURE_LOSSY, FEATURE_REGIONS, HASH_WIDTH_MAX, HASH_WIDTH_MIN,
+        HASH_WIDTH_SHORT, HOT_AFTER_MAX, PARTS_MAX, REGIONS_MAX, REPLICAS_MAX, TEXT_BYTES_MAX,
     },
     words::{Hlc, NamespaceId, Part, RegionId},
 };
@@ -247,7 +247,7 @@ pub struct Policy {
     pub regions: Vec<RegionId>,
     /// Of `Hot`: wants after which a region keeps a block; 0 means [`HOT_AFTER`].
     pub hot_after: u32,
-    /// Allows lossy encodings on links.
+    /// Allows lossy encodings on links, and what came by them to be kept and served.
     pub lossy: bool,
     /// Blocks to promote ahead of a reader.
     pub prefetch_blocks: u32,
@@ -351,6 +351,9 @@ impl Policy {
     /// The first feature level at which a region keeps all that it says.
     #[must_use]
     pub fn feature_level(&self) -> u32 {
+        if self.lossy {
+            return FEATURE_LOSSY;
+        }
         if !self.regions.is_empty() || self.hot_after != 0 {
             return FEATURE_REGIONS;
         }
@@ -360,7 +363,8 @@ impl Policy {
         }
     }
 
-    /// Without what a region of this feature level does not keep.
+    /// Without what a region of this feature level does not keep. All levels keep `lossy`; until
+    /// [`FEATURE_LOSSY`] nobody acts on it.
     #[must_use]
     pub fn kept_at(&self, feature_level: u32) -> Self {
         let mut kept = self.clone();
@@ -371,12 +375,6 @@ impl Policy {
             (kept.attention_growth, kept.dollars_per_gpu_hour) = (0.0, 0.0);
         }
         kept
-    }
-
-    /// The first field whose value is on the wire and not built yet, with its value.
-    #[must_use]
-    pub fn not_built(&self) -> Option<(&'static str, &'static str)> {
-        self.lossy.then_some(("lossy", "true"))
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The gateway that asks decides, because it knows the link; the one that is asked encodes, and
 //! sends a piece as it is where that gains little. What is passed on, kept and verified here is
-//! decoded.
+//! decoded. With loss only where the namespace's policy says so (`transcode`).
 
 use std::{
     num::NonZero,
@@ -20,9 +20,12 @@ use crate::{context::Gateway, frame::Frame, meters::Meters};
 
 /// Pieces of one get that are encoded at the same time.
 pub(crate) const AT_ONCE: usize = 2;
-/// Bytes per second of one core, as `client/benches/encoding.rs` measures them on a busy machine.
+/// Bytes per second of one core, as `client/benches/encoding` measures them on a busy machine.
 const ENCODED_PER_S: f64 = 1.2e9;
 const DECODED_PER_S: f64 = 1.4e9;
+/// The same of lossy encodings. Who encodes also decodes, and makes checksums before and after.
+const ROUNDED_PER_S: f64 = 1.2e9;
+const WIDENED_PER_S: f64 = 2.5e9;
 /// What is usual of an encoding counts as much as so many bytes that came.
 const USUAL_BYTES: f64 = 64e6;
 /// What came before the last so many bytes counts half.
@@ -31,9 +34,10 @@ const SEEN_BYTES: f64 = 4e9;
 /// The encodings to ask a region for, best first: those by which a byte saves more time on the
 /// link than it takes at both ends. None where the link's bandwidth is not known.
 pub(crate) fn that_pay(namespace: &Namespace, link: &Link) -> Vec<Encoding> {
-    let encoding = Encoding::of_dtype(&namespace.description.dtype);
-    let pays = |it: &Encoding| pays(*it, link.bandwidth);
-    encoding.filter(pays).into_iter().collect()
+    let dtype = &namespace.description.dtype;
+    let lossy = Encoding::lossy_of_dtype(dtype).filter(|_| namespace.policy.lossy);
+    let known = lossy.into_iter().chain(Encoding::of_dtype(dtype));
+    known.filter(|it| pays(*it, link.bandwidth)).collect()
 }
 
 /// What to expect of a link for bytes of a namespace, as they are before they are encoded.
@@ -52,7 +56,11 @@ pub(crate) fn cost(
 
 fn pays(encoding: Encoding, bandwidth: f64) -> bool {
     let saved = (1.0 - encoding.usual_ratio()) / bandwidth;
-    bandwidth > 0.0 && saved > 1.0 / ENCODED_PER_S + 1.0 / DECODED_PER_S
+    let (encoded, decoded) = match encoding.is_lossy() {
+        true => (ROUNDED_PER_S, WIDENED_PER_S),
+        false => (ENCODED_PER_S, DECODED_PER_S),
+    };
+    bandwidth > 0.0 && saved > 1.0 / encoded + 1.0 / decoded
 }
 
 /// Encodes and decodes for one gateway.
@@ -102,11 +110,11 @@ impl Coding {
         (sent + USUAL_BYTES * asked.usual_ratio()) / (all + USUAL_BYTES)
     }
 
-    /// Encodes the piece of a frame, if that makes it shorter.
+    /// Encodes the piece of a frame that is not encoded yet, if that makes it shorter.
     pub(crate) async fn encode_frame(&self, with: Encoding, mut frame: Frame) -> Frame {
         if let Frame::Block {
             piece: Some(piece),
-            encoding,
+            encoding: encoding @ None,
             ..
         } = &mut frame
         {
@@ -146,7 +154,7 @@ impl Coding {
     }
 
     /// Waits for a core. None: the work panicked.
-    async fn work<T: Send + 'static>(
+    pub(crate) async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
@@ -172,6 +180,8 @@ mod tests {
         assert!(!pays(Encoding::Bf16Exponents, 2.0 * gigabit));
         assert!(pays(Encoding::F16Exponents, gigabit / 4.0));
         assert!(!pays(Encoding::F16Exponents, gigabit));
+        assert!(pays(Encoding::Bf16Fp8, 3.0 * gigabit));
+        assert!(!pays(Encoding::F16Fp8, 4.0 * gigabit));
         assert!(!pays(Encoding::Bf16Exponents, 0.0), "the link is not known");
         assert!(!pays(Encoding::Bf16Exponents, f64::NAN));
     }

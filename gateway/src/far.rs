@@ -137,6 +137,7 @@ fn fetch_of(
         // A shared fetch brings whole blocks, which are kept here; each waiter is sent what it wants.
         ranges: Ranges::default(),
         encodings: coding::that_pay(&want.namespace, &link),
+        lossy: want.namespace.policy.lossy,
         hop: 1,
         from: Some(own.clone()),
         any_order: want.any_order,
@@ -333,6 +334,13 @@ async fn call(
                 }
                 if let (Some((led, assembler)), Some(piece)) = (&mut current, piece) {
                     let bytes = assembler.next_len();
+                    let lossy = encoding.filter(|it| it.is_lossy());
+                    if lossy.is_some() && lossy != assembler.meta().transcoded {
+                        gateway.meters.lossy_refused();
+                        gateway.flights.lose(&led.flight, false);
+                        current = None;
+                        continue;
+                    }
                     if let Some(asked) = fetch.ask.encodings.first() {
                         gateway.coding.note(*asked, bytes, piece.len());
                     }
@@ -383,6 +391,13 @@ async fn begin<'a>(
     header: Header,
 ) -> Option<(&'a Led, Assembler)> {
     if led.flight.arriving.ended().is_some() {
+        return None;
+    }
+    // Whatever was asked for, and whoever sends it.
+    let lossy = header.meta.transcoded.is_some();
+    if lossy && !gateway.views.takes_lossy(fetch.namespace.id) {
+        gateway.meters.lossy_refused();
+        gateway.flights.lose(&led.flight, true);
         return None;
     }
     let visible = visible(gateway, &led.flight.name, header.meta.put_hlc);

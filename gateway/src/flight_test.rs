@@ -24,6 +24,7 @@ fn name(number: u8) -> BlockName {
 fn meta() -> BlockMeta {
     BlockMeta {
         put_hlc: Hlc(1),
+        transcoded: None,
         ..Block::of(&Bytes::from_static(b"abc"), 0).meta
     }
 }

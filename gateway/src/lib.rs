@@ -38,6 +38,7 @@ mod rpc;
 mod serve;
 pub mod settings;
 pub mod templates;
+mod transcode;
 mod views;
 mod warm;
 mod watch;

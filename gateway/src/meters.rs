@@ -99,6 +99,11 @@ impl Meters {
             .increment(1);
     }
 
+    /// A block from another region is rounded, which the policy does not allow or it does not say.
+    pub(crate) fn lossy_refused(&self) {
+        counter!("kvmesh_gateway_lossy_refused_total", "instance" => self.instance()).increment(1);
+    }
+
     /// A prefetch ended.
     pub(crate) fn prefetched(&self, kept: u64, failed: u64) {
         for (end, blocks) in [("ok", kept), ("failed", failed)] {

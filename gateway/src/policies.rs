@@ -19,10 +19,6 @@ pub(crate) async fn set(
 ) -> Result<(Namespace, FeedPosition), Problem> {
     gateway.views.fresh()?;
     let known = gateway.views.namespace(namespace)?;
-    if let Some((field, value)) = policy.not_built() {
-        let what = format!("a policy whose {field} is {value}");
-        return Err(Problem::Unimplemented(what));
-    }
     if let Some(why) = policy.impossible_regions(&known.description) {
         return Err(Problem::invalid("regions", why));
     }

@@ -352,6 +352,8 @@ fn wanting(
         from_afar: false,
         aside: false,
         encoding: None,
+        lossy_encoding: None,
+        lossy: namespace.policy.lossy,
         deadline: Deadline {
             at: until,
             named: true,

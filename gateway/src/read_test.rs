@@ -54,6 +54,8 @@ fn want(indexes: &[u32], shards: &[u16]) -> Want {
         from_afar: false,
         aside: false,
         encoding: None,
+        lossy_encoding: None,
+        lossy: false,
         deadline: Deadline {
             at: Instant::now() + Duration::from_secs(5),
             named: false,

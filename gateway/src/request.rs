@@ -30,6 +30,11 @@ pub(crate) struct Want {
     pub(crate) aside: bool,
     /// In which that gateway may be sent pieces.
     pub(crate) encoding: Option<Encoding>,
+    /// By which it may be sent blocks that are rounded.
+    pub(crate) lossy_encoding: Option<Encoding>,
+    /// Blocks that were rounded on their way here may be sent: here, and where it asks from, the
+    /// policy is lossy.
+    pub(crate) lossy: bool,
     pub(crate) deadline: Deadline,
 }
 

@@ -113,12 +113,6 @@ pub fn built_in() -> BTreeMap<String, Template> {
 }
 
 impl Template {
-    /// The first field whose value is on the wire and not built yet, with its value.
-    #[must_use]
-    pub fn not_built(&self) -> Option<(&'static str, &'static str)> {
-        self.policy().not_built()
-    }
-
     /// Its regions, in order; the settings' check has found the names to be possible.
     fn regions(&self) -> Vec<RegionId> {
         let names = self.regions.iter();

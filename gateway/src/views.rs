@@ -57,10 +57,20 @@ impl Views {
 
     /// A namespace by id.
     pub(crate) fn namespace(&self, id: NamespaceId) -> Result<Namespace, Problem> {
-        let known = self.local.with(|state| state.namespace(id).cloned());
+        let known = self.local.with(|state| {
+            let mut known = state.namespace(id).cloned()?;
+            // Older members would take what was rounded for what was put.
+            known.policy.lossy = state.takes_lossy(id);
+            Some(known)
+        });
         // One that may not be here is none, whatever a log says.
         let known = known.filter(|known| known.description.resides_in(&self.region));
         known.ok_or_else(|| Problem::UnknownNamespace(id.to_string()))
+    }
+
+    /// Whether blocks of a namespace may go through a lossy encoding, as its policy is now.
+    pub(crate) fn takes_lossy(&self, id: NamespaceId) -> bool {
+        self.local.with(|state| state.takes_lossy(id))
     }
 
     /// Waits until both views show all of `positions`; false: they do not in time.

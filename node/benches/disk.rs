@@ -110,6 +110,7 @@ async fn along_the_chain(tier: &DiskTier, args: &Args, ahead: usize) -> anyhow::
         depth: number as u32,
         checksum: Checksum([0; 16]),
         put_hlc: Hlc(number),
+        transcoded: None,
     };
     let found = (0..args.blocks as u64).map(|number| Found {
         key: key(number),

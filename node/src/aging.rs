@@ -1,4 +1,5 @@
-//! What a node lets go by policy: copies past their namespace's TTL. Also tells the store
+//! What a node lets go by policy: copies past their namespace's TTL, and those that went through
+//! a lossy encoding where the policy does not allow that any more. Also tells the store
 //! which share of its memory each namespace has.
 
 use kvmesh_directory::{DirectoryState, NamespaceId};
@@ -35,7 +36,7 @@ impl Aging {
         if node.reports.is_full() {
             return;
         }
-        let ttl = |id| node.directory.with(|state| ttl_of(state, id));
+        let ttl = |id, lossy| node.directory.with(|state| ttl_of(state, id, lossy));
         let outlived = node.store.outlived(&mut self.sweep, LOOKED_AT, ttl);
         for key in &outlived {
             node.store.remove(*key).await;
@@ -45,7 +46,10 @@ impl Aging {
     }
 }
 
-fn ttl_of(state: &DirectoryState, id: NamespaceId) -> Option<Duration> {
+fn ttl_of(state: &DirectoryState, id: NamespaceId, lossy: bool) -> Option<Duration> {
     let ttl_ms = state.namespace(id)?.policy.ttl_ms;
+    if lossy && !state.takes_lossy(id) {
+        return Some(Duration::ZERO);
+    }
     (ttl_ms > 0).then(|| Duration::from_millis(ttl_ms))
 }

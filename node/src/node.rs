@@ -208,6 +208,11 @@ impl Node {
         Some((entry, CopyKey { name: *name, copy }))
     }
 
+    /// As [`Self::listed`], unless it is withheld.
+    fn servable(&self, name: &BlockName) -> Option<(Entry, CopyKey)> {
+        self.listed(name).filter(|(_, key)| !self.is_withheld(*key))
+    }
+
     /// A block as this node may serve it: the directory lists this very copy, and the
     /// serve lease is valid. A copy that is listed and not here is reported.
     pub(crate) async fn read(&self, name: &BlockName) -> Option<(Arc<Block>, Entry)> {
@@ -223,7 +228,7 @@ impl Node {
         if !self.consensus.lease_valid() {
             return None;
         }
-        let (entry, key) = self.listed(name)?;
+        let (entry, key) = self.servable(name)?;
         let read = match aside {
             true => self.store.read_aside(key).await,
             false => self.store.read(key).await,
@@ -241,7 +246,7 @@ impl Node {
         name: &BlockName,
         ranges: &Ranges,
     ) -> Result<Option<(Pieces, Entry)>, RangesError> {
-        let listed = self.consensus.lease_valid().then(|| self.listed(name));
+        let listed = self.consensus.lease_valid().then(|| self.servable(name));
         let Some((entry, key)) = listed.flatten() else {
             return Ok(None);
         };
@@ -249,6 +254,21 @@ impl Node {
         let read = self.store.read_pieces(key, ranges).await;
         let pieces = read.or_missing(|| self.stale_claim(key));
         Ok(pieces.map(|pieces| (pieces, entry)))
+    }
+
+    /// Whether a copy is here that may be served: one that went through a lossy encoding only
+    /// while the namespace's policy allows that. Afterwards it goes (`aging`).
+    pub(crate) fn has(&self, key: CopyKey) -> bool {
+        self.store.holds(key) && !self.is_withheld(key)
+    }
+
+    /// Whether a copy went through a lossy encoding, which its namespace does not allow (any more).
+    pub(crate) fn is_withheld(&self, key: CopyKey) -> bool {
+        let allowed = || {
+            self.directory
+                .with(|state| state.takes_lossy(key.name.namespace))
+        };
+        self.store.is_transcoded(key) && !allowed()
     }
 
     /// Reports a copy that the directory lists and that is not here.

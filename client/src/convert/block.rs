@@ -5,7 +5,7 @@ use kvmesh_directory::{Checksum, Hlc, limits::BLOCK_PIECES_MAX};
 use kvmesh_proto::v1 as wire;
 
 use super::{FromWire, ToWire, WireError};
-use crate::block::BlockMeta;
+use crate::{block::BlockMeta, encoding::Encoding};
 
 const CHECKSUM_BYTES: usize = 16;
 
@@ -18,6 +18,7 @@ impl ToWire for BlockMeta {
             piece_checksums: pack(&self.pieces),
             depth: self.depth,
             put_hlc: self.put_hlc.0,
+            transcoded: self.transcoded.map_or(0, |encoding| encoding.to_wire()),
         }
     }
 }
@@ -32,7 +33,22 @@ impl FromWire for BlockMeta {
             pieces: unpack(&wire.piece_checksums)?,
             depth: wire.depth,
             put_hlc: Hlc(wire.put_hlc),
+            transcoded: transcoded(wire.transcoded)?,
         })
+    }
+}
+
+fn transcoded(raw: i32) -> Result<Option<Encoding>, WireError> {
+    let known = match raw {
+        0 => None,
+        raw => Some(Encoding::from_wire(raw)?),
+    };
+    match known.filter(|it| !it.is_lossy()) {
+        Some(it) => Err(WireError::field(
+            "transcoded",
+            format!("{} loses nothing", it.name()),
+        )),
+        None => Ok(known),
     }
 }
 

@@ -35,7 +35,14 @@ macro_rules! choice {
 
 choice!(AckLevel, "ack", Memory, Replicated, Durable);
 choice!(Fallback, "fallback", WhenFaster, Always, Never);
-choice!(Encoding, "encoding", Bf16Exponents, F16Exponents);
+choice!(
+    Encoding,
+    "encoding",
+    Bf16Exponents,
+    F16Exponents,
+    Bf16Fp8,
+    F16Fp8
+);
 choice!(PeerState, "state", Online, Suspect, Offline, CatchingUp);
 choice!(
     LeftOutReason,

@@ -55,6 +55,8 @@ impl GetRequest {
             select: self.select.clone(),
             touch: self.touch.clone(),
             ranges: ranges_of(&self.ranges),
+            // Who reads blocks here sees `BlockMeta::transcoded`.
+            lossy: true,
             ..Default::default()
         }
     }

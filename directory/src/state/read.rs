@@ -1,6 +1,7 @@
 //! What can be asked of the directory. Nothing here changes it.
 
 use crate::{
+    limits::FEATURE_LOSSY,
     mutation::{self, Mutation},
     namespace::Namespace,
     state::{
@@ -36,6 +37,13 @@ impl DirectoryState {
     #[must_use]
     pub fn feature_level(&self) -> u32 {
         self.feature_level
+    }
+
+    /// Whether blocks of a namespace may be kept and served that went through a lossy encoding.
+    #[must_use]
+    pub fn takes_lossy(&self, namespace: NamespaceId) -> bool {
+        let policy = self.namespace(namespace).map(|known| &known.policy);
+        self.feature_level >= FEATURE_LOSSY && policy.is_some_and(|policy| policy.lossy)
     }
 
     /// The region; none before it is initialised.

@@ -1,7 +1,7 @@
 //! Sends one block from one source, frame by frame.
 
 use bytes::Bytes;
-use kvmesh_client::{Ranges, ranges::RangesError};
+use kvmesh_client::{BlockMeta, Ranges, ranges::RangesError};
 use kvmesh_directory::{Hlc, RegionId};
 use tokio::time::{Duration, Instant, timeout_at};
 
@@ -52,6 +52,9 @@ impl Merge<'_> {
             else {
                 return (self.take_back(&block, Sent::Missed).await, true);
             };
+            if header.as_ref().is_some_and(|it| !self.may_pass(&it.meta)) {
+                return (self.take_back(&block, Sent::Missed).await, true);
+            }
             let ranges = &self.want.ranges;
             match block.takes(header.as_mut(), &mut piece, whole, ranges) {
                 Ok(true) => {}
@@ -97,6 +100,7 @@ impl Merge<'_> {
                 return self.take_back(&block, why).await;
             };
             let (mut header, mut piece, whole) = match event {
+                Event::Header(_, meta) if !self.may_pass(&meta) => return Sent::Missed,
                 Event::Header(region, meta) => {
                     match timeout_at(until, self.may_show(at, meta.put_hlc)).await {
                         Ok(Some(true)) => {}
@@ -146,6 +150,12 @@ impl Merge<'_> {
                 return Sent::Whole { region, bytes };
             }
         }
+    }
+
+    /// Whether a block may go on as far as its loss is concerned, as the policy is now.
+    fn may_pass(&self, meta: &BlockMeta) -> bool {
+        let allowed = || self.gateway.views.takes_lossy(self.want.namespace.id);
+        meta.transcoded.is_none() || (self.want.lossy && allowed())
     }
 
     /// Whether no delete that was acknowledged before this get hides a fetched block; none:

@@ -30,6 +30,8 @@ pub(crate) struct Ask {
     pub(crate) ranges: Ranges,
     /// In which pieces may come.
     pub(crate) encodings: Vec<Encoding>,
+    /// Blocks that went through a lossy encoding may come.
+    pub(crate) lossy: bool,
     pub(crate) hop: u32,
     /// The own region, of a call to another one.
     pub(crate) from: Option<RegionId>,
@@ -136,6 +138,7 @@ pub(crate) async fn get(channel: Channel, region: RegionId, ask: Ask) -> Result<
         touch: ask.touch,
         ranges: convert::ranges_of(&ask.ranges),
         encodings: convert::each(&ask.encodings),
+        lossy: ask.lossy,
         ..wire::GetRequest::default()
     };
     let whole = (!ask.ranges.is_whole()).then(|| wire::GetRequest {

@@ -25,7 +25,7 @@ use crate::{
     context::Gateway,
     deadline::Deadline,
     frame::{Frame, Outcome, Summary},
-    intake, locate, lookup, manage, reach, read,
+    intake, locate, lookup, manage, reach, read, transcode,
 };
 
 /// Frames of a get, and replies of a put, that wait for a slow client.
@@ -154,6 +154,7 @@ impl Rpc {
         let want = decode::want(&gateway, request, deadline)?;
         residency::check(&want.namespace, &asker)?;
         let (coder, encoding) = (Arc::clone(&gateway), want.encoding);
+        let (id, lossy_encoding) = (want.namespace.id, want.lossy_encoding);
         let (failed, failure) = mpsc::channel(1);
         let tasks = gateway.tasks.clone();
         let getting = async move {
@@ -164,6 +165,10 @@ impl Rpc {
         };
         tasks.spawn(getting.in_current_span());
         let frames = ReceiverStream::new(frames);
+        let frames = match lossy_encoding {
+            Some(with) => transcode::stream(Arc::clone(&coder), id, with, frames).boxed(),
+            None => frames.boxed(),
+        };
         let failure = ReceiverStream::new(failure);
         let Some(encoding) = encoding else {
             let frames = frames.map(|frame| Ok(encode::frame(frame)));

@@ -106,11 +106,17 @@ pub(super) fn want(
         (range.clone().collect(), (0..range.start).collect())
     };
     bounded(chain.len(), &parts, BLOCKS_TIMES_PARTS_MAX)?;
-    let encoding = Encoding::of_dtype(&namespace.description.dtype);
+    let dtype = &namespace.description.dtype;
+    let encoding = Encoding::of_dtype(dtype);
+    let from_afar = request.hop > 0;
+    let lossy = namespace.policy.lossy && (request.lossy || !from_afar);
+    let lossy_encoding = Encoding::lossy_of_dtype(dtype).filter(|_| lossy);
     // A gateway of a later version may know more of them.
-    let takes = |it: &Encoding| request.hop > 0 && request.encodings.contains(&it.to_wire());
+    let takes = |it: &Encoding| from_afar && request.encodings.contains(&it.to_wire());
     Ok(Want {
         encoding: encoding.filter(takes),
+        lossy_encoding: lossy_encoding.filter(takes),
+        lossy,
         namespace: Arc::new(namespace),
         chain,
         indexes,
@@ -120,8 +126,8 @@ pub(super) fn want(
         blocks_min: request.blocks_min,
         any_order: request.any_order,
         await_fill: request.await_fill,
-        from_afar: request.hop > 0,
-        aside: request.aside && request.hop > 0,
+        from_afar,
+        aside: request.aside && from_afar,
         deadline,
     })
 }

@@ -108,6 +108,12 @@ fn read_offer(offer: wire::PutOffer, namespace: &Namespace) -> Result<Offer, Ref
             "field offer.meta.put_hlc is wrong: the region stamps it, leave it 0".to_owned(),
         ));
     }
+    if meta.transcoded.is_some() {
+        return Err(invalid(
+            "field offer.meta.transcoded is wrong: what is put is what it is, leave it out"
+                .to_owned(),
+        ));
+    }
     let hash = BlockHash::from_engine(&offer.hash).map_err(|error| invalid(error.to_string()))?;
     Ok(Offer {
         hash: offer.hash,

@@ -12,7 +12,7 @@ const ENCODING: Encoding = Encoding::Bf16Exponents;
 const BYTES: usize = PIECE_BYTES + 2_049;
 
 /// A block of bf16 numbers of about one size, as a model makes them.
-fn numbers(index: u32) -> Block {
+pub(crate) fn numbers(index: u32) -> Block {
     let number = |at: u32| {
         let noise = (at ^ index << 8).wrapping_mul(2_654_435_761);
         let exponent = 120 + (noise >> 20) as u16 % 4;
@@ -26,7 +26,7 @@ fn numbers(index: u32) -> Block {
 }
 
 /// A world whose far region has two blocks of numbers, behind a link of `bandwidth` bytes a second.
-async fn afar(bandwidth: f64) -> World {
+pub(crate) async fn afar(bandwidth: f64) -> World {
     let world = World::start(2, |_| {}).await;
     let at = world.place_far(1, 0..2, BYTES);
     for index in 0..2 {

@@ -11,6 +11,7 @@ mod far;
 mod lease;
 mod leaving;
 mod local;
+mod lossy;
 mod prefetch;
 mod program;
 mod push;

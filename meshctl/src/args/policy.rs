@@ -111,6 +111,10 @@ pub struct PolicyArgs {
     /// With hot: wants after which a region keeps a block, at most 100; 0: 3.
     #[arg(long, value_name = "WANTS")]
     pub hot_after: Option<u32>,
+    /// Blocks of bf16 and fp16 numbers may be rounded to 8 bits on slow links between regions.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub lossy: Option<bool>,
     /// Tokens per second that engines compute; 0: learn it from their reports.
     #[arg(long, value_name = "TOKENS")]
     pub prefill_rate: Option<f64>,
@@ -166,12 +170,46 @@ impl PolicyArgs {
                 }),
             regions: self.regions().unwrap_or_else(|| policy.regions.clone()),
             hot_after: self.hot_after.unwrap_or(policy.hot_after),
+            lossy: self.lossy.unwrap_or(policy.lossy),
             prefill_rate: self.prefill_rate.unwrap_or(policy.prefill_rate),
             attention_growth: self.attention_growth.unwrap_or(policy.attention_growth),
             dollars_per_gpu_hour: self
                 .dollars_per_gpu_hour
                 .unwrap_or(policy.dollars_per_gpu_hour),
             ..policy.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        set: NamespaceSetArgs,
+    }
+
+    #[test]
+    fn lossy_is_said_with_or_without_a_value_or_stays() {
+        let before = Policy {
+            lossy: true,
+            ..Policy::default()
+        };
+        for (words, on, over_on) in [
+            (["notes", "--lossy"], true, true),
+            (["--lossy", "notes"], true, true),
+            (["notes", "--lossy=false"], false, false),
+            (["notes", "--ttl=1"], false, true),
+        ] {
+            let line = [&["set"], &words[..]].concat();
+            let set = Line::try_parse_from(line).unwrap().set;
+            assert_eq!(set.namespace.name, "notes");
+            assert_eq!(set.policy.over(&Policy::default()).lossy, on, "{words:?}");
+            assert_eq!(set.policy.over(&before).lossy, over_on, "{words:?}");
         }
     }
 }

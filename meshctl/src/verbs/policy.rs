@@ -34,6 +34,7 @@ struct Shown {
     replication: String,
     regions: Vec<String>,
     hot_after: u32,
+    lossy: bool,
     prefetch_blocks: u32,
     prefill_rate: f64,
     /// Tokens.
@@ -72,6 +73,7 @@ impl Shown {
             replication: format!("{:?}", policy.replication),
             regions: policy.regions.iter().map(ToString::to_string).collect(),
             hot_after: policy.hot_after,
+            lossy: policy.lossy,
             prefetch_blocks: policy.prefetch_blocks,
             prefill_rate: policy.prefill_rate,
             attention_growth: policy.attention_growth,
@@ -132,6 +134,13 @@ impl Shown {
         row(
             "other regions",
             format!("fetch {}, keep {}", self.fallback, self.keep()),
+        );
+        row(
+            "between regions",
+            match self.lossy {
+                true => "may be rounded to 8 bits".to_owned(),
+                false => "exact".to_owned(),
+            },
         );
         row(
             "prefill rate",

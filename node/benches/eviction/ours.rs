@@ -38,6 +38,7 @@ impl Ours {
             depth: depth as u32,
             checksum: Checksum([0; 16]),
             put_hlc: Hlc(1),
+            transcoded: None,
             touched: second,
             since: self.began + Duration::from_secs(second),
         };

@@ -16,10 +16,6 @@ pub(super) async fn set_policy(
 ) -> Result<wire::SetPolicyResponse, Problem> {
     let known = node.namespace(super::namespace_id(&request.namespace_id)?)?;
     let policy: Policy = convert::required("policy", request.policy)?;
-    if let Some((field, value)) = policy.not_built() {
-        let what = format!("a policy whose {field} is {value}");
-        return Err(Problem::Unimplemented(what));
-    }
     if let Some(why) = policy.impossible_regions(&known.description) {
         return Err(Problem::invalid("regions", why));
     }

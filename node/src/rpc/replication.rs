@@ -113,13 +113,14 @@ async fn confirm(
             name: required("copies.name", listed.name)?,
             copy: required("copies.copy", listed.copy)?,
         };
-        if node.store.holds(key) {
+        if node.has(key) {
             node.store.put_again(key);
             node.store.touch(&[key]);
             held.push((place, key));
         } else {
             // A copy that the directory does not list here (any more) heals by itself.
-            if node.listed(&key.name).is_some_and(|(_, own)| own == key) {
+            let gone = !node.store.holds(key);
+            if gone && node.listed(&key.name).is_some_and(|(_, own)| own == key) {
                 node.stale_claim(key);
             }
             missing.push(u32::try_from(place).unwrap_or(u32::MAX));

@@ -1,4 +1,5 @@
-//! Copies that have outlived their namespace's TTL, found a bounded number at a time.
+//! Copies that have outlived their namespace's TTL, or its consent to lossy ones, found a bounded
+//! number at a time.
 //!
 //! A copy's time runs from when it was put, copied or filled here, and anew from a put that
 //! found it here. The sweep looks at copies in key order, so that no index by age is kept:
@@ -17,13 +18,13 @@ pub struct Sweep {
 
 impl Store {
     /// Looks at the next copies of a sweep, at most `looked_at`; returns those that have
-    /// outlived what `ttl` says of their namespace (none: they do not expire). What is leased
-    /// or not committed yet is passed over.
+    /// outlived what `ttl` says of their namespace, and of whether they went through a lossy
+    /// encoding (none: they do not expire). What is leased or not committed yet is passed over.
     pub fn outlived(
         &self,
         sweep: &mut Sweep,
         looked_at: usize,
-        ttl: impl Fn(NamespaceId) -> Option<Duration>,
+        ttl: impl Fn(NamespaceId, bool) -> Option<Duration>,
     ) -> Vec<CopyKey> {
         let now = Instant::now();
         let batch = self.ledger().kept_after(sweep.after, looked_at);
@@ -31,20 +32,20 @@ impl Store {
             true => batch.last().map(|(key, _)| *key),
             false => None,
         };
-        let mut known: Option<(NamespaceId, Option<Duration>)> = None;
+        let mut known: Option<((NamespaceId, bool), Option<Duration>)> = None;
         let mut outlived = Vec::new();
         for (key, kept) in batch {
-            let id = key.name.namespace;
+            let Some((kept, lossy)) = kept else { continue };
+            let of = (key.name.namespace, lossy);
             let ttl = match known {
-                Some((last, ttl)) if last == id => ttl,
+                Some((last, ttl)) if last == of => ttl,
                 _ => {
-                    let ttl = ttl(id);
-                    known = Some((id, ttl));
+                    let ttl = ttl(of.0, of.1);
+                    known = Some((of, ttl));
                     ttl
                 }
             };
-            let age = kept.map(|kept| now.duration_since(kept));
-            if age.zip(ttl).is_some_and(|(age, ttl)| age >= ttl) {
+            if ttl.is_some_and(|ttl| now.duration_since(kept) >= ttl) {
                 outlived.push(key);
             }
         }
@@ -101,7 +102,7 @@ mod tests {
         store.keep(key, Arc::new(block)).await.unwrap();
     }
 
-    fn ttl(id: NamespaceId) -> Option<Duration> {
+    fn ttl(id: NamespaceId, _: bool) -> Option<Duration> {
         (id == NamespaceId([1; 16])).then_some(Duration::from_secs(60))
     }
 

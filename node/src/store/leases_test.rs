@@ -64,6 +64,7 @@ impl Desk {
             depth: 0,
             checksum: Checksum([1; 16]),
             put_hlc: Hlc(1),
+            transcoded: None,
             touched: number.into(),
             since: self.begun,
         };

@@ -15,6 +15,7 @@ use std::{
     ops::Bound,
 };
 
+use kvmesh_client::Encoding;
 use kvmesh_directory::{
     BlockName, Checksum, Copy, CopyNumber, Hlc, Incarnation, NamespaceId, NodeId,
     limits::{LEASED_MEMORY_PART, LEASED_NAMESPACE_PART},
@@ -60,6 +61,8 @@ pub struct Held {
     pub checksum: Checksum,
     /// Of the put that brought it; once it is committed, the block's in the directory.
     pub put_hlc: Hlc,
+    /// The lossy encoding that it went through.
+    pub transcoded: Option<Encoding>,
     /// Whether it is committed.
     pub state: CopyState,
     /// When it was last put or read.
@@ -97,6 +100,8 @@ pub struct Admission {
     pub checksum: Checksum,
     /// Of the put that brings it.
     pub put_hlc: Hlc,
+    /// The lossy encoding that it went through.
+    pub transcoded: Option<Encoding>,
     /// Its recency.
     pub touched: u64,
     /// Now.
@@ -204,6 +209,7 @@ impl Ledger {
             depth: copy.depth,
             checksum: copy.checksum,
             put_hlc: copy.put_hlc,
+            transcoded: copy.transcoded,
             state: CopyState::Provisional { since: copy.since },
             touched: copy.touched,
             kept: copy.since,
@@ -352,12 +358,12 @@ impl Ledger {
         &self,
         after: Option<CopyKey>,
         max: usize,
-    ) -> Vec<(CopyKey, Option<Instant>)> {
+    ) -> Vec<(CopyKey, Option<(Instant, bool)>)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let copies = self.copies.range((from, Bound::Unbounded)).take(max);
         let kept = |key: &CopyKey, held: &Held| {
             let goes = held.state == CopyState::Claimed && !self.pins.contains_key(key);
-            goes.then_some(held.kept)
+            goes.then_some((held.kept, held.transcoded.is_some()))
         };
         copies.map(|(key, held)| (*key, kept(key, held))).collect()
     }

@@ -33,6 +33,7 @@ fn admission(bytes: u64, depth: u32, touched: u64, since: Instant) -> Admission 
         depth,
         checksum,
         put_hlc: Hlc(1),
+        transcoded: None,
         touched,
         since,
     }
@@ -248,6 +249,7 @@ impl Model {
             depth: copy.depth,
             checksum: copy.checksum,
             put_hlc: copy.put_hlc,
+            transcoded: copy.transcoded,
             state: CopyState::Provisional { since: copy.since },
             touched: copy.touched,
             kept: copy.since,

@@ -145,6 +145,7 @@ impl Store {
             depth: block.meta.depth,
             checksum: block.meta.checksum,
             put_hlc: block.meta.put_hlc,
+            transcoded: block.meta.transcoded,
             touched: self.now(),
             since: Instant::now(),
         };
@@ -271,6 +272,15 @@ impl Store {
     #[must_use]
     pub fn holds(&self, key: CopyKey) -> bool {
         self.ledger().held(key).is_some()
+    }
+
+    /// Whether a copy went through a lossy encoding.
+    #[must_use]
+    pub fn is_transcoded(&self, key: CopyKey) -> bool {
+        let ledger = self.ledger();
+        ledger
+            .held(key)
+            .is_some_and(|held| held.transcoded.is_some())
     }
 
     /// A copy of a block with this content and clock, if there is one, for another one that is

@@ -58,6 +58,7 @@ impl Desk {
             depth,
             checksum: Checksum([1; 16]),
             put_hlc: Hlc(1),
+            transcoded: None,
             touched: second,
             since: self.now,
         };

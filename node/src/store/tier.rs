@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use kvmesh_client::{Block, BlockMeta};
+use kvmesh_client::{Block, BlockMeta, Encoding};
 use kvmesh_directory::{BlockName, Checksum, Copy, Hlc};
 
 /// One copy of one block: two contents of one name never mix.
@@ -26,6 +26,8 @@ pub struct Brief {
     pub checksum: Checksum,
     /// Stamped at the first put.
     pub put_hlc: Hlc,
+    /// The lossy encoding that it went through.
+    pub transcoded: Option<Encoding>,
 }
 
 impl Brief {
@@ -37,6 +39,7 @@ impl Brief {
             depth: meta.depth,
             checksum: meta.checksum,
             put_hlc: meta.put_hlc,
+            transcoded: meta.transcoded,
         }
     }
 }

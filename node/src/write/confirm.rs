@@ -59,7 +59,7 @@ pub(super) async fn holders(
     }
     drop(told);
     // The others are asked by now.
-    if let Some(key) = own.filter(|key| node.store.holds(*key))
+    if let Some(key) = own.filter(|key| node.has(*key))
         && (!durable || node.store.make_durable(key, until).await.is_ok())
     {
         sure.insert(node.me);

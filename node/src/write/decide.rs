@@ -68,6 +68,11 @@ async fn standing(
         node.stale_claim(key);
         return Ok(None);
     }
+    if node.is_withheld(key) {
+        let why = "a copy that went through a lossy encoding, which the policy does not allow any \
+                   more, is being let go: put it again";
+        return Err(Failure::later(Reason::Unavailable, why));
+    }
     node.store.put_again(key);
     node.store.touch(&[key]);
     let holders = confirm::holders(node, name, &entry, terms, deadline).await;

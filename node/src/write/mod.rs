@@ -222,13 +222,20 @@ pub(crate) fn due(terms: &Terms) -> Instant {
     Instant::now() + terms.deadline
 }
 
-/// Whether a fill says when its block was first put.
-pub(crate) fn check_fill(terms: &Terms, meta: &BlockMeta) -> Result<(), Failure> {
-    match terms.fill && meta.put_hlc == Hlc(0) {
-        true => Err(Failure::never(
-            Reason::Invalid,
-            "field meta.put_hlc is 0: a fill keeps the clock of the first put",
-        )),
-        false => Ok(()),
+/// Whether a fill says when its block was first put; and whether a block went through a lossy
+/// encoding only where that may be.
+pub(crate) fn check_fill(
+    terms: &Terms,
+    namespace: &Namespace,
+    meta: &BlockMeta,
+) -> Result<(), Failure> {
+    if terms.fill && meta.put_hlc == Hlc(0) {
+        let why = "field meta.put_hlc is 0: a fill keeps the clock of the first put";
+        return Err(Failure::never(Reason::Invalid, why));
     }
+    if meta.transcoded.is_some() && !(terms.fill && namespace.policy.lossy) {
+        let why = "field meta.transcoded is set: only a fill has it, where the policy is lossy";
+        return Err(Failure::never(Reason::Invalid, why));
+    }
+    Ok(())
 }

@@ -16,6 +16,7 @@ mod joined_test;
 mod lease_test;
 mod local_put_test;
 mod local_test;
+mod lossy_test;
 mod members_test;
 mod policy_test;
 mod put_test;

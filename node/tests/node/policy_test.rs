@@ -67,7 +67,6 @@ async fn a_policy_that_cannot_be_is_refused() {
             Code::InvalidArgument,
         ),
         (wrong(|it| it.fallback = 0), Code::InvalidArgument),
-        (wrong(|it| it.lossy = true), Code::Unimplemented),
         (wrong(|it| it.ack = 9), Code::InvalidArgument),
         // Pushed to nobody, to what is no region, and kept after too many wants.
         (wrong(|it| it.replication = 2), Code::InvalidArgument),

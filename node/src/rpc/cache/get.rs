@@ -27,6 +27,17 @@ use crate::{Settings, node::Node};
 /// Messages between the store and the stream: a slow reader holds so many pieces at most.
 const FRAMES_MAX: usize = 8;
 
+/// How blocks are read.
+#[derive(Clone)]
+struct How {
+    /// Of each block only the pieces that they touch are sent.
+    ranges: Ranges,
+    /// They are copied elsewhere, which is no use of them.
+    aside: bool,
+    /// Those that went through a lossy encoding may come.
+    lossy: bool,
+}
+
 /// A get whose fields were found possible.
 struct Wanted {
     namespace: Namespace,
@@ -37,10 +48,7 @@ struct Wanted {
     /// A block that is not here is left out, and the next one follows.
     skip_missing: bool,
     touch: Vec<usize>,
-    /// Of each block only the pieces that they touch are sent.
-    ranges: Ranges,
-    /// They are copied elsewhere, which is no use of them.
-    aside: bool,
+    how: How,
     blocks_min: usize,
     any_order: bool,
     deadline: Instant,
@@ -98,8 +106,11 @@ fn read(node: &Node, request: wire::GetRequest) -> Result<Wanted, Problem> {
         indexes,
         skip_missing,
         touch,
-        ranges,
-        aside: request.aside,
+        how: How {
+            ranges,
+            aside: request.aside,
+            lossy: request.lossy,
+        },
         blocks_min: request.blocks_min as usize,
         any_order: request.any_order,
         deadline: Instant::now() + Settings::millis(deadline_ms),
@@ -141,14 +152,14 @@ impl Wanted {
     fn ahead<'a>(&'a self, node: &'a Node) -> Option<Ahead<'a>> {
         let (hashes, parts) = (&self.hashes, &self.parts);
         let of = || Ahead::of(node, &self.namespace, hashes, parts, &self.indexes);
-        (self.ranges.is_whole() && !self.aside).then(of)
+        (self.how.ranges.is_whole() && !self.how.aside).then(of)
     }
 
     /// Blocks at the start of the wanted ones that are here in all parts, as far as it matters.
     fn reaches_min(&self, node: &Node) -> bool {
         let here = |name: BlockName| {
             let listed = node.listed(&name);
-            listed.is_some_and(|(_, key)| node.store.holds(key))
+            listed.is_some_and(|(_, key)| node.has(key))
         };
         let run = self.indexes.iter().take(self.blocks_min);
         let run = run
@@ -169,10 +180,15 @@ impl Body {
     async fn read(
         node: &Node,
         name: &BlockName,
-        (ranges, aside): (&Ranges, bool),
+        how: &How,
     ) -> Result<Option<(Self, Entry)>, RangesError> {
+        let lossy = |(_, key)| node.store.is_transcoded(key);
+        if !how.lossy && node.listed(name).is_some_and(lossy) {
+            return Ok(None);
+        }
+        let ranges = &how.ranges;
         if ranges.is_whole() {
-            let read = node.read_as(name, aside).await;
+            let read = node.read_as(name, how.aside).await;
             return Ok(read.map(|(block, entry)| (Self::Whole(block), entry)));
         }
         let read = node.read_pieces(name, ranges).await?;
@@ -273,14 +289,13 @@ impl Serving {
             return self.blocks_any(wanted, run).await;
         }
         let node = Arc::clone(&self.node);
-        let how = (&wanted.ranges, wanted.aside);
         let (mut ahead, mut complete) = (wanted.ahead(&node), true);
         for (place, index) in wanted.indexes.iter().enumerate() {
             if let Some(ahead) = &mut ahead {
                 ahead.from(place + 1);
             }
             for name in wanted.names(*index) {
-                match Body::read(&self.node, &name, how).await? {
+                match Body::read(&self.node, &name, &wanted.how).await? {
                     Some((body, entry)) => {
                         self.node.metrics.get_hits.increment(1);
                         self.block(wanted, *index, name.part, &body, &entry).await?;

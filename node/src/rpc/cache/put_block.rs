@@ -67,7 +67,7 @@ pub(super) fn read(
     }
     let meta: BlockMeta = required("meta", offer.meta.clone()).map_err(invalid)?;
     meta.check().map_err(|error| Failure::of_block(&error))?;
-    write::check_fill(terms, &meta)?;
+    write::check_fill(terms, namespace, &meta)?;
     let name = BlockName {
         namespace: namespace.id,
         hash,

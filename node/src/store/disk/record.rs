@@ -7,7 +7,7 @@
 //!
 //! Not here: whether the body is right; its pieces are verified by who reads it.
 
-use kvmesh_client::BlockMeta;
+use kvmesh_client::{BlockMeta, Encoding, FromWire, ToWire};
 use kvmesh_directory::{
     BlockHash, BlockName, Checksum, Hlc, LogIncarnation, NamespaceId, Part,
     limits::BLOCK_PIECES_MAX,
@@ -20,6 +20,9 @@ pub(super) const HEADER_BYTES_MAX: u64 = header_bytes(BLOCK_PIECES_MAX);
 
 const MAGIC: [u8; 8] = *b"kvmblock";
 const VERSION: u32 = 1;
+/// Of blocks that went through a lossy encoding: programs that know only [`VERSION`] would take
+/// them for exact ones.
+const VERSION_LOSSY: u32 = 2;
 /// Bytes before the piece checksums.
 const FIXED_BYTES: usize = 152;
 const CHECKSUM_BYTES: usize = 16;
@@ -92,7 +95,11 @@ impl Header {
         let mut writer = Writer(into, 0);
         let (name, meta) = (&self.name, &self.meta);
         writer.put(&MAGIC);
-        writer.put(&VERSION.to_be_bytes());
+        let version = match meta.transcoded {
+            None => VERSION,
+            Some(_) => VERSION_LOSSY,
+        };
+        writer.put(&version.to_be_bytes());
         writer.put(&(end as u32).to_be_bytes());
         writer.put(&spot.store);
         writer.put(&spot.segment.to_be_bytes());
@@ -107,7 +114,8 @@ impl Header {
         writer.put(&meta.bytes.to_be_bytes());
         writer.put(&meta.checksum.0);
         writer.put(&(meta.pieces.len() as u32).to_be_bytes());
-        writer.put(&[0; 4]);
+        let transcoded = meta.transcoded.map_or(0, |encoding| encoding.to_wire());
+        writer.put(&transcoded.to_be_bytes());
         debug_assert_eq!(writer.1, FIXED_BYTES);
         meta.pieces.iter().for_each(|piece| writer.put(&piece.0));
         let (covered, last) = into.split_at_mut(end - CHECKSUM_BYTES);
@@ -120,7 +128,8 @@ impl Header {
     /// What is wrong; [`Malformed::Short`] also when the header goes on past `raw`.
     pub(super) fn decode(spot: &Spot, raw: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(raw);
-        if reader.take::<8>()? != MAGIC || u32::from_be_bytes(reader.take()?) != VERSION {
+        let (magic, version) = (reader.take::<8>()?, u32::from_be_bytes(reader.take()?));
+        if magic != MAGIC || !(VERSION..=VERSION_LOSSY).contains(&version) {
             return Err(Malformed::NoHeader);
         }
         let bytes = u64::from(u32::from_be_bytes(reader.take()?));
@@ -141,7 +150,9 @@ impl Header {
             return Err(Malformed::Misplaced);
         }
         let header = read(&mut reader)?;
-        match header.bytes() == bytes && header.meta.check().is_ok() {
+        let lossy = header.meta.transcoded.is_some();
+        let fits = header.bytes() == bytes && lossy == (version == VERSION_LOSSY);
+        match fits && header.meta.check().is_ok() {
             true => Ok(header),
             false => Err(Malformed::Impossible),
         }
@@ -169,7 +180,10 @@ fn read(reader: &mut Reader<'_>) -> Result<Header, Malformed> {
     let bytes = u64::from_be_bytes(reader.take()?);
     let checksum = Checksum(reader.take()?);
     let count = u32::from_be_bytes(reader.take()?) as usize;
-    let _: [u8; 4] = reader.take()?;
+    let transcoded = match i32::from_be_bytes(reader.take()?) {
+        0 => None,
+        raw => Some(Encoding::from_wire(raw).map_err(|_| Malformed::Impossible)?),
+    };
     if count > BLOCK_PIECES_MAX {
         return Err(Malformed::Impossible);
     }
@@ -180,6 +194,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Header, Malformed> {
         pieces: pieces.collect::<Result<_, Malformed>>()?,
         depth,
         put_hlc,
+        transcoded,
     };
     Ok(Header { name, meta, log })
 }

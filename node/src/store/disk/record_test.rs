@@ -22,6 +22,7 @@ fn header(bytes: usize) -> Header {
         },
         meta: BlockMeta {
             put_hlc: Hlc(77),
+            transcoded: None,
             ..meta
         },
         log: LogIncarnation(5),
@@ -45,6 +46,21 @@ fn a_header_round_trips() {
         assert!(header.record_bytes().is_multiple_of(ALIGN));
         assert!(header.record_bytes() >= header.bytes() + bytes as u64);
     }
+}
+
+#[test]
+fn what_was_rounded_says_so_in_a_form_that_earlier_programs_do_not_know() {
+    let mut header = header(3_000);
+    let exact = encoded(&header);
+    header.meta.transcoded = Some(Encoding::F16Fp8);
+    let mut raw = encoded(&header);
+    assert_eq!(Header::decode(&spot(), &raw), Ok(header));
+    assert_eq!((exact[11], raw[11]), (1, 2));
+    // Neither version takes the other's.
+    raw[11] = 1;
+    let (covered, last) = raw.split_at_mut(ALIGN as usize - CHECKSUM_BYTES);
+    last.copy_from_slice(&Checksum::of(covered).0);
+    assert_eq!(Header::decode(&spot(), &raw), Err(Malformed::Impossible));
 }
 
 #[test]

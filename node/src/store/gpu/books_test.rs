@@ -29,6 +29,7 @@ fn brief(bytes: u64) -> Brief {
         depth: 0,
         checksum: Checksum([0; 16]),
         put_hlc: Hlc(1),
+        transcoded: None,
     }
 }
 

@@ -82,6 +82,7 @@ impl Ledger {
             depth: brief.depth,
             checksum: brief.checksum,
             put_hlc: brief.put_hlc,
+            transcoded: brief.transcoded,
             state: CopyState::Claimed,
             touched: 0,
             kept,

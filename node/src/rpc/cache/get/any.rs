@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use kvmesh_client::{Ranges, ranges::RangesError};
+use kvmesh_client::ranges::RangesError;
 use kvmesh_directory::{BlockName, Part, state::Entry};
 
-use super::{Body, End, Serving, Wanted};
+use super::{Body, End, How, Serving, Wanted};
 use crate::node::Node;
 
 /// Blocks that are read at a time, and so held for a reader that is slow.
@@ -19,16 +19,11 @@ struct Read {
     found: Result<Option<(Body, Entry)>, RangesError>,
 }
 
-async fn read(
-    node: Arc<Node>,
-    place: usize,
-    name: BlockName,
-    (ranges, aside): (Ranges, bool),
-) -> Read {
+async fn read(node: Arc<Node>, place: usize, name: BlockName, how: How) -> Read {
     Read {
         place,
         part: name.part,
-        found: Body::read(&node, &name, (&ranges, aside)).await,
+        found: Body::read(&node, &name, &how).await,
     }
 }
 
@@ -52,7 +47,7 @@ impl Serving {
                     hash: wanted.hashes[wanted.indexes[place]],
                     part,
                 };
-                let how = (wanted.ranges.clone(), wanted.aside);
+                let how = wanted.how.clone();
                 reads.push(read(Arc::clone(&self.node), place, name, how));
                 next += 1;
             }
