@@ -103,6 +103,19 @@ fn every_number_has_its_result() {
 }
 
 #[test]
+fn no_number_becomes_the_code_that_is_none() {
+    for (encoding, numbers) in [
+        (Encoding::Bf16Fp8, 0x3f80..0x4080_u16),
+        (Encoding::F16Fp8, 0x3c00..0x4400),
+    ] {
+        for number in numbers {
+            let encoded = encoding.encode(&bytes(&[number; GROUP])).unwrap();
+            assert!(encoded[1..].iter().all(|code| code & 0x7f != 0x7f));
+        }
+    }
+}
+
+#[test]
 fn zeros_stay_zeros_with_their_signs() {
     for encoding in BOTH {
         let zeros: Vec<u16> = (0..1_000).map(|it| (it % 2) << 15).collect();

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     command::{Command, Deletion, Refusal},
-    limits::{FEATURE_COSTS, FEATURE_REGIONS},
+    limits::{FEATURE_COSTS, FEATURE_LOSSY, FEATURE_REGIONS},
     namespace::Namespace,
     words::Hlc,
 };
@@ -197,6 +197,31 @@ fn costs_are_kept_from_their_feature_level_on() {
     };
     assert_eq!(kept(FEATURE_COSTS - 1), [1_000.0, 0.0, 0.0]);
     assert_eq!(kept(FEATURE_COSTS), [1_000.0, 60_000.0, 2.5]);
+}
+
+#[test]
+fn lossy_is_kept_at_every_level_and_counts_from_its_own_on() {
+    for level in [1, FEATURE_LOSSY - 1, FEATURE_LOSSY] {
+        let mut formed = init();
+        if let Command::InitRegion { feature_level, .. } = &mut formed {
+            *feature_level = level;
+        }
+        let mut told = Told {
+            state: DirectoryState::empty(),
+            ..Told::begin()
+        };
+        told.apply(&formed);
+        let exact = namespace("exact", "exact");
+        let mut lossy = namespace("other", "other");
+        lossy.policy.lossy = true;
+        let needed = Command::OpenNamespace(lossy.clone()).feature_level();
+        assert_eq!(needed, FEATURE_LOSSY);
+        open(&mut told, &exact);
+        open(&mut told, &lossy);
+        assert!(told.state.namespace(lossy.id).unwrap().policy.lossy);
+        assert_eq!(told.state.takes_lossy(lossy.id), level >= FEATURE_LOSSY);
+        assert!(!told.state.takes_lossy(exact.id));
+    }
 }
 
 #[test]
