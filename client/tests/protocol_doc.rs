@@ -115,6 +115,7 @@ fn the_listed_values_are_the_limits() {
         ),
         ("FEATURE_COSTS", limits::FEATURE_COSTS.into()),
         ("FEATURE_REGIONS", limits::FEATURE_REGIONS.into()),
+        ("FEATURE_LOSSY", limits::FEATURE_LOSSY.into()),
         ("PROTOCOL_VERSION", limits::PROTOCOL_VERSION.into()),
     ];
     for (name, value) in values {
