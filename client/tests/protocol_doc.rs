@@ -108,6 +108,7 @@ fn the_listed_values_are_the_limits() {
         ),
         ("LOCAL_STAGING_BYTES_MAX", limits::LOCAL_STAGING_BYTES_MAX),
         ("LOCAL_PIECES_MAX", limits::LOCAL_PIECES_MAX as u64),
+        ("DIGEST_RANGES", limits::DIGEST_RANGES as u64),
         ("FEATURE_LEVEL", limits::FEATURE_LEVEL.into()),
         (
             "FEATURE_BEGIN_FILLS_VOTERS",
