@@ -57,20 +57,29 @@ impl Appender {
         }
     }
 
-    /// Writes records in order; the places of those that were written before it stopped.
+    /// Writes records in order, as many as fit one segment; the places of those that were written
+    /// before it stopped. The caller notes them before it asks for more: a segment that is closed
+    /// has nothing that is not listed, and so may go.
     pub(super) async fn append(&mut self, records: &[Record]) -> (Vec<Place>, Option<Stopped>) {
         let mut places = Vec::with_capacity(records.len());
-        while places.len() < records.len() {
-            let left = &records[places.len()..];
-            if let Err(stopped) = self.make_room(&left[0].header).await {
+        while let Some(next) = records.get(places.len()) {
+            if !places.is_empty() && !self.has_room(&next.header) {
+                break;
+            }
+            if let Err(stopped) = self.make_room(&next.header).await {
                 return (places, Some(stopped));
             }
-            match self.write(left).await {
+            match self.write(&records[places.len()..]).await {
                 Ok(written) => places.extend(written),
                 Err(stopped) => return (places, Some(stopped)),
             }
         }
         (places, None)
+    }
+
+    fn has_room(&self, header: &Header) -> bool {
+        let fits = |active: &Active| active.end + header.record_bytes() <= active.segment.room();
+        self.active.as_ref().is_some_and(fits)
     }
 
     /// What was written is durable on return.
@@ -111,8 +120,7 @@ impl Appender {
 
     /// A segment that has room for a record.
     async fn make_room(&mut self, header: &Header) -> Result<(), Stopped> {
-        let fits = |active: &Active| active.end + header.record_bytes() <= active.segment.room();
-        if self.active.as_ref().is_some_and(fits) {
+        if self.has_room(header) {
             return Ok(());
         }
         self.close().await?;

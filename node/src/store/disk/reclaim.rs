@@ -148,18 +148,19 @@ impl Reclaimer {
 
     /// Writes a batch, durable, and notes where it is now.
     async fn write(&mut self, batch: Vec<(Place, Record)>) -> bool {
-        if batch.is_empty() {
-            return true;
-        }
         let (old, records): (Vec<Place>, Vec<Record>) = batch.into_iter().unzip();
-        let (places, stopped) = self.appender.append(&records).await;
-        if stopped.is_some() || self.appender.sync().await.is_err() {
-            return false;
-        }
-        let mut state = self.shared.state();
-        for (from, to) in old.into_iter().zip(places) {
-            count(&self.shared.counts.carried, to.bytes);
-            state.index.moved(from, to);
+        let mut done = 0;
+        while done < records.len() {
+            let (places, stopped) = self.appender.append(&records[done..]).await;
+            if stopped.is_some() || self.appender.sync().await.is_err() {
+                return false;
+            }
+            let mut state = self.shared.state();
+            for (from, to) in old[done..].iter().zip(&places) {
+                count(&self.shared.counts.carried, to.bytes);
+                state.index.moved(*from, *to);
+            }
+            done += places.len();
         }
         true
     }

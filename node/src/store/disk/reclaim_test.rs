@@ -8,6 +8,7 @@ use crate::store::{
         disk_test::{Running, SEGMENT, block, key},
         faulty_io::FaultyFiles,
         io::Files,
+        record::Header,
     },
 };
 
@@ -28,6 +29,35 @@ async fn reclaim(disk: &mut Running, pinned: &BTreeSet<u64>) -> Vec<u64> {
 
 fn held(tier: &DiskTier, numbers: std::ops::Range<u64>) -> Vec<u64> {
     numbers.filter(|number| tier.has(&key(*number))).collect()
+}
+
+/// Else it would look empty, and go with what was written to it.
+#[tokio::test]
+async fn a_segment_is_not_closed_before_what_it_has_is_listed() {
+    let files = FaultyFiles::default();
+    let mut disk = Running::over(&files, SEGMENTS).await;
+    let record = |number| Record {
+        header: Header {
+            name: key(number).name,
+            meta: block(number).meta.clone(),
+            log: disk.reclaimer.shared.log(),
+        },
+        block: block(number),
+    };
+    let records: Vec<Record> = (0..60).map(record).collect();
+    let (mut done, mut segments) = (0, BTreeSet::new());
+    while done < records.len() {
+        let (places, stopped) = disk.reclaimer.appender.append(&records[done..]).await;
+        assert!(stopped.is_none() && !places.is_empty());
+        let state = disk.reclaimer.shared.state();
+        for place in &places {
+            assert!(!state.index.segments()[&place.segment].closed);
+        }
+        segments.extend(places.iter().map(|place| place.segment));
+        done += places.len();
+    }
+    assert!(segments.len() > 3);
+    disk.end().await;
 }
 
 #[tokio::test]
