@@ -3,10 +3,12 @@
 //! `tests/house.rs` keeps the house rules; `tests/rolling_kill.rs` runs [`rolling_kill`],
 //! `tests/processes.rs` [`hangups`], [`mutual_tls`] and [`one_chain`]; the programs
 //! `region-change`, `region-loss`, `power-cut` and `full-disk` run [`region_change`],
-//! [`region_loss`], [`power_cut`] and [`full_disk`].
+//! [`region_loss`], [`power_cut`] and [`full_disk`]; the program `far-link` measures a link between
+//! regions ([`far_link`]).
 
 mod blocks;
 mod disk;
+pub mod far_link;
 mod filler;
 pub mod full_disk;
 pub mod hangups;
@@ -16,6 +18,7 @@ pub mod mesh;
 pub mod mutual_tls;
 pub mod one_chain;
 mod operator;
+mod pki;
 mod poll;
 pub mod power_cut;
 mod process;
@@ -26,6 +29,7 @@ pub mod rolling_kill;
 mod rpc;
 mod scrape;
 mod site;
+mod wan;
 
 pub use mesh::Mesh;
 pub use rolling_kill::{Plan, Report};

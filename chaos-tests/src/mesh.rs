@@ -13,6 +13,7 @@ use kvmesh_client::{
 };
 
 use self::settings::Place;
+pub(crate) use self::settings::Spot;
 use crate::{
     poll,
     process::Process,
@@ -63,8 +64,20 @@ impl Mesh {
         pki: Option<&Path>,
         channels: Channels,
     ) -> Result<Self> {
+        let here = regions.iter().map(|_| Spot::here()).collect();
+        Self::start_at(folder, regions, here, pki, channels).await
+    }
+
+    /// As [`Self::start_with`], each region where it is said to be.
+    pub(crate) async fn start_at(
+        folder: &Path,
+        regions: &[(&'static str, u64)],
+        spots: Vec<Spot>,
+        pki: Option<&Path>,
+        channels: Channels,
+    ) -> Result<Self> {
         let programs = programs::folder()?;
-        let places = settings::places(regions, pki)?;
+        let places = settings::places(regions, spots, pki)?;
         let regions: Result<Vec<Region>> = places
             .iter()
             .map(|place| Region::new(place, &places, &programs, folder))
@@ -130,7 +143,8 @@ impl Mesh {
 impl Region {
     fn new(place: &Place, all: &[Place], programs: &Path, folder: &Path) -> Result<Self> {
         let process = |name: String, program: &str, settings: Result<String>| {
-            Process::new(name, programs.join(program), folder, &settings?)
+            let process = Process::new(name, programs.join(program), folder, &settings?)?;
+            Ok::<_, anyhow::Error>(process.within(place.spot.network.as_deref()))
         };
         let region = place.region;
         let nodes: Result<Vec<Process>> = (1..=place.nodes.len() as u64)

@@ -2,19 +2,13 @@
 //! `meshctl pki`: clients put, get from afar, delete and miss, and whoever has not the right
 //! certificate is refused with a reason.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use kvmesh_client::{
     Client,
     channel::{Channels, TcpConnect},
     client::{GetOptions, GetOutcome, Opened, PutOptions, PutResult},
-    tls::{Credentials, TlsConnect, TlsFiles},
 };
 use kvmesh_directory::namespace::AckLevel;
 use kvmesh_process::{SystemClock, WallClock};
@@ -24,10 +18,10 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use crate::{
     blocks::{self, Blocks, CHAIN_BLOCKS},
     mesh::Mesh,
-    operator::Operator,
+    pki::Pki,
     poll,
     process::Process,
-    programs, rpc,
+    rpc,
 };
 
 const REGIONS: [(&str, u64); 2] = [("us-east", 1), ("eu-west", 1)];
@@ -42,58 +36,14 @@ const CALL_BOUND: Duration = Duration::from_secs(10);
 pub async fn run(folder: &Path) -> Result<()> {
     let pki = Pki::init(folder.join("pki")).await?;
     for (region, _) in REGIONS {
-        for role in ["node", "gateway", "region-sync", "client"] {
-            pki.issue(role, Some(region), "1").await?;
-        }
+        pki.issue_region(region, "127.0.0.1").await?;
     }
-    pki.issue("operator", None, "alice").await?;
+    pki.issue("operator", None, "alice", "127.0.0.1").await?;
     let operator = pki.channels("operator-alice")?;
     let mesh = Mesh::start_with(folder, &REGIONS, Some(&pki.folder), operator).await?;
     let [near, far] = [open(&mesh, &pki, 0).await?, open(&mesh, &pki, 1).await?];
     blocks_go_and_come(&near, &far).await?;
     strangers_are_refused(&mesh, &pki).await
-}
-
-/// Certificates of one CA.
-struct Pki {
-    folder: PathBuf,
-    operator: Operator,
-}
-
-impl Pki {
-    async fn init(folder: PathBuf) -> Result<Self> {
-        let program = programs::folder()?.join("meshctl");
-        let operator = Operator { program };
-        let path = folder.to_str().context("a path in UTF-8")?;
-        operator.json(&["pki", "init", path]).await?;
-        Ok(Self { folder, operator })
-    }
-
-    async fn issue(&self, role: &str, region: Option<&str>, name: &str) -> Result<()> {
-        let path = self.folder.to_str().context("a path in UTF-8")?;
-        let who = ["--role", role, "--name", name, "--ip", "127.0.0.1"];
-        let issue = [&["pki", "issue", path], &who[..]].concat();
-        let region: Vec<&str> = region.map_or_else(Vec::new, |it| vec!["--region", it]);
-        self.operator.json(&[issue, region].concat()).await?;
-        Ok(())
-    }
-
-    fn read(&self, name: &str) -> Result<String> {
-        let file = self.folder.join(name);
-        fs::read_to_string(&file).with_context(|| file.display().to_string())
-    }
-
-    /// What calls with the certificate of these files.
-    fn channels(&self, who: &str) -> Result<Channels> {
-        let files = TlsFiles {
-            certificate: self.folder.join(format!("{who}.pem")),
-            key: self.folder.join(format!("{who}-key.pem")),
-            ca: self.folder.join("ca.pem"),
-        };
-        let credentials = Credentials::load(files, who)?;
-        let connect = TlsConnect::new(Arc::new(TcpConnect), credentials);
-        Ok(Channels::new(Arc::new(connect)))
-    }
 }
 
 async fn open(mesh: &Mesh, pki: &Pki, region: usize) -> Result<Opened> {

@@ -20,6 +20,8 @@ pub struct Process {
     name: String,
     program: PathBuf,
     config: PathBuf,
+    /// Of the network namespace that it runs in; none: this program's.
+    network: Option<String>,
     child: Option<Child>,
 }
 
@@ -37,8 +39,15 @@ impl Process {
             name,
             program,
             config,
+            network: None,
             child: None,
         })
+    }
+
+    /// The same, to run in a network namespace.
+    pub(crate) fn within(mut self, network: Option<&str>) -> Self {
+        self.network = network.map(str::to_owned);
+        self
     }
 
     /// What it is called in logs.
@@ -72,7 +81,16 @@ impl Process {
         let said = self.config.with_extension("out");
         let log = self.config.with_extension("log");
         let log = File::options().create(true).append(true).open(log)?;
-        let child = Command::new(&self.program)
+        let mut command = match &self.network {
+            None => Command::new(&self.program),
+            // It becomes the program, so that the child's number is the program's.
+            Some(network) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", network]).arg(&self.program);
+                command
+            }
+        };
+        let child = command
             .arg("--config")
             .arg(&self.config)
             .stdin(Stdio::null())

@@ -196,6 +196,18 @@ impl Assembler {
         &self.meta
     }
 
+    /// How many pieces it has.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    }
+
     /// Size of the next piece; 0 when the block is whole.
     #[must_use]
     pub fn next_len(&self) -> usize {

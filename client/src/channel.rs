@@ -195,12 +195,15 @@ pub struct AddressError {
     source: tonic::transport::Error,
 }
 
+/// Address, who is expected there, and which of several channels to it.
+type Lane = (String, Expected, usize);
+
 /// Warm channels by address. Bounded by the number of processes of a mesh.
 #[derive(Clone)]
 pub struct Channels {
     connector: Arc<dyn Connect>,
     expected: Expected,
-    open: Arc<Mutex<HashMap<(String, Expected), Channel>>>,
+    open: Arc<Mutex<HashMap<Lane, Channel>>>,
 }
 
 impl Channels {
@@ -248,8 +251,17 @@ impl Channels {
     /// # Errors
     /// When the address is not `host:port`.
     pub fn to(&self, address: &str) -> Result<Channel, AddressError> {
+        self.lane(address, 0)
+    }
+
+    /// One of several channels to an address, from 0 on, where one connection has not the room
+    /// for all that a link carries. The first one is that of [`Self::to`].
+    ///
+    /// # Errors
+    /// When the address is not `host:port`.
+    pub fn lane(&self, address: &str, lane: usize) -> Result<Channel, AddressError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (address.to_owned(), self.expected.clone());
+        let key = (address.to_owned(), self.expected.clone(), lane);
         if let Some(channel) = open.get(&key) {
             return Ok(channel.clone());
         }
@@ -258,10 +270,10 @@ impl Channels {
         Ok(channel)
     }
 
-    /// Forgets the channel to an address, so that the next use makes a new connection.
+    /// Forgets the channels to an address, so that the next use makes a new connection.
     pub fn forget(&self, address: &str) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.remove(&(address.to_owned(), self.expected.clone()));
+        open.retain(|(to, expected, _), _| to != address || *expected != self.expected);
     }
 }
 

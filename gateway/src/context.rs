@@ -51,7 +51,7 @@ pub(crate) struct Gateway {
     pub(crate) fetch_bytes: Budget,
     pub(crate) put_bytes: Budget,
     /// What fetches showed of the links to other regions.
-    pub(crate) links: Links,
+    pub(crate) links: Arc<Links>,
     /// How fast engines prefill.
     pub(crate) prefill: Prefill,
     pub(crate) prefetches: Prefetches,
@@ -84,7 +84,7 @@ impl Gateway {
             region,
             views,
             reach: Arc::default(),
-            links: Links::new(meters.clone()),
+            links: Arc::new(Links::new(meters.clone())),
             meters,
             prefill: Prefill::default(),
             prefetches: Prefetches::new(&environment.instance, environment.clock.millis()),

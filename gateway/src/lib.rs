@@ -16,6 +16,7 @@ mod flight;
 mod frame;
 mod hot;
 mod intake;
+mod lanes;
 mod lease;
 mod links;
 mod local;

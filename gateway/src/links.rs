@@ -4,7 +4,7 @@
 //! The one place where the two meet; the rules are in `directory/src/cost.rs`. Soft state of
 //! one gateway.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvmesh_client::follow::Link;
 use kvmesh_directory::{
@@ -22,17 +22,23 @@ pub(crate) struct Links {
     meters: Meters,
 }
 
-/// Times one fetch. What it showed counts when it is dropped, whether all came or not.
-pub(crate) struct Timing<'a> {
-    links: &'a Links,
-    region: &'a RegionId,
+/// Times one fetch, whose lanes share it. What it showed counts when it is dropped, whether all
+/// came or not.
+pub(crate) struct Timing {
+    links: Arc<Links>,
+    region: RegionId,
     configured: Configured,
+    lanes: u32,
+    clock: Mutex<Clock>,
+}
+
+struct Clock {
     begun: Instant,
     /// When the first and the newest bytes came.
     came: Option<(Instant, Instant)>,
     /// Bytes after the first ones.
     bytes: u64,
-    /// Waited here for room, since the first bytes came.
+    /// Lanes waited here for room, since the first bytes came; all of them together.
     waited: Duration,
 }
 
@@ -55,16 +61,19 @@ impl Links {
         self.lock().wants_probe(self.now(), region)
     }
 
-    /// Begins to time a fetch.
-    pub(crate) fn time<'a>(&'a self, region: &'a RegionId, link: &Link) -> Timing<'a> {
+    /// Begins to time a fetch over so many lanes.
+    pub(crate) fn time(self: &Arc<Self>, region: &RegionId, link: &Link, lanes: usize) -> Timing {
         Timing {
-            links: self,
-            region,
+            links: Arc::clone(self),
+            region: region.clone(),
             configured: link.configured,
-            begun: Instant::now(),
-            came: None,
-            bytes: 0,
-            waited: Duration::ZERO,
+            lanes: u32::try_from(lanes).unwrap_or(u32::MAX).max(1),
+            clock: Mutex::new(Clock {
+                begun: Instant::now(),
+                came: None,
+                bytes: 0,
+                waited: Duration::ZERO,
+            }),
         }
     }
 
@@ -97,41 +106,44 @@ impl Links {
     }
 }
 
-impl Timing<'_> {
+impl Timing {
     /// So many bytes came.
-    pub(crate) fn came(&mut self, bytes: usize) {
+    pub(crate) fn came(&self, bytes: usize) {
         let now = Instant::now();
-        match &mut self.came {
-            None => self.came = Some((now, now)),
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut clock.came {
+            None => clock.came = Some((now, now)),
             Some((_, newest)) => {
                 *newest = now;
-                self.bytes += bytes as u64;
+                clock.bytes += bytes as u64;
             }
         }
     }
 
-    /// The link was not read for so long.
-    pub(crate) fn paused(&mut self, time: Duration) {
-        match self.came {
-            None => self.begun += time,
-            Some(_) => self.waited += time,
+    /// A lane was not read for so long.
+    pub(crate) fn paused(&self, time: Duration) {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        match clock.came {
+            None => clock.begun += time / self.lanes,
+            Some(_) => clock.waited += time,
         }
     }
 }
 
-impl Drop for Timing<'_> {
+impl Drop for Timing {
     fn drop(&mut self) {
-        let Some((first, newest)) = self.came else {
+        let clock = self.clock.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some((first, newest)) = clock.came else {
             return;
         };
-        let took = newest.duration_since(first).saturating_sub(self.waited);
+        let took = newest.duration_since(first);
         let transfer = Transfer {
-            first_byte: first.duration_since(self.begun).as_secs_f64(),
+            first_byte: first.duration_since(clock.begun).as_secs_f64(),
             rtt: self.configured.rtt.median,
-            bytes: self.bytes,
-            took: took.as_secs_f64(),
+            bytes: clock.bytes,
+            took: took.saturating_sub(clock.waited / self.lanes).as_secs_f64(),
         };
         self.links
-            .transferred(self.region, &self.configured, transfer);
+            .transferred(&self.region, &self.configured, transfer);
     }
 }

@@ -73,6 +73,12 @@ impl Meters {
         counter!("kvmesh_gateway_flights_shared_total", "instance" => self.instance()).increment(1);
     }
 
+    /// A fetch that broke goes on behind so many bytes.
+    pub(crate) fn resumed(&self, bytes: u64) {
+        counter!("kvmesh_gateway_fetch_resumed_bytes_total", "instance" => self.instance())
+            .increment(bytes);
+    }
+
     /// A fetched block was kept here, or not.
     pub(crate) fn fill(&self, end: FillEnd) {
         let end = match end {

@@ -32,6 +32,8 @@ pub(crate) struct Peers {
     channels: Channels,
     settings: Live<Settings>,
     failing: Mutex<BTreeMap<String, Instant>>,
+    /// When blocks came from far gateways last. Bounded as `failing` is.
+    heard: Mutex<BTreeMap<String, Instant>>,
     turn: AtomicUsize,
 }
 
@@ -42,6 +44,7 @@ impl Peers {
             channels: channels.clone(),
             settings,
             failing: Mutex::default(),
+            heard: Mutex::default(),
             turn: AtomicUsize::new(0),
         }
     }
@@ -53,12 +56,36 @@ impl Peers {
             .map_err(|error| Problem::Internal(error.to_string()))
     }
 
-    /// The channel to a gateway of another region.
-    pub(crate) fn far(&self, region: &RegionId, address: &str) -> Result<Channel, Problem> {
+    /// A channel to a gateway of another region: one of its lanes, from 0 on.
+    pub(crate) fn far(
+        &self,
+        region: &RegionId,
+        address: &str,
+        lane: usize,
+    ) -> Result<Channel, Problem> {
         self.channels
             .expecting(Expected::of(Role::Gateway, region))
-            .to(address)
+            .lane(address, lane)
             .map_err(|error| Problem::Internal(error.to_string()))
+    }
+
+    /// Bytes of a block came from there.
+    pub(crate) fn heard(&self, address: &str) {
+        let now = Instant::now();
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(newest) = heard.get_mut(address) {
+            *newest = now;
+        } else if heard.len() < FAILING_MAX {
+            heard.insert(address.to_owned(), now);
+        }
+    }
+
+    /// Whether bytes of a block came from there within this time: what else is asked of it waits
+    /// behind them.
+    pub(crate) fn is_heard(&self, address: &str, within: Duration) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = heard.get(address);
+        newest.is_some_and(|newest| newest.elapsed() < within)
     }
 
     /// The address could not be reached, or fell silent.

@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use kvmesh_directory::RegionId;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Gateway, rpc};
+use crate::{context::Gateway, lanes, rpc};
 
 /// How soon a gateway that was just heard of is connected to.
 const TICK: Duration = Duration::from_millis(100);
@@ -95,10 +95,17 @@ fn known(gateway: &Gateway) -> Vec<Known> {
     known.collect()
 }
 
+/// Whether it answers; if it does, the lanes that fill its link are kept warm as well.
 async fn touch(gateway: &Gateway, (region, address): Known) -> (Known, bool) {
-    let answers = match gateway.peers.far(&region, &address) {
+    let one = async |lane| match gateway.peers.far(&region, &address, lane) {
         Ok(channel) => rpc::touch::touch(channel).await,
         Err(_) => false,
     };
+    let answers = one(0).await;
+    if answers {
+        let link = gateway.views.mesh.link(&region);
+        let lanes = link.map_or(1, |link| lanes::of_link(&link));
+        join_all((1..lanes).map(one)).await;
+    }
     ((region, address), answers)
 }

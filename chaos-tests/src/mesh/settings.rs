@@ -11,10 +11,33 @@ use super::ports;
 
 const NODE_MEMORY_BYTES: u64 = 2 << 30;
 
+/// Which network a region's processes are in.
+#[derive(Clone)]
+pub(crate) struct Spot {
+    /// The namespace; none: that of this program.
+    pub(crate) network: Option<String>,
+    /// Of all its processes.
+    pub(crate) ip: String,
+    /// Bandwidth of the links to it, bits a second, as its peers are told.
+    pub(crate) bandwidth_bits: u64,
+}
+
+impl Spot {
+    /// Loopback.
+    pub(super) fn here() -> Self {
+        Self {
+            network: None,
+            ip: "127.0.0.1".to_owned(),
+            bandwidth_bits: 1_000_000_000,
+        }
+    }
+}
+
 /// Where one region's processes are.
 #[derive(Clone)]
 pub(super) struct Place {
     pub(super) region: &'static str,
+    pub(super) spot: Spot,
     pub(super) nodes: Vec<NodePlace>,
     pub(super) gateway: String,
     gateway_metrics: String,
@@ -32,23 +55,31 @@ pub(super) struct NodePlace {
 }
 
 /// Finds a place for every process.
-pub(super) fn places(regions: &[(&'static str, u64)], pki: Option<&Path>) -> Result<Vec<Place>> {
+pub(super) fn places(
+    regions: &[(&'static str, u64)],
+    spots: Vec<Spot>,
+    pki: Option<&Path>,
+) -> Result<Vec<Place>> {
     let nodes: u64 = regions.iter().map(|(_, nodes)| nodes).sum();
     let mut free = ports::free(2 * nodes as usize + 4 * regions.len())?.into_iter();
-    let mut next = || free.next().unwrap_or_default();
-    let places = regions.iter().map(|&(region, nodes)| Place {
-        region,
-        nodes: (0..nodes)
-            .map(|_| NodePlace {
-                listen: next(),
-                metrics: next(),
-            })
-            .collect(),
-        gateway: next(),
-        gateway_metrics: next(),
-        region_sync: next(),
-        region_sync_metrics: next(),
-        pki: pki.map(Path::to_owned),
+    let places = regions.iter().zip(spots).map(|(&(region, nodes), spot)| {
+        let mut next = || free.next().unwrap_or_default();
+        let there = |address: String| address.replace("127.0.0.1", &spot.ip);
+        Place {
+            region,
+            nodes: (0..nodes)
+                .map(|_| NodePlace {
+                    listen: there(next()),
+                    metrics: next(),
+                })
+                .collect(),
+            gateway: there(next()),
+            gateway_metrics: next(),
+            region_sync: there(next()),
+            region_sync_metrics: next(),
+            pki: pki.map(Path::to_owned),
+            spot: spot.clone(),
+        }
     });
     Ok(places.collect())
 }
@@ -117,7 +148,7 @@ impl Place {
             region: place.region.to_owned(),
             nodes: place.node_addresses(),
             gateways: vec![place.gateway.clone()],
-            bandwidth_bits: 1_000_000_000,
+            bandwidth_bits: place.spot.bandwidth_bits,
             dollars_per_gb: 0.0,
         });
         let settings = kvmesh_region_sync::Settings {

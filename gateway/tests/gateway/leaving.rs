@@ -188,7 +188,7 @@ async fn a_waiter_that_does_not_read_is_not_waited_for() {
     assert_eq!(next(&mut second).await, Ok(2));
     let summary = next(&mut second).await.unwrap_err();
     assert_eq!(summary.outcome(), GetOutcome::Complete);
-    assert_eq!(count(&world.far.gets), 1, "it was one fetch");
+    world.far.asked_once();
     drop(unread);
 }
 

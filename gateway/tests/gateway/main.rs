@@ -8,6 +8,7 @@ mod encodings;
 mod epoch;
 mod fakes;
 mod far;
+mod lanes;
 mod lease;
 mod leaving;
 mod local;

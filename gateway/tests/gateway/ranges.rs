@@ -135,7 +135,7 @@ async fn a_far_block_is_fetched_and_kept_whole_and_its_pieces_go_to_the_client()
         let (got, _) = world.get(again).await;
         assert_eq!(got.len(), 3);
         assert!(got.iter().all(|got| got.region == "us-east"));
-        assert_eq!(world.far.gets.load(Ordering::Relaxed), 1);
+        world.far.asked_once();
     }
 }
 
@@ -162,7 +162,7 @@ async fn gets_of_ranges_and_of_whole_blocks_share_one_fetch() {
         assert!(got.iter().all(|got| got.bytes.len() == BYTES));
         assert_eq!(counted(&summary), 2 * BYTES as u64);
     }
-    assert_eq!(world.far.gets.load(Ordering::Relaxed), 1);
+    world.far.asked_once();
 }
 
 /// How a get fails, and the blocks that ended before it did.

@@ -28,36 +28,9 @@ use super::{
     coded::coded,
     feed::Answers,
     lease::{self, Leases},
+    mood::Mood,
     region::Region,
 };
-
-/// How a holder behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mood {
-    Fine,
-    /// Says that it has nothing.
-    Forgetful,
-    /// Sends the first piece of the first block and breaks off.
-    BreaksOff,
-    /// Does not answer.
-    Silent,
-    /// Refuses puts: too few owners.
-    Alone,
-    /// Refuses the first put's epoch.
-    StaleOnce,
-    /// Has no serve lease.
-    CutOff,
-    /// Keeps what is put, and ends the call without an answer.
-    Mute,
-    /// Passes over the ranges of a get: it sends whole blocks.
-    Wholesale,
-    /// Refuses gets of ranges, as one of an earlier version does.
-    Dated,
-    /// Encodes pieces, if asked to.
-    Encodes,
-    /// Encodes pieces, and loses the last byte of each.
-    Garbles,
-}
 
 pub(crate) struct Holder {
     pub(crate) node: NodeId,
@@ -114,6 +87,25 @@ impl Holder {
 
     pub(super) fn mood(&self) -> Mood {
         *self.mood.lock().unwrap()
+    }
+
+    /// No block was asked for twice, by however many calls.
+    pub(crate) fn asked_once(&self) {
+        let asked = self.asked.lock().unwrap();
+        let mut all: Vec<u32> = asked.iter().flat_map(|it| it.select.clone()).collect();
+        all.sort_unstable();
+        assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "{all:?}");
+    }
+
+    /// It broke off in this block.
+    fn broke(&self, name: BlockName) {
+        if self.mood() == Mood::Fickle {
+            let mut blocks = self.blocks.lock().unwrap();
+            blocks.get_mut(&name).unwrap().meta.put_hlc = Hlc(51);
+        }
+        if matches!(self.mood(), Mood::BreaksOnce | Mood::Fickle) {
+            self.be(Mood::Fine);
+        }
     }
 }
 
@@ -188,7 +180,7 @@ async fn send_blocks(
             }
             for (at, number) in touched.iter().enumerate() {
                 let piece = &block.pieces[*number as usize];
-                let breaks = holder.mood() == Mood::BreaksOff;
+                let breaks = holder.mood().breaks();
                 let end = match at + 1 == touched.len() && !breaks {
                     true => wire::BlockEnd::Complete,
                     false => wire::BlockEnd::Unspecified,
@@ -197,6 +189,7 @@ async fn send_blocks(
                 let frame = frame(header, piece.clone(), end);
                 out.send(Ok(coded(holder, request, frame))).await?;
                 if breaks {
+                    holder.broke(name);
                     return out.send(Err(Status::unavailable("broke off"))).await;
                 }
             }

@@ -6,7 +6,9 @@ mod consensus;
 pub(crate) mod feed;
 mod lease;
 pub(crate) mod mesh;
+mod mood;
 pub(crate) mod region;
 pub(crate) mod start;
 
-pub(crate) use cache::{Holder, Mood};
+pub(crate) use cache::Holder;
+pub(crate) use mood::Mood;

@@ -1,0 +1,256 @@
+//! Two regions of real processes with a link of delay, rate and loss between them: how long a
+//! block takes to come over it, and how fast many do, beside a plain copy over TCP.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use kvmesh_client::{
+    Block, Client,
+    client::{Chain, GetOptions, GetOutcome, Opened, PutBlock, PutOptions, PutResult},
+};
+use kvmesh_directory::{Description, Part, namespace::AckLevel};
+use rand::{RngCore, SeedableRng, rngs::SmallRng};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    blocks,
+    mesh::{Mesh, Spot},
+    pki::Pki,
+    poll,
+    wan::{Wan, copy, shape::Shape},
+};
+
+pub use crate::wan::copy::{from as copy_from, to as copy_to};
+
+const REGIONS: [(&str, u64); 2] = [("us-east", 1), ("eu-west", 1)];
+const BLOCK_BYTES: usize = 2 << 20;
+/// Blocks of a chain of the bulk.
+const CHAIN_BLOCKS: u32 = 16;
+/// Gets of the bulk that are under way at once.
+const GETS: usize = 4;
+const BOUND: Duration = Duration::from_secs(60);
+const CALL_BOUND: Duration = Duration::from_secs(30);
+
+/// What is tried.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Round trip over the link, milliseconds.
+    pub rtt_ms: u64,
+    /// Bandwidth of the link, Mbit/s.
+    pub mbit: u64,
+    /// Part of its packets that are lost, 0 to 1.
+    pub loss: f64,
+    /// Congestion control of both ends; none: the kernel's usual one.
+    pub congestion: Option<String>,
+    /// Whether the kernel's buffers are set as the runbook says for such links.
+    pub tuned: bool,
+    /// Gets of one block each.
+    pub singles: u32,
+    /// Chains of 16 blocks of 2 MiB that are fetched together.
+    pub chains: u32,
+    /// Connections of the plain copy.
+    pub copies: usize,
+}
+
+/// Measures, with settings, logs and stores in this folder.
+///
+/// # Errors
+/// Without root and TUN devices; when the mesh does not start or a get fails.
+pub async fn run(plan: &Plan, folder: &Path) -> Result<Value> {
+    let shape = Shape {
+        delay: Duration::from_millis(plan.rtt_ms) / 2,
+        bits: plan.mbit as f64 * 1e6,
+        loss: plan.loss,
+        queue: Duration::from_millis(50),
+    };
+    let wan = Wan::up(shape)?;
+    if let Some(congestion) = &plan.congestion {
+        wan.sysctl(&format!("net.ipv4.tcp_congestion_control={congestion}"))?;
+    }
+    if plan.tuned {
+        wan.sysctl("net.ipv4.tcp_wmem='4096 16384 134217728'")?;
+        wan.sysctl("net.ipv4.tcp_rmem='4096 131072 134217728'")?;
+        wan.sysctl("net.ipv4.tcp_slow_start_after_idle=0")?;
+    }
+    let pki = Pki::init(folder.join("pki")).await?;
+    for (at, (region, _)) in REGIONS.into_iter().enumerate() {
+        pki.issue_region(region, &wan.end(at).address).await?;
+    }
+    pki.issue("operator", None, "alice", "127.0.0.1").await?;
+    let spots = [0, 1].map(|at| Spot {
+        network: Some(wan.end(at).name.clone()),
+        ip: wan.end(at).address.clone(),
+        bandwidth_bits: plan.mbit * 1_000_000,
+    });
+    let operator = pki.channels("operator-alice")?;
+    let mesh = Mesh::start_at(folder, &REGIONS, spots.into(), Some(&pki.folder), operator).await?;
+    let [near, far] = [open(&mesh, &pki, 0).await?, open(&mesh, &pki, 1).await?];
+    let measure = Measure {
+        plan,
+        wan: &wan,
+        near,
+        far,
+    };
+    measure.all().await
+}
+
+struct Measure<'a> {
+    plan: &'a Plan,
+    wan: &'a Wan,
+    near: Opened,
+    far: Opened,
+}
+
+impl Measure<'_> {
+    async fn all(&self) -> Result<Value> {
+        let (singles, chains) = (u64::from(self.plan.singles), u64::from(self.plan.chains));
+        // The first one is for warming up.
+        for chain in 0..=singles {
+            self.put(chain, 1).await?;
+        }
+        let bulk = singles + 1..=singles + 2 * chains;
+        for chain in bulk.clone() {
+            self.put(chain, CHAIN_BLOCKS).await?;
+        }
+        poll::until("a get from afar", BOUND, async || self.get(0, 1).await).await?;
+        let mut took = Vec::new();
+        for chain in 1..=singles {
+            let before = Instant::now();
+            self.get(chain, 1).await?;
+            took.push(before.elapsed().as_secs_f64() * 1e3);
+        }
+        took.sort_by(f64::total_cmp);
+        let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
+        let on_the_link = BLOCK_BYTES as f64 * 8.0 / (self.plan.mbit as f64 * 1e3);
+        let allowed = self.plan.rtt_ms as f64 * 1.1 + on_the_link;
+        let bulk: Vec<u64> = bulk.collect();
+        let mut rates = Vec::new();
+        for half in bulk.chunks(chains as usize) {
+            rates.push(json!({
+                "copy_mbit": self.copy().await?,
+                "mesh_mbit": self.bulk(half).await?,
+            }));
+        }
+        let mean = |what: &str| {
+            let values = rates.iter().filter_map(|rate| rate[what].as_f64());
+            values.sum::<f64>() / rates.len() as f64
+        };
+        let (copy, mesh) = (mean("copy_mbit"), mean("mesh_mbit"));
+        Ok(json!({
+            "plan": format!("{:?}", self.plan),
+            "single_ms": { "p50": at(0.5), "p95": at(0.95), "max": at(1.0) },
+            "single_allowed_ms": allowed,
+            "single_of_allowed": at(0.5) / allowed,
+            "rounds": rates,
+            "mesh_of_link": mesh / self.plan.mbit as f64,
+            "mesh_of_copy": mesh / copy,
+        }))
+    }
+
+    async fn put(&self, chain: u64, blocks: u32) -> Result<()> {
+        let options = PutOptions {
+            // A region of one node.
+            ack: Some(AckLevel::Memory),
+            ..PutOptions::default()
+        };
+        for result in self.near.put(&to_put(chain, blocks), options).await? {
+            ensure!(matches!(result, PutResult::Acked(_)), "{result:?}");
+        }
+        Ok(())
+    }
+
+    /// Gets a chain where none of it is, and checks that the other region had it.
+    async fn get(&self, chain: u64, blocks: u32) -> Result<()> {
+        let options = GetOptions {
+            deadline: Some(CALL_BOUND),
+            ..GetOptions::default()
+        };
+        let names = names(chain, blocks)?;
+        let got = self.far.get(&names, options).await?;
+        ensure!(
+            got.summary.outcome == GetOutcome::Complete && got.blocks.len() == blocks as usize,
+            "chain {chain}: {:?}",
+            got.summary
+        );
+        ensure!(
+            got.blocks
+                .iter()
+                .all(|block| block.region.to_string() == REGIONS[0].0),
+            "a block of chain {chain} was there already"
+        );
+        Ok(())
+    }
+
+    /// Mbit/s of many gets together.
+    async fn bulk(&self, chains: &[u64]) -> Result<f64> {
+        let before = Instant::now();
+        let count = chains.len();
+        stream::iter(chains)
+            .map(|chain| self.get(*chain, CHAIN_BLOCKS))
+            .buffer_unordered(GETS)
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(mbit(
+            count * CHAIN_BLOCKS as usize * BLOCK_BYTES,
+            before.elapsed(),
+        ))
+    }
+
+    /// Mbit/s of a plain copy of as many bytes.
+    async fn copy(&self) -> Result<f64> {
+        let bytes = self.plan.chains as usize * CHAIN_BLOCKS as usize * BLOCK_BYTES;
+        let took = copy::between(self.wan, self.plan.copies, bytes, BOUND).await?;
+        Ok(mbit(bytes, took))
+    }
+}
+
+fn mbit(bytes: usize, took: Duration) -> f64 {
+    bytes as f64 * 8e-6 / took.as_secs_f64()
+}
+
+/// Not of 16-bit numbers: nothing is encoded on the way.
+fn description() -> Description {
+    Description {
+        model: "far-link".to_owned(),
+        dtype: "int8".to_owned(),
+        ..blocks::description()
+    }
+}
+
+async fn open(mesh: &Mesh, pki: &Pki, region: usize) -> Result<Opened> {
+    let (name, _) = REGIONS[region];
+    let channels = pki.channels(&format!("{name}-client-1"))?;
+    let client = Client::connect(vec![mesh.addresses(region).1.to_owned()], channels)?;
+    poll::until("opening the namespace", BOUND, async || {
+        let opened = client.open(&description(), "", "always", CALL_BOUND).await;
+        opened.context("it is not open yet")
+    })
+    .await
+}
+
+fn hash(chain: u64, index: u32) -> [u8; 32] {
+    let mut hash = [0; 32];
+    SmallRng::seed_from_u64(chain << 16 | u64::from(index)).fill_bytes(&mut hash);
+    hash
+}
+
+fn names(chain: u64, blocks: u32) -> Result<Chain> {
+    Ok(Chain::new((0..blocks).map(|index| hash(chain, index)))?)
+}
+
+fn to_put(chain: u64, blocks: u32) -> Vec<PutBlock> {
+    let block = |index| {
+        let hash = hash(chain, index);
+        let mut bytes = vec![0; BLOCK_BYTES];
+        SmallRng::from_seed(hash).fill_bytes(&mut bytes);
+        PutBlock {
+            hash: Bytes::copy_from_slice(&hash),
+            part: Part::default(),
+            block: Block::of(&bytes.into(), index),
+        }
+    };
+    (0..blocks).map(block).collect()
+}

@@ -1,0 +1,407 @@
+//! The calls of one fetch: to one gateway of the region after the other, each for what has not
+//! come yet.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kvmesh_client::{Ranges, block::Assembler, follow::Link};
+use kvmesh_directory::Part;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Fetch, Led, visible};
+use crate::{
+    context::Gateway,
+    fill::Job,
+    frame::{Frame, Header, Outcome},
+    links::Timing,
+    rpc::ask::{self, Ask, Frames},
+};
+
+/// What an answer may take over its round trips.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// A block of which a part came before its call broke. What came does not come again.
+struct Rest<'a> {
+    led: &'a Led,
+    assembler: Assembler,
+}
+
+/// What a far gateway said in the end of the blocks that it did not send.
+enum Told {
+    Missing,
+    Failed,
+    /// It was given no more time, and waiters that came later have more.
+    MoreTime,
+}
+
+/// What asking the gateways of a region in turn came to.
+enum Turn {
+    /// All is answered, or nobody answers.
+    Over,
+    /// Something came, and something else is worth asking for.
+    Again,
+}
+
+/// Asks one gateway of the region after the other, until one has answered for everything.
+pub(super) async fn all(gateway: &Gateway, fetch: &Fetch) {
+    let mut rest = None;
+    let mut first = Some(Arc::clone(&fetch.timing));
+    while let Turn::Again = ask_in_turn(gateway, fetch, &mut first, &mut rest).await {}
+}
+
+async fn ask_in_turn<'a>(
+    gateway: &Gateway,
+    fetch: &'a Fetch,
+    first: &mut Option<Arc<Timing>>,
+    rest: &mut Option<Rest<'a>>,
+) -> Turn {
+    let patience = Patience::new(gateway, &fetch.link);
+    let mut unreached = true;
+    for address in gateway.peers.in_turn(&fetch.link.gateways) {
+        let Some(limit) = patience.left() else { break };
+        // The lanes are timed together only while none has to ask again.
+        let timing = first.take();
+        let timing =
+            timing.unwrap_or_else(|| Arc::new(gateway.links.time(&fetch.region, &fetch.link, 1)));
+        let going_on = rest.take();
+        let going_on = going_on.filter(|rest| rest.led.flight.arriving.ended().is_none());
+        let resumed = going_on.as_ref().map(|rest| rest.led);
+        let mut call = Call {
+            gateway,
+            fetch,
+            timing,
+            rest: going_on,
+            came: false,
+        };
+        let told = call.make(&address, limit).await;
+        let came = call.came;
+        *rest = call.rest;
+        match told {
+            Ok(Told::MoreTime) => return Turn::Again,
+            Ok(told) => {
+                let missing = matches!(told, Told::Missing);
+                let asked = unfinished(fetch)
+                    .filter(|led| resumed.is_none_or(|resumed| std::ptr::eq(resumed, *led)));
+                for led in asked {
+                    gateway.flights.lose(&led.flight, missing);
+                }
+                return match unfinished(fetch).next() {
+                    Some(_) => Turn::Again,
+                    None => Turn::Over,
+                };
+            }
+            Err(failure) => {
+                if failure.unreachable {
+                    gateway.peers.failed(&address);
+                }
+                unreached &= failure.unreachable;
+                let region = &fetch.region;
+                tracing::debug!(%region, address, error = %failure, "a far gateway failed");
+            }
+        }
+        if unfinished(fetch).next().is_none() {
+            return Turn::Over;
+        }
+        // It broke under way: the next try has all the time to connect and to begin again.
+        if came {
+            return Turn::Again;
+        }
+    }
+    if unreached {
+        gateway.reach.unreached(&fetch.region);
+        gateway.meters.unreached(&fetch.region);
+    }
+    Turn::Over
+}
+
+/// How long the gateways of a region may take to connect and answer: one connect timeout, over
+/// all of them, and twice the round trip.
+struct Patience {
+    until: Instant,
+    /// What one of them may take of it.
+    share: Duration,
+    rtt: Duration,
+}
+
+impl Patience {
+    fn new(gateway: &Gateway, link: &Link) -> Self {
+        let rtt = Duration::from_secs_f64((link.rtt_ms / 1e3).clamp(0.0, 60.0));
+        let connect = Duration::from_millis(gateway.settings.now().connect_timeout_ms);
+        let all = connect + rtt * 2;
+        let each = all / u32::try_from(link.gateways.len().max(1)).unwrap_or(u32::MAX);
+        Self {
+            until: Instant::now() + all,
+            // A handshake and an answer take three round trips.
+            share: each.max(rtt * 4 + MARGIN),
+            rtt,
+        }
+    }
+
+    /// What the next one may take; none: there is no time for another one.
+    fn left(&self) -> Option<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        (left > self.rtt).then(|| self.share.min(left))
+    }
+}
+
+/// The deadline of the longest waiter that there is now.
+fn longest(fetch: &Fetch) -> Option<Instant> {
+    unfinished(fetch).map(|led| led.flight.until()).max()
+}
+
+fn unfinished(fetch: &Fetch) -> impl Iterator<Item = &Led> {
+    let led = fetch.led.iter();
+    led.filter(|led| led.flight.arriving.ended().is_none())
+}
+
+/// One call.
+struct Call<'a, 'g> {
+    gateway: &'g Gateway,
+    fetch: &'a Fetch,
+    timing: Arc<Timing>,
+    /// What it is for, and nothing else; after it, what broke under way.
+    rest: Option<Rest<'a>>,
+    /// A piece came.
+    came: bool,
+}
+
+impl<'a> Call<'a, '_> {
+    /// An answer begins within `limit`. It may take longer than the first waiter does: others
+    /// join.
+    async fn make(&mut self, address: &str, limit: Duration) -> Result<Told, ask::Failure> {
+        let (gateway, fetch) = (self.gateway, self.fetch);
+        gateway.meters.outbound("Get");
+        let channel = match gateway.peers.far(&fetch.region, address, fetch.lane) {
+            Ok(channel) => channel,
+            Err(problem) => return Err(ask::Failure::from(problem)),
+        };
+        let usual = Duration::from_millis(gateway.settings.now().get_deadline_ms);
+        let until = longest(fetch).max(Some(Instant::now() + usual));
+        let until = until.unwrap_or(fetch.ask.until);
+        let wanted = self.wanted();
+        let ask = Ask {
+            until,
+            ..self.ask(&wanted)
+        };
+        let asking = ask::get(channel, fetch.region.clone(), ask);
+        let asked = answer(gateway, address, limit, until, asking).await;
+        let mut stream = match asked {
+            Err(failure) if failure.is_not_found() => return Ok(Told::Missing),
+            stream => stream?,
+        };
+        fetch.answered.cancel();
+        let mut current: Option<Rest<'a>> = None;
+        loop {
+            let frame = match stream.next().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(Told::Failed),
+                Err(failure) => {
+                    self.rest = current.or(self.rest.take());
+                    // Of one that lacks its end only, nothing can be asked for.
+                    if let Some(whole) = self.rest.take_if(|it| it.assembler.is_whole()) {
+                        gateway.flights.lose(&whole.led.flight, false);
+                    }
+                    return Err(failure);
+                }
+            };
+            match frame {
+                Frame::Summary(summary) => {
+                    let more = Instant::now() >= until && longest(fetch) > Some(until);
+                    return Ok(match summary.outcome {
+                        Outcome::Complete | Outcome::Miss => Told::Missing,
+                        Outcome::OutOfTime if more => Told::MoreTime,
+                        _ => Told::Failed,
+                    });
+                }
+                Frame::Aborted(place) => {
+                    let named = place.and_then(|place| wanted.get(&place).copied());
+                    let under_way = current.take().map(|rest| rest.led);
+                    if let Some(led) = under_way.or(named) {
+                        let begun = led.flight.header().is_some();
+                        gateway.flights.lose(&led.flight, !begun);
+                    }
+                }
+                block @ Frame::Block { .. } => {
+                    gateway.peers.heard(address);
+                    current = self.take(current, block, &wanted).await;
+                }
+            }
+        }
+    }
+
+    /// By place. What came of a call before this one need not come again.
+    fn wanted(&self) -> BTreeMap<(u32, Part), &'a Led> {
+        let place = |led: &'a Led| ((led.index, led.part), led);
+        match &self.rest {
+            Some(rest) => [place(rest.led)].into(),
+            None => unfinished(self.fetch)
+                .filter(|led| led.flight.header().is_none())
+                .map(place)
+                .collect(),
+        }
+    }
+
+    fn ask(&self, wanted: &BTreeMap<(u32, Part), &Led>) -> Ask {
+        let mut ask = self.fetch.ask.clone();
+        ask.select = wanted.keys().map(|(index, _)| *index).collect();
+        ask.select.dedup();
+        if let Some(rest) = &self.rest {
+            let bytes = rest.assembler.meta().bytes;
+            ask.parts = vec![rest.led.part];
+            let lacking = Ranges::new(std::iter::once(rest.assembler.taken()..bytes));
+            ask.ranges = lacking.unwrap_or_default();
+        }
+        ask
+    }
+
+    /// Takes a frame of a block; returns the block that is under way after it.
+    async fn take(
+        &mut self,
+        mut current: Option<Rest<'a>>,
+        frame: Frame,
+        wanted: &BTreeMap<(u32, Part), &'a Led>,
+    ) -> Option<Rest<'a>> {
+        let Frame::Block {
+            header,
+            piece,
+            encoding,
+            whole,
+        } = frame
+        else {
+            return current;
+        };
+        let (gateway, fetch) = (self.gateway, self.fetch);
+        // As they come off the wire: of an encoded piece, the encoded bytes.
+        self.timing.came(piece.as_ref().map_or(0, Bytes::len));
+        if let Some(header) = header {
+            let led = wanted.get(&(header.index, header.part)).copied();
+            let before = Instant::now();
+            current = match (self.rest.take(), led) {
+                (Some(rest), Some(_)) => goes_on(gateway, rest, &header),
+                (None, Some(led)) => begin(gateway, fetch, led, header).await,
+                (_, None) => None,
+            };
+            self.timing.paused(before.elapsed());
+        }
+        if let (Some(Rest { led, assembler }), Some(piece)) = (&mut current, piece) {
+            let bytes = assembler.next_len();
+            let lossy = encoding.filter(|it| it.is_lossy());
+            if lossy.is_some() && lossy != assembler.meta().transcoded {
+                gateway.meters.lossy_refused();
+                gateway.flights.lose(&led.flight, false);
+                return None;
+            }
+            if let Some(asked) = fetch.ask.encodings.first() {
+                gateway.coding.note(*asked, bytes, piece.len());
+            }
+            let piece = gateway.coding.decode(encoding, piece, bytes).await;
+            if assembler.push(piece.clone()).is_err() {
+                gateway.flights.lose(&led.flight, false);
+                return None;
+            }
+            self.came = true;
+            led.flight.arriving.push(piece);
+        }
+        if whole && let Some(Rest { led, assembler }) = current.take() {
+            end(gateway, fetch, led, assembler);
+        }
+        current
+    }
+}
+
+/// The beginning of an answer, within the limit: after it a gateway is given up for silent, but
+/// while it sends blocks of other calls, which this one's answer waits behind.
+async fn answer(
+    gateway: &Gateway,
+    address: &str,
+    limit: Duration,
+    until: Instant,
+    asking: impl Future<Output = Result<Frames, ask::Failure>>,
+) -> Result<Frames, ask::Failure> {
+    tokio::pin!(asking);
+    loop {
+        let end = until.min(Instant::now() + limit);
+        match timeout_at(end, &mut asking).await {
+            Ok(answered) => return answered,
+            Err(_) if end < until && gateway.peers.is_heard(address, limit) => {}
+            Err(_) => return Err(ask::Failure::silent(limit)),
+        }
+    }
+}
+
+/// The rest of a block comes, if it is the same block and what is lacking of it.
+fn goes_on<'a>(gateway: &Gateway, rest: Rest<'a>, header: &Header) -> Option<Rest<'a>> {
+    let came = rest.assembler.pieces() as u32;
+    let all = rest.assembler.meta().pieces.len() as u32;
+    if header.meta != *rest.assembler.meta() || !header.pieces.iter().copied().eq(came..all) {
+        gateway.flights.lose(&rest.led.flight, false);
+        return None;
+    }
+    gateway.meters.resumed(rest.assembler.taken());
+    Some(rest)
+}
+
+/// Announces a block to its waiters, unless it was deleted here.
+async fn begin<'a>(
+    gateway: &Gateway,
+    fetch: &Fetch,
+    led: &'a Led,
+    header: Header,
+) -> Option<Rest<'a>> {
+    if led.flight.arriving.ended().is_some() {
+        return None;
+    }
+    // Whatever was asked for, and whoever sends it.
+    let lossy = header.meta.transcoded.is_some();
+    if lossy && !gateway.views.takes_lossy(fetch.namespace.id) {
+        gateway.meters.lossy_refused();
+        gateway.flights.lose(&led.flight, true);
+        return None;
+    }
+    let visible = visible(gateway, &led.flight.name, header.meta.put_hlc);
+    let assembler = Assembler::new(header.meta.clone(), false);
+    let (true, Ok(assembler)) = (visible, assembler) else {
+        gateway.flights.lose(&led.flight, true);
+        return None;
+    };
+    let share = gateway
+        .fetch_bytes
+        .take(header.meta.bytes, led.flight.until());
+    let Ok(share) = share.await else {
+        gateway.flights.lose(&led.flight, false);
+        return None;
+    };
+    let region = fetch.region.clone();
+    led.flight.announce(region, header.meta, share);
+    Some(Rest { led, assembler })
+}
+
+/// The block's end has come: it is kept here, too, if the namespace says so.
+fn end(gateway: &Gateway, fetch: &Fetch, led: &Led, assembler: Assembler) {
+    let Ok(block) = assembler.finish() else {
+        gateway.flights.lose(&led.flight, false);
+        return;
+    };
+    let policy = &fetch.namespace.policy;
+    let hot = policy.hot_after(&gateway.region);
+    let hot = hot.is_some_and(|after| gateway.hot.is_hot(&led.flight.name, after));
+    if !(policy.keeps_fetched() || hot || led.flight.is_kept()) {
+        gateway.flights.land(&led.flight);
+        led.flight.complete(None);
+        return;
+    }
+    let filled = gateway.fills.offer(
+        &gateway.meters,
+        Job::new(
+            &gateway.environment.span,
+            Arc::clone(&fetch.namespace),
+            led.hash.clone(),
+            led.flight.clone(),
+            block,
+        ),
+    );
+    if filled.is_over() {
+        gateway.flights.land(&led.flight);
+    }
+    led.flight.complete(Some(filled));
+}
