@@ -1,7 +1,7 @@
 //! Faults on real processes: a mesh of programs on loopback, and what is done to it.
 //!
 //! `tests/house.rs` keeps the house rules; `tests/rolling_kill.rs` runs [`rolling_kill`],
-//! `tests/processes.rs` [`hangups`], [`mutual_tls`] and [`one_chain`]; the programs
+//! `tests/processes.rs` [`hangups`], [`hostile`], [`mutual_tls`] and [`one_chain`]; the programs
 //! `region-change`, `region-loss`, `power-cut` and `full-disk` run [`region_change`],
 //! [`region_loss`], [`power_cut`] and [`full_disk`]; the program `far-link` measures a link between
 //! regions ([`far_link`]).
@@ -12,6 +12,7 @@ pub mod far_link;
 mod filler;
 pub mod full_disk;
 pub mod hangups;
+pub mod hostile;
 mod load;
 mod lone;
 pub mod mesh;

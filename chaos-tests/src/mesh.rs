@@ -108,6 +108,15 @@ impl Mesh {
         (&place.nodes[0].listen, &place.gateway)
     }
 
+    /// Where everybody of a region listens.
+    pub(crate) fn listeners(&self, region: usize) -> Vec<&str> {
+        let place = &self.regions[region].place;
+        let nodes = place.nodes.iter().map(|node| node.listen.as_str());
+        nodes
+            .chain([&*place.gateway, place.region_sync()])
+            .collect()
+    }
+
     /// What a node of a region sees.
     pub(crate) async fn see(&self, region: usize, node: usize) -> Result<Seen> {
         let address = &self.regions[region].place.nodes[node].listen;

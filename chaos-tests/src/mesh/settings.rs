@@ -98,6 +98,10 @@ impl Place {
         }
     }
 
+    pub(super) fn region_sync(&self) -> &str {
+        &self.region_sync
+    }
+
     fn node_addresses(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.listen.clone()).collect()
     }

@@ -1,6 +1,6 @@
 //! What real processes do when their settings change, under mutual TLS, and for many writers.
 
-use chaos_tests::{hangups, mutual_tls, one_chain};
+use chaos_tests::{hangups, hostile, mutual_tls, one_chain};
 
 use crate::in_a_folder;
 
@@ -12,6 +12,13 @@ async fn a_node_and_a_region_sync_take_up_settings_at_a_hangup_or_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mesh_under_mutual_tls_serves_its_own_and_refuses_strangers() {
     in_a_folder(mutual_tls::run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_from_another_region_shows_a_namespace_that_may_not_be_there() {
+    let calls = in_a_folder(hostile::run).await;
+    // Four certificates at six processes.
+    assert!(calls >= 24 * 36, "{calls}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
