@@ -72,6 +72,16 @@ impl Topology {
         members.filter(|member| !self.leaving.contains(&member.node))
     }
 
+    /// Members on the ring of `epoch`, for whoever knows the ring of another one. None, when the
+    /// topology has another epoch itself, or while blocks move: then their holders say more.
+    #[must_use]
+    pub fn ring_beside(&self, known: RingEpoch, epoch: RingEpoch) -> Vec<&Member> {
+        match known == epoch || self.epoch != epoch || self.is_moving() {
+            true => Vec::new(),
+            false => self.staying().collect(),
+        }
+    }
+
     /// Whether blocks may still be where the ring of before had them.
     #[must_use]
     pub fn is_moving(&self) -> bool {
@@ -89,5 +99,39 @@ impl Topology {
     #[must_use]
     pub fn voters(&self) -> usize {
         self.members.iter().filter(|member| member.voter).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_is_said_to_who_knows_another_one_and_not_while_blocks_move() {
+        let member = |node| Member {
+            node: NodeId(node),
+            address: format!("n{node}:1"),
+            zone: String::new(),
+            weight: 1,
+            voter: true,
+        };
+        let settled = Topology {
+            epoch: RingEpoch(4),
+            members: (1..=3).map(member).collect(),
+            leaving: [NodeId(2)].into(),
+            ..Topology::empty()
+        };
+        let said = |topology: &Topology, known, epoch| -> Vec<u64> {
+            let members = topology.ring_beside(RingEpoch(known), RingEpoch(epoch));
+            members.iter().map(|member| member.node.0).collect()
+        };
+        assert_eq!(said(&settled, 0, 4), [1, 3]);
+        assert_eq!(said(&settled, 4, 4), [0; 0]);
+        assert_eq!(said(&settled, 0, 3), [0; 0], "the topology is ahead");
+        let moving = Topology {
+            before: Some(Vec::new()),
+            ..settled
+        };
+        assert_eq!(said(&moving, 0, 4), [0; 0]);
     }
 }

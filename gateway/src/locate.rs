@@ -14,21 +14,28 @@ pub(crate) struct Located {
     pub(crate) nodes: Vec<Member>,
     /// In chain order, parts innermost: owners, holders.
     pub(crate) blocks: Vec<(Vec<u32>, Vec<u32>)>,
+    /// Who is on the ring; empty where that is known, or blocks move.
+    pub(crate) ring: Vec<Member>,
 }
 
-/// Locates a chain by the ring of `epoch` (0: the current one).
+/// Locates a chain by the ring of `epoch` (0: the current one). With `ring_known`, who is on a ring
+/// of another epoch is said, too.
 pub(crate) async fn locate(
     gateway: &Gateway,
     namespace: &Namespace,
     query: &Query,
     epoch: u64,
+    ring_known: Option<u64>,
 ) -> Result<Located, Problem> {
     current_epoch(gateway, epoch).await?;
     let ring = gateway.views.ring();
     let current = ring.epoch();
     let replicas = namespace.policy.replicas as usize;
     Ok(gateway.views.local.with(|state| {
-        let nodes = state.topology().members.clone();
+        let topology = state.topology();
+        let nodes = topology.members.clone();
+        // Topology and ring are read one after the other.
+        let members = ring_known.map(|known| topology.ring_beside(RingEpoch(known), current));
         let place = |node: NodeId| {
             let at = nodes.binary_search_by_key(&node, |member| member.node);
             at.ok().and_then(|at| u32::try_from(at).ok())
@@ -48,6 +55,7 @@ pub(crate) async fn locate(
         }
         Located {
             epoch: current,
+            ring: members.into_iter().flatten().cloned().collect(),
             nodes,
             blocks,
         }

@@ -1,6 +1,6 @@
 //! What gateways answer, in words.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kvmesh_directory::{FeedPosition, Namespace, NodeId, Part, RegionId, RingEpoch};
 
@@ -171,7 +171,7 @@ pub struct Located {
     /// By which the owners were chosen.
     pub ring_epoch: RingEpoch,
     /// Nodes that are named below.
-    pub nodes: Vec<NodeEndpoint>,
+    pub nodes: Arc<[NodeEndpoint]>,
     /// One per block and part, in chain order, parts innermost.
     pub blocks: Vec<BlockOwners>,
 }

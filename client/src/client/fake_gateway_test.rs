@@ -51,6 +51,7 @@ pub(super) struct Script {
     pub(super) puts: BTreeMap<Bytes, VecDeque<PutPlan>>,
     pub(super) asked_lookups: Vec<wire::LookupRequest>,
     pub(super) asked_leases: Vec<wire::LeaseRequest>,
+    pub(super) asked_locates: Vec<wire::LocateRequest>,
     pub(super) asked_reports: Vec<wire::ReportRequest>,
     pub(super) asked_gets: Vec<(wire::GetRequest, bool)>,
     pub(super) put_opens: Vec<wire::PutOpen>,
@@ -238,9 +239,12 @@ impl cache_server::Cache for Gateway {
 
     async fn locate(
         &self,
-        _: Request<wire::LocateRequest>,
+        request: Request<wire::LocateRequest>,
     ) -> Result<Response<wire::LocateResponse>, Status> {
-        let next = self.with(|script| script.locates.pop_front());
+        let next = self.with(|script| {
+            script.asked_locates.push(request.into_inner());
+            script.locates.pop_front()
+        });
         next.unwrap_or_else(|| unscripted("locate"))
             .map(Response::new)
     }

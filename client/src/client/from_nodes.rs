@@ -10,7 +10,10 @@ use futures::future::join_all;
 use kvmesh_directory::Part;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Chain, Located, Shared, locating::locate};
+use super::{
+    Chain, Located, Shared,
+    locating::{Of, locate},
+};
 use crate::rpc::{CacheRpc, GetFrame, GetFrames, GetRequest, RpcError};
 
 /// A node that sends nothing for so long is given up.
@@ -121,7 +124,8 @@ impl FromNodes {
     pub(super) async fn open(
         shared: &Arc<Shared>,
         request: &GetRequest,
-        rpc: CacheRpc,
+        replicas: u32,
+        gateway: (usize, CacheRpc),
         deadline: Instant,
     ) -> Option<Self> {
         let nodes = shared.nodes.as_ref()?;
@@ -130,8 +134,13 @@ impl FromNodes {
             parts.push(Part::default());
         }
         let chain = request.chain.first(request.start + request.count);
-        let (whole, of) = (chain.clone(), parts.clone());
-        let located = locate(rpc, request.namespace, whole, of, deadline).await?;
+        let of = Of {
+            namespace: request.namespace,
+            replicas,
+        };
+        // Whether the run is long enough must be known before anything is sent.
+        let guess = request.blocks_min <= 1;
+        let located = locate(shared, gateway, (of, guess), (&chain, &parts), deadline).await?;
         let wanted = (request.start, request.count);
         let plan = Plan::new(&located, wanted, &parts, |address| nodes.is_usable(address));
         let run = plan.run(parts.len());
@@ -173,7 +182,8 @@ impl FromNodes {
         let next = timeout_at(Instant::now() + SILENCE_MAX, stream.frames.next()).await;
         let mut frame = match next {
             // With a summary it has less than was thought, or is in no state to say.
-            Ok(Ok(frame)) => frame.filter(|frame| frame.summary.is_none())?,
+            Ok(Ok(Some(frame))) if frame.summary.is_none() => frame,
+            Ok(Ok(_)) => return self.misled(),
             Ok(Err(error)) if error.is_invalid() => return None,
             Ok(Err(error)) => {
                 nodes.failed(&stream.address, &error);
@@ -186,7 +196,9 @@ impl FromNodes {
         };
         if let Some(header) = &mut frame.header {
             // What is not there after all may be elsewhere.
-            header.meta.as_ref()?;
+            if header.meta.is_none() {
+                return self.misled();
+            }
             header.index = stream.to_come.pop_front()?;
         }
         if frame.end.is_some() {
@@ -194,6 +206,12 @@ impl FromNodes {
             nodes.answered(&stream.address);
         }
         Some(frame)
+    }
+
+    /// A node has less than was thought.
+    fn misled<T>(&self) -> Option<T> {
+        self.shared.ring.misled();
+        None
     }
 }
 

@@ -100,6 +100,7 @@ fn held(address: &str, blocks: &[bool]) -> wire::LocateResponse {
             zone: String::new(),
         }],
         blocks: blocks.iter().map(held).collect(),
+        ..Default::default()
     }
 }
 

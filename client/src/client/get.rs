@@ -84,6 +84,7 @@ pub struct GetStream {
     request: GetRequest,
     deadline: Instant,
     block_tokens: u32,
+    replicas: u32,
     gathering: Gathering,
     attempts: Attempts,
     source: Option<Source>,
@@ -131,6 +132,7 @@ impl GetStream {
             attempts: Attempts::new(Arc::clone(&shared), "get", deadline),
             gathering: Gathering::new(options.start, end, options.parts, ranges),
             block_tokens: namespace.description.block_tokens,
+            replicas: namespace.policy.replicas,
             from_nodes: shared.nodes.is_some(),
             shared,
             request,
@@ -345,8 +347,15 @@ impl GetStream {
             ..self.request.clone()
         };
         if self.from_nodes {
-            let rpc = attempt.rpc.clone();
-            let nodes = FromNodes::open(&self.shared, &request, rpc, self.deadline).await;
+            let gateway = (self.attempts.at(), attempt.rpc.clone());
+            let nodes = FromNodes::open(
+                &self.shared,
+                &request,
+                self.replicas,
+                gateway,
+                self.deadline,
+            );
+            let nodes = nodes.await;
             self.from_nodes = false;
             if let Some(nodes) = nodes {
                 return Ok(Source::Nodes(nodes));

@@ -200,6 +200,7 @@ async fn ranges_come_from_nodes_and_what_they_do_not_send_through_a_gateway() {
             };
             2
         ],
+        ..Default::default()
     };
     gateway.with(|script| script.locates.push_back(Ok(here)));
     let bad = frames(1, &[1, 2], &[2, 1]);

@@ -20,6 +20,7 @@ mod positions;
 mod prefetch;
 mod put;
 mod put_attempt;
+mod ring;
 mod through_memory;
 mod to_nodes;
 mod watch;
@@ -65,7 +66,9 @@ use kvmesh_directory::{Description, FeedPosition, Namespace};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 
-use self::{attempts::Attempts, gateways::Gateways, path::Nodes, positions::Positions};
+use self::{
+    attempts::Attempts, gateways::Gateways, path::Nodes, positions::Positions, ring::KnownRing,
+};
 use crate::{
     channel::Channels,
     local::Local,
@@ -89,6 +92,8 @@ struct Shared {
     once: bool,
     /// None: blocks go through gateways only.
     nodes: Option<Nodes>,
+    /// Where the blocks of that region belong whose gateway was asked last.
+    ring: KnownRing,
     /// Nodes on this host.
     local: OnceLock<Local>,
 }
@@ -160,6 +165,7 @@ impl Client {
             instance: instance.to_owned(),
             once,
             nodes: direct.then(|| Nodes::new(nodes)),
+            ring: KnownRing::default(),
             local: OnceLock::new(),
         };
         Ok(Self {

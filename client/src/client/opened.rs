@@ -136,7 +136,7 @@ impl Opened {
             self.check_width("put", block.hash.len())?;
             self.check_parts("put", &[block.part])?;
         }
-        put::put(&self.client.shared, self.namespace.id, blocks, options).await
+        put::put(&self.client.shared, &self.namespace, blocks, options).await
     }
 
     /// Makes the blocks of a range unreadable: no read that begins after the answer returns
@@ -181,9 +181,9 @@ impl Opened {
         let range = self.range(chain, 0, 0, parts);
         let deadline = Instant::now() + deadline;
         let located = self.client.shared.ask("locate", deadline, |rpc, left| {
-            rpc.locate(range.clone(), epoch, left)
+            rpc.locate(range.clone(), epoch, None, left)
         });
-        located.await
+        located.await.map(|(located, _)| located)
     }
 
     fn range(&self, chain: &Chain, start: u32, count: u32, parts: &[Part]) -> Range {

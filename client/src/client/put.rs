@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kvmesh_directory::{FeedPosition, NamespaceId, Part, RingEpoch, namespace::AckLevel};
+use kvmesh_directory::{
+    FeedPosition, Namespace, NamespaceId, Part, RingEpoch, namespace::AckLevel,
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -100,7 +102,7 @@ pub(super) type Results = Vec<Option<PutResult>>;
 
 pub(super) async fn put(
     shared: &Arc<Shared>,
-    namespace: NamespaceId,
+    namespace: &Namespace,
     blocks: &[PutBlock],
     options: PutOptions,
 ) -> Result<Vec<PutResult>, CallError> {
@@ -111,11 +113,11 @@ pub(super) async fn put(
     // Blocks that an attempt may have stored without saying so.
     let mut perhaps = BTreeSet::new();
     if let (Some(_), Ok(attempt)) = (&shared.nodes, attempts.begin()) {
-        let open = opening(namespace, &options, attempt.left);
+        let open = opening(namespace.id, &options, attempt.left);
         to_nodes::put(
             shared,
-            attempt.rpc,
-            &open,
+            (attempts.at(), attempt.rpc),
+            (&open, namespace.policy.replicas),
             blocks,
             (deadline, attempts.silent()),
             &mut results,
@@ -135,7 +137,7 @@ pub(super) async fn put(
             break;
         }
         let Ok(attempt) = attempts.begin() else { break };
-        let open = opening(namespace, &options, attempt.left);
+        let open = opening(namespace.id, &options, attempt.left);
         // What this attempt does not answer is not known: it may store what an earlier one
         // refused.
         pending.iter().for_each(|index| results[*index] = None);

@@ -11,11 +11,12 @@ use std::{
 };
 
 use futures::{FutureExt, future::join_all};
-use kvmesh_directory::{NamespaceId, NodeId, Part};
+use kvmesh_directory::{NodeId, Part};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Chain, Located, Path, PutBlock, PutResult, Shared, locating,
+    Chain, Located, Path, PutBlock, PutResult, Shared,
+    locating::{self, Of},
     put::Results,
     put_attempt::{self, AttemptError, Way},
     through_memory,
@@ -47,14 +48,18 @@ pub(super) struct Share {
 /// node was given all bytes and did not say what became of it.
 pub(super) async fn put(
     shared: &Arc<Shared>,
-    rpc: CacheRpc,
-    open: &PutOpen,
+    gateway: (usize, CacheRpc),
+    (open, replicas): (&PutOpen, u32),
     blocks: &[PutBlock],
     (deadline, silent): (Instant, impl Future<Output = RpcError> + Send + 'static),
     results: &mut Results,
     perhaps: &mut BTreeSet<usize>,
 ) {
-    let Some(located) = locate(shared, rpc, open.namespace, blocks, deadline).await else {
+    let of = Of {
+        namespace: open.namespace,
+        replicas,
+    };
+    let Some(located) = locate(shared, gateway, of, blocks, deadline).await else {
         return;
     };
     // Nodes that say nothing while their gateway is silent, too, are not waited for.
@@ -112,7 +117,9 @@ pub(super) async fn put(
                     nodes.inspect(|nodes| nodes.answered(&share.address));
                 }
                 // Of another ring: the node is well.
-                Ok(Err(AttemptError::Rpc(error))) if error.is_stale_epoch() => {}
+                Ok(Err(AttemptError::Rpc(error))) if error.is_stale_epoch() => {
+                    shared.ring.misled();
+                }
                 Ok(Err(AttemptError::Rpc(error))) => failed(&error),
                 Ok(Err(AttemptError::Protocol(what))) => failed(&what),
                 Err(_) => failed(&"it did not answer a put in time"),
@@ -128,7 +135,11 @@ pub(super) async fn put(
                     perhaps.insert(at);
                 }
                 // A gateway finds another owner.
-                Some(PutResult::Refused(refused)) if passing(refused.reason) => {}
+                Some(PutResult::Refused(refused)) if passing(refused.reason) => {
+                    if refused.reason == RefusalReason::StaleEpoch {
+                        shared.ring.misled();
+                    }
+                }
                 result => results[at].clone_from(result),
             }
             if let Some(PutResult::Acked(acked)) = &mut results[at]
@@ -152,16 +163,17 @@ type Places<'a> = BTreeMap<(&'a [u8], Part), usize>;
 
 async fn locate<'a>(
     shared: &Shared,
-    rpc: CacheRpc,
-    namespace: NamespaceId,
+    gateway: (usize, CacheRpc),
+    of: Of,
     blocks: &'a [PutBlock],
     deadline: Instant,
 ) -> Option<(Located, Places<'a>)> {
     shared.nodes.as_ref()?;
     let hashes: BTreeSet<&[u8]> = blocks.iter().map(|block| &block.hash[..]).collect();
     let parts: BTreeSet<Part> = blocks.iter().map(|block| block.part).collect();
-    let (chain, of) = (Chain::new(&hashes).ok()?, parts.iter().copied().collect());
-    let located = locating::locate(rpc, namespace, chain, of, deadline).await?;
+    let chain = Chain::new(&hashes).ok()?;
+    let each: Vec<Part> = parts.iter().copied().collect();
+    let located = locating::locate(shared, gateway, (of, true), (&chain, &each), deadline).await?;
     let names = hashes
         .iter()
         .flat_map(|hash| parts.iter().map(|part| (*hash, *part)));

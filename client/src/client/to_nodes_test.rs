@@ -32,6 +32,7 @@ fn owned(gateway: &Gateway, blocks: usize, address: &str) {
             zone: String::new(),
         }],
         blocks: vec![owners; blocks],
+        ..Default::default()
     };
     gateway.with(|script| script.locates.push_back(Ok(located)));
 }

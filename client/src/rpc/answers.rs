@@ -178,7 +178,7 @@ impl FromWire for Located {
         let blocks = blocks.collect::<Result<_, WireError>>()?;
         Ok(Self {
             ring_epoch: RingEpoch(wire.ring_epoch),
-            nodes,
+            nodes: nodes.into(),
             blocks,
         })
     }

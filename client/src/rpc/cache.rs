@@ -1,10 +1,10 @@
 //! The unary calls.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use futures::stream;
 use kvmesh_directory::{
-    Description, FeedPosition, NamespaceId, Part, RingEpoch, limits::MESSAGE_BYTES_MAX,
+    Description, FeedPosition, Member, NamespaceId, Part, RingEpoch, limits::MESSAGE_BYTES_MAX,
 };
 use kvmesh_proto::v1::{self as wire, cache_client::CacheClient};
 use tonic::{Code, Request};
@@ -92,20 +92,27 @@ impl CacheRpc {
         Ok(Deleted::from_wire(answer.into_inner())?)
     }
 
+    /// Where blocks are. Of the ring also its members, where `ring_known` is given and of another
+    /// epoch.
     pub(crate) async fn locate(
         mut self,
         range: Range,
         epoch: RingEpoch,
+        ring_known: Option<RingEpoch>,
         left: Duration,
-    ) -> Result<Located, RpcError> {
+    ) -> Result<(Located, Vec<Member>), RpcError> {
         let request = wire::LocateRequest {
             namespace_id: range.namespace.to_wire(),
             chain: Some(range.chain.to_wire()),
             parts: each(&range.parts),
             ring_epoch: epoch.0,
+            ring_known: ring_known.map(|epoch| epoch.0),
         };
         let answer = self.stub.locate(timed(request, left)).await?;
-        Ok(Located::from_wire(answer.into_inner())?)
+        let mut answer = answer.into_inner();
+        let ring = mem::take(&mut answer.ring).into_iter();
+        let ring = ring.map(Member::from_wire).collect::<Result<_, _>>()?;
+        Ok((Located::from_wire(answer)?, ring))
     }
 
     pub(crate) async fn get(self, request: &GetRequest) -> Result<GetFrames, RpcError> {

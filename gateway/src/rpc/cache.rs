@@ -236,9 +236,9 @@ impl Rpc {
         let gateway = &self.gateway;
         gateway.views.fresh()?;
         let namespace = decode::namespace_of(gateway, request.namespace_id.clone())?;
-        let epoch = request.ring_epoch;
+        let (epoch, known) = (request.ring_epoch, request.ring_known);
         let query = decode::located(request, &namespace)?;
-        let located = locate::locate(gateway, &namespace, &query, epoch).await?;
+        let located = locate::locate(gateway, &namespace, &query, epoch, known).await?;
         Ok(encode::located(&located))
     }
 

@@ -235,6 +235,7 @@ pub(super) fn located(located: &Located) -> wire::LocateResponse {
                 holders: holders.clone(),
             })
             .collect(),
+        ring: each(&located.ring),
     }
 }
 

@@ -460,8 +460,8 @@ async fn locate_names_owners_and_holders() {
     let locate = |ring_epoch| wire::LocateRequest {
         namespace_id: get.namespace_id.clone(),
         chain: get.chain.clone(),
-        parts: Vec::new(),
         ring_epoch,
+        ..Default::default()
     };
     let mut client = world.client.clone();
     let located = client.locate(locate(0)).await.unwrap().into_inner();
@@ -483,4 +483,13 @@ async fn locate_names_owners_and_holders() {
     assert!(client.locate(locate(current)).await.is_ok());
     let status = client.locate(locate(current + 1)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    // Who wants the ring gets it, unless it is known.
+    for (ring_known, members) in [(None, 0), (Some(0), 3), (Some(current), 0)] {
+        let request = wire::LocateRequest {
+            ring_known,
+            ..locate(0)
+        };
+        let located = client.locate(request).await.unwrap().into_inner();
+        assert_eq!(located.ring.len(), members, "{ring_known:?}");
+    }
 }

@@ -1,7 +1,10 @@
 //! `Locate`: which nodes own each block of a chain, and which have it.
 
-use kvmesh_client::{Problem, convert};
-use kvmesh_directory::{BlockName, NodeId, RingEpoch, Topology, limits::LOOKUP_HASHES_MAX};
+use kvmesh_client::{
+    Problem,
+    convert::{self, each},
+};
+use kvmesh_directory::{BlockName, Member, NodeId, RingEpoch, Topology, limits::LOOKUP_HASHES_MAX};
 use kvmesh_proto::v1 as wire;
 
 use super::{chain_of, namespace_of};
@@ -43,15 +46,19 @@ pub(super) async fn locate(
             });
         }
     }
-    let endpoint = |member: &kvmesh_directory::Member| wire::NodeEndpoint {
+    let endpoint = |member: &Member| wire::NodeEndpoint {
         node: member.node.0,
         address: member.address.clone(),
         zone: member.zone.clone(),
     };
+    let known = request.ring_known.map(RingEpoch);
+    let members = known.map(|known| topology.ring_beside(known, ring.epoch()));
+    let members: Vec<Member> = members.into_iter().flatten().cloned().collect();
     Ok(wire::LocateResponse {
         ring_epoch: ring.epoch().0,
         nodes: topology.members.iter().map(endpoint).collect(),
         blocks,
+        ring: each(&members),
     })
 }
 
