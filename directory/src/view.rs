@@ -19,7 +19,7 @@ mod walk;
 
 pub use self::{
     digest::{Digest, RangeDigest, range_of},
-    mesh::{MeshView, RegionSet},
+    mesh::{MeshView, Moment, RegionSet},
     projection::{MeshStep, mesh_blocks, mesh_namespaces, mesh_tombstones},
     region::{Followed, RegionView},
     walk::MeshWalk,

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    absent::Absent,
     budget::{Budget, Room},
     coding::Coding,
     fill::Fills,
@@ -38,6 +39,8 @@ pub(crate) struct Gateway {
     pub(crate) peers: Peers,
     /// Which other regions this gateway could not reach.
     pub(crate) reach: Arc<Reach>,
+    /// What other regions said a moment ago that they do not have.
+    pub(crate) absent: Absent,
     pub(crate) meters: Meters,
     pub(crate) tasks: TaskTracker,
     /// Puts under way here.
@@ -84,6 +87,7 @@ impl Gateway {
             region,
             views,
             reach: Arc::default(),
+            absent: Absent::default(),
             links: Arc::new(Links::new(meters.clone())),
             meters,
             prefill: Prefill::default(),

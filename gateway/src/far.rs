@@ -8,7 +8,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use kvmesh_client::{Ranges, follow::Link};
-use kvmesh_directory::{BlockName, Hlc, Namespace, Part, RegionId, cost::Time};
+use kvmesh_directory::{
+    BlockName, Hlc, MeshView, Namespace, Part, RegionId, cost::Time, view::Moment,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -48,6 +50,8 @@ struct Fetch {
     ask: Ask,
     led: Vec<Led>,
     left: watch::Receiver<()>,
+    /// What the view had heard when the region was asked.
+    asked: Moment,
     /// A gateway of the region has begun to answer.
     answered: CancellationToken,
     /// Which of the connections to the region.
@@ -101,9 +105,10 @@ pub(crate) fn join(
     let room = gateway.settings.now().inflight_bytes_max / TOGETHER;
     let lanes = lanes::of_fetch(&link, bytes, largest, room);
     let timing = Arc::new(gateway.links.time(region, &link, lanes));
+    let asked = gateway.views.mesh.with(MeshView::now);
     for ((lane, parts), led) in dealt(led, lanes) {
         let between = (&gateway.region, region);
-        let way = (link.clone(), lane, Arc::clone(&timing));
+        let way = (link.clone(), lane, Arc::clone(&timing), asked);
         let fetch = fetch_of(want, between, way, parts, led, until, &left);
         let shared = Arc::clone(gateway);
         // Whoever comes first has it in its trace; others who share it have not.
@@ -135,7 +140,7 @@ fn dealt(led: BTreeMap<u32, Vec<Led>>, lanes: usize) -> BTreeMap<(usize, Vec<Par
 fn fetch_of(
     want: &Want,
     (own, region): (&RegionId, &RegionId),
-    (link, lane, timing): (Link, usize, Arc<Timing>),
+    (link, lane, timing, asked): (Link, usize, Arc<Timing>, Moment),
     parts: Vec<Part>,
     led: Vec<Led>,
     until: Instant,
@@ -168,6 +173,7 @@ fn fetch_of(
         ask,
         led,
         left: left.subscribe(),
+        asked,
         answered: CancellationToken::new(),
         lane,
         timing,

@@ -3,6 +3,7 @@
 //! Start reading at `rpc::cache`, then `read` (the whole read policy) and `write` (the
 //! whole write policy).
 
+mod absent;
 mod at_risk;
 mod budget;
 mod chain;

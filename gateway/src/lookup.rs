@@ -7,7 +7,7 @@ use kvmesh_directory::{
     view::RegionSet,
 };
 
-use crate::{coding, context::Gateway, reach::Others, request::Query};
+use crate::{absent::Lacking, coding, context::Gateway, reach::Others, request::Query};
 
 /// How much of one chain is where; counts are chain positions from the query's start.
 #[derive(Debug, Default, PartialEq)]
@@ -50,11 +50,13 @@ pub(crate) fn lookup(
     let links: Vec<(RegionId, Link, LinkCost)> = links.collect();
     let hashes: usize = queries.iter().map(|it| it.chain.len() - it.start).sum();
     gateway.meters.looked_up(hashes as u64);
+    let lacking = gateway.absent.read();
     gateway.views.local.with(|state| {
         gateway.views.mesh.with(|mesh| {
             let sight = Sight {
                 state,
                 mesh,
+                lacking: &lacking,
                 links: &links,
                 block_tokens: namespace.description.block_tokens,
                 prefill: gateway.prefill.speed(namespace),
@@ -73,6 +75,8 @@ pub(crate) fn lookup(
 pub(crate) struct Sight<'a> {
     pub(crate) state: &'a DirectoryState,
     pub(crate) mesh: &'a MeshView,
+    /// What the others just said that they do not have.
+    pub(crate) lacking: &'a Lacking<'a>,
     /// To the regions that can be asked.
     pub(crate) links: &'a [(RegionId, Link, LinkCost)],
     pub(crate) block_tokens: u32,
@@ -163,6 +167,7 @@ impl Sight<'_> {
                 true => self.mesh.whereabouts(name.tag()),
                 false => (RegionSet(0), 0),
             };
+            let regions = self.lacking.less(self.mesh, &name, regions);
             at.everywhere.0 &= regions.0;
             match entry {
                 Some(entry) => at.local_bytes += u64::from(entry.bytes),

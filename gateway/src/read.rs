@@ -21,6 +21,7 @@ use kvmesh_directory::{
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
+    absent::Lacking,
     context::Gateway,
     fill::Filled,
     frame::{Frame, Outcome, Summary},
@@ -333,18 +334,18 @@ fn turn(gateway: &Gateway, want: &Want, plan: &mut Plan, under: &mut Under, othe
 /// Plans from both views; the others that may be asked come in their order.
 pub(crate) fn plan_from_views(gateway: &Gateway, want: &Want, others: &Others) -> Plan {
     let turn = gateway.peers.turn();
+    let lacking = gateway.absent.read();
     gateway.views.local.with(|state| {
-        gateway
-            .views
-            .mesh
-            .with(|mesh| plan(want, |name| find(gateway, state, mesh, others, turn, name)))
+        gateway.views.mesh.with(|mesh| {
+            let sight = (state, mesh, &lacking);
+            plan(want, |name| find(gateway, sight, others, turn, name))
+        })
     })
 }
 
 fn find(
     gateway: &Gateway,
-    state: &DirectoryState,
-    mesh: &MeshView,
+    (state, mesh, lacking): (&DirectoryState, &MeshView, &Lacking<'_>),
     others: &Others,
     turn: usize,
     name: &BlockName,
@@ -352,6 +353,7 @@ fn find(
     let mut found = Whereabouts::default();
     if !others.asked.is_empty() {
         let (set, bytes) = mesh.whereabouts(name.tag());
+        let set = lacking.less(mesh, name, set);
         let has = |(region, _): &&(RegionId, Link)| mesh.names(set, region);
         let named: Vec<_> = others.asked.iter().filter(has).collect();
         found.failover = named.first().is_some_and(|(_, asked)| {

@@ -35,6 +35,21 @@ impl RegionSet {
     }
 }
 
+/// A place in the order of a [`MeshView`]'s changes. Two that lie 2^31 changes apart or more are
+/// in no order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moment(pub(super) u32);
+
+impl Moment {
+    pub(super) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    pub(super) fn is_after(self, other: Self) -> bool {
+        (1..1 << 31).contains(&self.0.wrapping_sub(other.0))
+    }
+}
+
 /// Which other region has which block: tag → set of regions. Soft state.
 #[derive(Debug, Clone)]
 pub struct MeshView {
@@ -42,6 +57,8 @@ pub struct MeshView {
     regions: Vec<Heard>,
     /// One for each range of a digest.
     shards: Vec<Arc<Shard>>,
+    /// Of the newest change.
+    now: Moment,
 }
 
 impl Default for MeshView {
@@ -49,6 +66,7 @@ impl Default for MeshView {
         Self {
             regions: Vec::new(),
             shards: vec![Arc::default(); DIGEST_RANGES],
+            now: Moment::default(),
         }
     }
 }
@@ -120,6 +138,7 @@ impl MeshView {
     }
 
     fn change(&mut self, number: u8, appeared: &[(Tag, u32)], vanished: &[Tag]) {
+        self.now = self.now.next();
         // Presence wins where two names share a tag.
         vanished.iter().for_each(|tag| self.remove(number, *tag));
         for &(tag, bytes) in appeared {
@@ -131,6 +150,28 @@ impl MeshView {
     #[must_use]
     pub fn whereabouts(&self, tag: Tag) -> (RegionSet, u32) {
         self.shards[range_of(tag)].get(tag)
+    }
+
+    /// The moment of the newest change.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// Whether any region was said to have a block after a moment of this view.
+    #[must_use]
+    pub fn named_since(&self, tag: Tag, moment: Moment) -> bool {
+        let named = self.shards[range_of(tag)].named(tag);
+        named.is_some_and(|named| named.is_after(moment))
+    }
+
+    /// A set, but for one region.
+    #[must_use]
+    pub fn without(&self, set: RegionSet, region: &RegionId) -> RegionSet {
+        match self.number(region) {
+            Some(number) => RegionSet(set.0 & !(1 << number)),
+            None => set,
+        }
     }
 
     /// Whether a set names a region.
@@ -223,7 +264,7 @@ impl MeshView {
             return;
         }
         let shard = Arc::make_mut(&mut self.shards[range_of(tag)]);
-        let is_new = shard.insert(number, tag, bytes);
+        let is_new = shard.insert(number, tag, bytes, self.now);
         self.regions[usize::from(number)].blocks += u64::from(is_new);
     }
 

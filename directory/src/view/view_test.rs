@@ -1,6 +1,6 @@
 //! A view that follows its feed equals the state's projection.
 
-use super::{MeshView, RegionSet};
+use super::{MeshView, Moment, RegionSet};
 use crate::{FeedPosition, LogIncarnation, RegionId, Tag, limits::REGIONS_MAX};
 
 fn region(name: &str) -> RegionId {
@@ -71,4 +71,42 @@ fn regions_beyond_the_limit_are_ignored() {
     }
     assert_eq!(view.regions().count(), REGIONS_MAX);
     assert_eq!(view.whereabouts(Tag(1)).0, RegionSet(u64::MAX));
+}
+
+#[test]
+fn a_tag_is_named_anew_by_whatever_names_it_and_by_nothing_else() {
+    let (eu, us) = (region("eu"), region("us"));
+    let mut view = MeshView::new();
+    let (one, two) = ([(Tag(1), 10)], [(Tag(2), 10)]);
+    view.step(&eu, &one, &[], position("eu", 1, 1));
+    let mut before = view.now();
+    assert!(!view.named_since(Tag(1), before), "it was named until then");
+    assert!(view.named_since(Tag(1), MeshView::new().now()));
+    view.step(&eu, &two, &[], position("eu", 1, 2));
+    view.step(&eu, &[], &[Tag(1)], position("eu", 1, 3));
+    assert!(
+        !view.named_since(Tag(1), before),
+        "another one, and its end"
+    );
+    view.step(&eu, &one, &[], position("eu", 1, 4));
+    assert!(view.named_since(Tag(1), before));
+    before = view.now();
+    view.step(&eu, &one, &[], position("eu", 1, 5));
+    assert!(
+        view.named_since(Tag(1), before),
+        "it was there all the time"
+    );
+    before = view.now();
+    view.mend(&eu, &one, &[]);
+    assert!(view.named_since(Tag(1), before), "by comparing");
+    let set = view.whereabouts(Tag(1)).0;
+    assert!(!view.names(view.without(set, &eu), &eu));
+    assert!(view.names(view.without(set, &us), &eu));
+}
+
+#[test]
+fn moments_go_on_when_their_number_begins_anew() {
+    let (last, first) = (Moment(u32::MAX), Moment(u32::MAX).next());
+    assert_eq!(first, Moment(0));
+    assert!(first.is_after(last) && !last.is_after(first) && !first.is_after(first));
 }

@@ -186,7 +186,10 @@ impl<'a> Call<'a, '_> {
         let asking = ask::get(channel, fetch.region.clone(), ask);
         let asked = answer(gateway, address, limit, until, asking).await;
         let mut stream = match asked {
-            Err(failure) if failure.is_not_found() => return Ok(Told::Missing),
+            Err(failure) if failure.is_not_found() => {
+                wanted.values().for_each(|led| self.lacks(led));
+                return Ok(Told::Missing);
+            }
             stream => stream?,
         };
         fetch.answered.cancel();
@@ -208,7 +211,10 @@ impl<'a> Call<'a, '_> {
                 Frame::Summary(summary) => {
                     let more = Instant::now() >= until && longest(fetch) > Some(until);
                     return Ok(match summary.outcome {
-                        Outcome::Complete | Outcome::Miss => Told::Missing,
+                        Outcome::Complete | Outcome::Miss => {
+                            self.ends_before(&wanted);
+                            Told::Missing
+                        }
                         Outcome::OutOfTime if more => Told::MoreTime,
                         _ => Told::Failed,
                     });
@@ -218,6 +224,9 @@ impl<'a> Call<'a, '_> {
                     let under_way = current.take().map(|rest| rest.led);
                     if let Some(led) = under_way.or(named) {
                         let begun = led.flight.header().is_some();
+                        if !begun {
+                            self.lacks(led);
+                        }
                         gateway.flights.lose(&led.flight, !begun);
                     }
                 }
@@ -226,6 +235,25 @@ impl<'a> Call<'a, '_> {
                     current = self.take(current, block, &wanted).await;
                 }
             }
+        }
+    }
+
+    /// The region does not have it.
+    fn lacks(&self, led: &Led) {
+        let (gateway, fetch) = (self.gateway, self.fetch);
+        let name = led.flight.name;
+        gateway.absent.told(name, &fetch.region, fetch.asked);
+    }
+
+    /// The region's run ended: it lacks the first place that did not come, and says nothing of
+    /// those behind. Of several parts it does not say which.
+    fn ends_before(&self, wanted: &BTreeMap<(u32, Part), &Led>) {
+        let open = |led: &&&Led| led.flight.arriving.ended().is_none();
+        let mut left = wanted.values().filter(open);
+        if let Some(first) = left.next()
+            && left.next().is_none_or(|next| next.index > first.index)
+        {
+            self.lacks(first);
         }
     }
 

@@ -13,6 +13,7 @@ mod lease;
 mod leaving;
 mod local;
 mod lossy;
+mod missing;
 mod prefetch;
 mod program;
 mod push;

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use super::RegionSet;
+use super::{Moment, RegionSet};
 use crate::words::Tag;
 
 /// See the module.
@@ -22,6 +22,8 @@ struct Whereabouts {
     regions: RegionSet,
     /// As last heard, from any region.
     bytes: u32,
+    /// When any region was last said to have it.
+    named: Moment,
 }
 
 impl Shard {
@@ -30,17 +32,27 @@ impl Shard {
         place.map_or_else(Default::default, |place| (place.regions, place.bytes))
     }
 
+    /// When any region was last said to have a tag; none: no region is.
+    pub(super) fn named(&self, tag: Tag) -> Option<Moment> {
+        self.places.get(&tag).map(|place| place.named)
+    }
+
     /// False: it was there already.
-    pub(super) fn insert(&mut self, number: u8, tag: Tag, bytes: u32) -> bool {
+    pub(super) fn insert(&mut self, number: u8, tag: Tag, bytes: u32, now: Moment) -> bool {
         let bit = 1 << number;
         let place = match self.places.entry(tag) {
             Entry::Occupied(place) => place.into_mut(),
             Entry::Vacant(free) => {
                 let regions = RegionSet(bit);
-                free.insert(Whereabouts { regions, bytes });
+                free.insert(Whereabouts {
+                    regions,
+                    bytes,
+                    named: now,
+                });
                 return true;
             }
         };
+        place.named = now;
         if place.bytes != bytes {
             let others = RegionSet(place.regions.0 & !bit);
             for other in others.numbers() {

@@ -152,18 +152,22 @@ async fn send_blocks(
         .chunks(chain.width as usize)
         .map(|raw| BlockHash::from_engine(raw).unwrap())
         .collect();
+    let name = |index: u32, part: &wire::Part| BlockName {
+        namespace,
+        hash: hashes[index as usize],
+        part: Part::from_wire(*part).unwrap(),
+    };
     for &index in &request.select {
+        let lost = |part| !(holder.blocks.lock().unwrap()).contains_key(&name(index, part));
+        if holder.mood() == Mood::EndsShort && request.parts.iter().any(lost) {
+            return out.send(Ok(summary(wire::GetOutcome::Miss))).await;
+        }
         for part in &request.parts {
-            let part = Part::from_wire(*part).unwrap();
-            let name = BlockName {
-                namespace,
-                hash: hashes[index as usize],
-                part,
-            };
+            let name = name(index, part);
             let block = holder.blocks.lock().unwrap().get(&name).cloned();
             let mut header = wire::BlockHeader {
                 index,
-                part: Some(part.to_wire()),
+                part: Some(*part),
                 ..Default::default()
             };
             let Some(block) = block.filter(|_| holder.mood() != Mood::Forgetful) else {
@@ -195,15 +199,18 @@ async fn send_blocks(
             }
         }
     }
+    out.send(Ok(summary(wire::GetOutcome::Complete))).await
+}
+
+fn summary(outcome: wire::GetOutcome) -> wire::GetResponse {
     let summary = wire::GetSummary {
-        outcome: wire::GetOutcome::Complete.into(),
+        outcome: outcome.into(),
         ..Default::default()
     };
-    let last = wire::GetResponse {
+    wire::GetResponse {
         summary: Some(summary),
         ..Default::default()
-    };
-    out.send(Ok(last)).await
+    }
 }
 
 /// Sends blocks, and says so when the call's time is over.
@@ -216,15 +223,7 @@ async fn obedient(
     if let Ok(sent) = timeout(limit, send_blocks(holder, request, out)).await {
         return sent;
     }
-    let summary = wire::GetSummary {
-        outcome: wire::GetOutcome::OutOfTime.into(),
-        ..Default::default()
-    };
-    let last = wire::GetResponse {
-        summary: Some(summary),
-        ..Default::default()
-    };
-    out.send(Ok(last)).await
+    out.send(Ok(summary(wire::GetOutcome::OutOfTime))).await
 }
 
 fn decision(verdict: Verdict, reason: wire::RefusalReason, message: &str) -> wire::PutResponse {

@@ -6,6 +6,8 @@ pub(crate) enum Mood {
     Fine,
     /// Says that it has nothing.
     Forgetful,
+    /// Ends a get before the first block that it does not have, as gateways do.
+    EndsShort,
     /// Sends the first piece of the first block and breaks off.
     BreaksOff,
     /// The same, once.
