@@ -9,12 +9,11 @@
 //! Without a file: Gaussian numbers, the same at each run. With one: its bf16 numbers, such as
 //! the KV of a model, of which `--kv-run` bytes are K, then so many V, and so on. Exits with 1
 //! when without loss more than [`RATIO_MAX`] of the bytes of bf16 is left, or one way is slower
-//! than [`SPEED_MIN`]; and when fp8, of either dtype, misses the bars that are named.
-//!
-//! The time is that of this thread on a core, so that other work on the machine does not count;
-//! of [`ROUNDS`] rounds the fastest, because such work still takes caches and half of a core.
+//! than [`SPEED_MIN`]; and when fp8, of either dtype, misses the bars that are named. What both do
+//! to a real model is said by `benches/model`.
 
 mod harm;
+mod speed;
 
 use std::{fs, process::ExitCode};
 
@@ -25,14 +24,7 @@ use kvmesh_directory::limits::PIECE_BYTES;
 const RATIO_MAX: f64 = 0.75;
 /// Bytes per second of one core, each way.
 const SPEED_MIN: f64 = 1e9;
-const ROUNDS: usize = 15;
 const PIECES: usize = 32;
-
-struct Measured {
-    ratio: f64,
-    encode: f64,
-    decode: f64,
-}
 
 /// As the command line says.
 #[derive(Default)]
@@ -80,6 +72,11 @@ fn main() -> ExitCode {
         eprintln!("{what}: less than one piece of {PIECE_BYTES} bytes");
         return ExitCode::FAILURE;
     }
+    let print = |what: &str, encoding, numbers: &[u8]| {
+        let (pieces, _) = numbers.as_chunks::<PIECE_BYTES>();
+        let pieces: Vec<&[u8]> = pieces.iter().map(<[u8; PIECE_BYTES]>::as_slice).collect();
+        speed::print(what, encoding, &pieces)
+    };
     let lossless = print(what, Encoding::Bf16Exponents, &bf16);
     let mut lossy = vec![print(what, Encoding::Bf16Fp8, &bf16)];
     if asked.file.is_none() {
@@ -113,74 +110,6 @@ fn main() -> ExitCode {
     }
     missed.iter().for_each(|what| println!("missed: {what}"));
     ExitCode::from(u8::from(!missed.is_empty()))
-}
-
-impl Measured {
-    fn slower(&self) -> f64 {
-        self.encode.min(self.decode)
-    }
-}
-
-/// Measures, and says what came of it.
-fn print(what: &str, encoding: Encoding, numbers: &[u8]) -> Measured {
-    let measured = measure(encoding, numbers);
-    let giga = |speed: f64| speed / 1e9;
-    println!(
-        "{what}, {}: {:.4} of the bytes, {:.2} GB/s in, {:.2} GB/s out, a core",
-        encoding.name(),
-        measured.ratio,
-        giga(measured.encode),
-        giga(measured.decode)
-    );
-    measured
-}
-
-fn measure(encoding: Encoding, numbers: &[u8]) -> Measured {
-    let (pieces, _) = numbers.as_chunks::<PIECE_BYTES>();
-    let all = (pieces.len() * PIECE_BYTES) as f64;
-    let (mut encode, mut decode, mut left) = (f64::MAX, f64::MAX, 0);
-    for round in 0..ROUNDS {
-        let (mut encoding_s, mut decoding_s) = (0.0, 0.0);
-        left = 0;
-        for piece in pieces {
-            let begun = on_core();
-            let encoded = encoding.encode(piece);
-            encoding_s += on_core() - begun;
-            let Some(encoded) = encoded else {
-                left += piece.len();
-                continue;
-            };
-            left += encoded.len();
-            let begun = on_core();
-            let decoded = encoding.decode(&encoded, piece.len());
-            decoding_s += on_core() - begun;
-            let Ok(decoded) = decoded else {
-                panic!("what was encoded cannot be decoded");
-            };
-            if !encoding.is_lossy() {
-                assert!(decoded == piece, "other bytes came back");
-            } else if round == 0 {
-                let again = encoding.encode(&decoded);
-                assert!(again == Some(encoded), "encoding twice gave something else");
-            }
-        }
-        encode = encoding_s.min(encode);
-        decode = decoding_s.min(decode);
-    }
-    Measured {
-        ratio: left as f64 / all,
-        encode: all / encode,
-        decode: all / decode,
-    }
-}
-
-/// Seconds that this thread was on a core.
-fn on_core() -> f64 {
-    // The kernel counts when it looks at the thread.
-    std::thread::yield_now();
-    let counts = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = counts.split(' ').next().and_then(|it| it.parse().ok());
-    nanos.unwrap_or(f64::NAN) / 1e9
 }
 
 /// Numbers of a normal distribution, as `half` writes the bits of an f32.
