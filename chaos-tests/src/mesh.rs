@@ -108,6 +108,11 @@ impl Mesh {
         (&place.nodes[0].listen, &place.gateway)
     }
 
+    /// Where a region's region-sync listens.
+    pub(crate) fn region_sync(&self, region: usize) -> &str {
+        self.regions[region].place.region_sync()
+    }
+
     /// Where everybody of a region listens.
     pub(crate) fn listeners(&self, region: usize) -> Vec<&str> {
         let place = &self.regions[region].place;

@@ -16,7 +16,7 @@ const REGIONS: [(&str, u64); 2] = [("us-east", 3), ("eu-west", 3)];
 const LOST: usize = 0;
 /// From the start of the mesh until its regions know one another.
 const READY_BOUND: Duration = Duration::from_secs(60);
-/// A drill takes about a minute.
+/// A drill takes about a minute, and as long as the region stays away, and a tenth of it twice.
 const BOUND: Duration = Duration::from_secs(600);
 
 /// What the drill's flags are, beyond those that say where the mesh is.
@@ -26,6 +26,8 @@ pub struct Plan {
     pub chains: u32,
     /// Clients of each region.
     pub clients: u16,
+    /// Seconds that the region stays away at least.
+    pub hold: u32,
     /// Within so many seconds clients are to be served elsewhere.
     pub redirect_max: f64,
 }
@@ -50,19 +52,23 @@ pub async fn run(plan: Plan, folder: &Path) -> Result<Value> {
     let ids = mesh.regions[LOST].ids()?;
     let [stop, go_on] = ["STOP", "CONT"].map(|signal| format!("kill -{signal} {ids}"));
     let (chains, clients) = (plan.chains.to_string(), plan.clients.to_string());
-    let redirect_max = plan.redirect_max.to_string();
+    let (hold, redirect_max) = (plan.hold.to_string(), plan.redirect_max.to_string());
+    let syncs: Vec<&str> = (0..REGIONS.len()).map(|at| mesh.region_sync(at)).collect();
+    let syncs = syncs.join(",");
     let mut drill = Command::new(&operator.program);
     drill
         .args(["drill", "run", "region-loss", "-o", "json"])
         .args(["--region", REGIONS[LOST].0, "--gateway", &gateways])
         .args(["--fence", &stop, "--mend", &go_on])
+        .args(["--region-syncs", &syncs, "--hold", &hold])
         .args(["--chains", &chains, "--clients", &clients])
         .args(["--redirect-max", &redirect_max])
         // Not those of whoever runs it.
         .env("KVMESH_CONTEXTS", "/dev/null")
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let ran = timeout(BOUND, drill.output()).await;
+    let bound = BOUND + Duration::from_secs(2 * u64::from(plan.hold));
+    let ran = timeout(bound, drill.output()).await;
     let ran = ran.context("the drill does not end")??;
     let [said, told] = [&ran.stdout, &ran.stderr].map(|raw| String::from_utf8_lossy(raw));
     eprint!("{told}");

@@ -13,7 +13,7 @@ pub(crate) use difference::Difference;
 use std::{sync::Arc, time::Duration};
 
 use kvmesh_client::follow;
-use kvmesh_directory::{FeedPosition, view::Digest};
+use kvmesh_directory::{FeedPosition, PeerState, view::Digest};
 use kvmesh_process::settings::Live;
 use tokio::{
     sync::mpsc,
@@ -41,11 +41,26 @@ const RETRY_AFTER: Duration = Duration::from_secs(20);
 /// How often it is looked whether one is due: settings can change.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// On whose wish it is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Own,
+    Operator,
+}
+
+impl Wish {
+    /// Whether a peer of this state is compared. One that comes back has enough to do; but an
+    /// operator may want to know whether what it did meanwhile is known by now.
+    fn holds(self, state: PeerState) -> bool {
+        state.is_asked() || self == Self::Operator && state == PeerState::CatchingUp
+    }
+}
+
 /// Why a comparison found nothing out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompareError {
     /// There is nothing to compare yet, or nobody to ask.
-    #[error("the region is not asked now, or nothing is known of it yet")]
+    #[error("the region does not answer now, or nothing is known of it yet")]
     NotNow,
     /// What was frozen is of no use any more.
     #[error(transparent)]
@@ -103,7 +118,7 @@ impl Comparing {
 
     /// Compares, and has gateways compare as well; false: it is to be tried again soon.
     async fn by_itself(&mut self) -> bool {
-        let compared = self.compare().await;
+        let compared = self.compare(Wish::Own).await;
         if !matches!(compared, Err(CompareError::NotNow)) {
             self.tell_gateways().await;
         }
@@ -118,8 +133,8 @@ impl Comparing {
     }
 
     /// Compares once, mends and counts.
-    async fn compare(&mut self) -> Result<Difference, CompareError> {
-        let compared = match timeout(COMPARE_MAX, self.attempt()).await {
+    async fn compare(&mut self, wish: Wish) -> Result<Difference, CompareError> {
+        let compared = match timeout(COMPARE_MAX, self.attempt(wish)).await {
             Ok(compared) => compared,
             Err(_) => Err(CompareError::Late),
         };
@@ -147,10 +162,10 @@ impl Comparing {
         compared
     }
 
-    async fn attempt(&self) -> Result<Difference, CompareError> {
+    async fn attempt(&self, wish: Wish) -> Result<Difference, CompareError> {
         let region = &self.nodes.region;
         let link = self.mesh.link(region);
-        if link.is_none_or(|link| !link.state.is_asked()) {
+        if link.is_none_or(|link| !wish.holds(link.state)) {
             return Err(CompareError::NotNow);
         }
         let mut frozen = self.mesh.freeze(region).ok_or(CompareError::NotNow)?;
@@ -202,13 +217,13 @@ impl Comparing {
         }
     }
 
-    /// As often as it takes, within bounds: what is followed may be replaced, and a node may
+    /// For an operator, as often as it takes, within bounds: what is followed may be replaced, and a node may
     /// be busy with another caller.
     async fn compare_patiently(&mut self) -> Result<Difference, CompareError> {
         let mut left = 5;
         loop {
             left -= 1;
-            match self.compare().await {
+            match self.compare(Wish::Operator).await {
                 Err(CompareError::Lost(_) | CompareError::Ask(AskError::Status(_))) if left > 0 => {
                     sleep(LOOK_EVERY).await;
                 }

@@ -17,6 +17,9 @@ struct Args {
     /// Clients of each region
     #[arg(long, default_value_t = 2)]
     clients: u16,
+    /// Seconds that the region stays away at least
+    #[arg(long, default_value_t = 0)]
+    hold: u32,
     /// Within so many seconds clients are to be served elsewhere
     #[arg(long, default_value_t = 2.0)]
     redirect_max: f64,
@@ -31,6 +34,7 @@ async fn main() -> Result<()> {
     let plan = Plan {
         chains: args.chains,
         clients: args.clients,
+        hold: args.hold,
         redirect_max: args.redirect_max,
     };
     let spare = tempfile::tempdir()?;

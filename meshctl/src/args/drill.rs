@@ -14,7 +14,8 @@ Cut a whole region off while clients read and put, and let it come back.
 Before it acts it says the region's safe point: how far the others have heard of it, and which
 acknowledged blocks none of them has. Then it measures how soon the others notice and how soon
 the region's clients are served elsewhere, deletes and raises meanwhile, verifies every block
-by its bytes, and sees the region come back.
+by its bytes, and sees the region come back. --hold keeps it cut off for longer. The other regions'
+clients are compared with themselves, over calm times before and after.
 
 Without --fence and --mend it starts a mesh of its own, and ends it. With them it works on the
 mesh whose gateways are named by --gateway, one per region, or by the context. It cuts nothing
@@ -28,6 +29,7 @@ It exits with 1 when a promise broke, and says which.";
 const REGION_LOSS_EXAMPLES: &str = "\
 Examples:
   meshctl drill run region-loss --region us-east
+  meshctl drill run region-loss --region us-east --hold 600 --clients 4 --p99-more-max 0.1
   meshctl drill run region-loss --region eu-west --gateway 10.0.0.5:7400,10.1.0.5:7400 \\
       --fence './cut-off.sh' --mend './let-back.sh' -o json";
 
@@ -64,6 +66,14 @@ pub struct RegionLossArgs {
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub command_timeout: u32,
+    /// Region-syncs of that mesh, host:port, all of every region: what they know is compared after
+    /// the return.
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', requires = "fence")]
+    pub region_syncs: Vec<String>,
+    /// Seconds that the region stays cut off at least, under load; it is some ten without.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=3_600))]
+    pub hold: u32,
     /// Clients of each region. Each has its region's gateway first, then another region's.
     #[arg(long, default_value_t = 2, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -81,6 +91,13 @@ pub struct RegionLossArgs {
     /// Within so many seconds the region's clients are to be served elsewhere.
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     pub redirect_max: f64,
+    /// Within so many seconds after the return every region is to know what every other one has.
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    pub equal_max: f64,
+    /// While a region is cut off, the p99 of the other regions' clients is to be longer by this
+    /// share at most, as 0.1; nothing is promised without.
+    #[arg(long, value_name = "SHARE")]
+    pub p99_more_max: Option<f64>,
     /// Of the mesh that it starts: seconds that a lost region answers before it is asked again
     /// [default: that of region-syncs, 30].
     #[arg(long, value_name = "SECONDS", conflicts_with = "fence")]

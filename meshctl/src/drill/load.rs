@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -26,6 +27,12 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 const CALLS_MAX: usize = 100_000;
 /// Failures that are told.
 const FAILURES_TOLD: usize = 5;
+
+/// About so many puts do so many clients in this time.
+pub(super) fn puts(clients: usize, time: Duration) -> usize {
+    let each = time.as_millis() / PERIOD.as_millis() / u128::from(PUT_EVERY);
+    usize::try_from(each).map_or(usize::MAX, |each| each.saturating_mul(clients))
+}
 
 /// What a call was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +59,18 @@ pub(super) struct Call {
     pub(super) begun: Instant,
     pub(super) ended: Instant,
     pub(super) end: End,
+}
+
+impl Call {
+    /// It began and ended in this time.
+    pub(super) fn is_within(&self, time: &Range<Instant>) -> bool {
+        time.start <= self.begun && self.ended <= time.end
+    }
+
+    /// It was under way at some moment of this time.
+    pub(super) fn touches(&self, time: &Range<Instant>) -> bool {
+        time.start <= self.ended && self.begun < time.end
+    }
 }
 
 /// A chain that was acknowledged whole.
@@ -254,6 +273,9 @@ pub(super) struct Tally {
     pub(super) missed: usize,
     pub(super) wrong: usize,
     pub(super) failed: usize,
+    /// That were served whole.
+    pub(super) gets: usize,
+    pub(super) puts: usize,
     /// Of the gets that were served, milliseconds.
     pub(super) get_p50_ms: f64,
     pub(super) get_p99_ms: f64,
@@ -288,6 +310,7 @@ impl Tally {
                 }
             }
         }
+        (tally.gets, tally.puts) = (gets.len(), puts.len());
         (tally.get_p50_ms, tally.get_p99_ms) = (share(&mut gets, 0.5), share(&mut gets, 0.99));
         (tally.put_p50_ms, tally.put_p99_ms) = (share(&mut puts, 0.5), share(&mut puts, 0.99));
         tally
@@ -323,6 +346,7 @@ mod tests {
         let tally = Tally::of(&calls);
         assert_eq!((tally.calls, tally.missed, tally.wrong), (112, 1, 1));
         assert_eq!((tally.failed, tally.failures.len()), (9, FAILURES_TOLD));
+        assert_eq!((tally.gets, tally.puts), (100, 1));
         assert_eq!((tally.get_p50_ms, tally.get_p99_ms), (51.0, 100.0));
         assert_eq!((tally.put_p50_ms, tally.longest_ms), (7.0, 500.0));
     }

@@ -25,6 +25,8 @@ const REGION: &str = "KVMESH_DRILL_REGION";
 /// See the module.
 pub(super) struct Place {
     pub(super) sites: Vec<Site>,
+    /// Of every region, or none.
+    pub(super) syncs: Vec<Sync>,
     channels: Channels,
     /// Blocks go straight to nodes, where clients may.
     direct: bool,
@@ -35,6 +37,13 @@ pub(super) struct Place {
 pub(super) struct Site {
     pub(super) region: String,
     pub(super) gateway: Peer,
+}
+
+/// A region-sync.
+pub(super) struct Sync {
+    /// By the place of its region.
+    pub(super) region: usize,
+    pub(super) peer: Peer,
 }
 
 enum Fence {
@@ -82,8 +91,14 @@ impl Place {
                 gateway: Peer::new(&channels, &region.gateway, call_timeout)?,
             })
         });
+        let sites = regions.collect::<anyhow::Result<_>>()?;
+        let syncs = mesh.regions().iter().enumerate().map(|(region, of)| {
+            let peer = Peer::new(&channels, &of.region_sync, call_timeout)?;
+            Ok(Sync { region, peer })
+        });
         Ok(Self {
-            sites: regions.collect::<anyhow::Result<_>>()?,
+            sites,
+            syncs: syncs.collect::<anyhow::Result<_>>()?,
             channels,
             direct: true,
             fence: Fence::Links(mesh.links().clone()),
@@ -94,6 +109,7 @@ impl Place {
     pub(super) async fn given(
         global: &Global,
         (fence, mend, limit): (&str, &str, Duration),
+        region_syncs: &[String],
     ) -> anyhow::Result<Self> {
         let channels = global.tls.channels(Some(Role::Gateway))?;
         let mut sites: Vec<Site> = Vec::new();
@@ -108,8 +124,10 @@ impl Place {
             }
             sites.push(Site { region, gateway });
         }
+        let syncs = syncs(global, region_syncs, &sites).await?;
         Ok(Self {
             sites,
+            syncs,
             channels,
             // An operator's certificate is not for nodes.
             direct: global.tls.tls_cert.is_none(),
@@ -168,6 +186,26 @@ impl Place {
                 run("--mend", mend, &self.sites[region].region, *limit).await
             }
         }
+    }
+}
+
+/// The region-syncs at these addresses, by their regions.
+async fn syncs(global: &Global, addresses: &[String], sites: &[Site]) -> anyhow::Result<Vec<Sync>> {
+    let channels = global.tls.channels(Some(Role::RegionSync))?;
+    let names: Vec<&str> = sites.iter().map(|site| site.region.as_str()).collect();
+    let mut syncs = Vec::new();
+    for address in addresses {
+        let peer = Peer::new(&channels, address, global.call_timeout())?;
+        let region = find(&names, &peer.region_of_sync().await?)?;
+        syncs.push(Sync { region, peer });
+    }
+    let lacking = (0..sites.len()).find(|at| !syncs.iter().any(|sync| sync.region == *at));
+    match lacking {
+        Some(at) if !syncs.is_empty() => Err(exit::set_up(format!(
+            "none of --region-syncs is of {}: name all of them, or none",
+            names[at]
+        ))),
+        _ => Ok(syncs),
     }
 }
 

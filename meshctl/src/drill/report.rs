@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     load::Tally,
+    others::Others,
     place::Place,
     region_loss::{Back, Changed, Loss, Plan, SafePoint},
     verify::Verified,
@@ -24,6 +25,8 @@ pub(super) struct Report {
     baseline: Tally,
     safe_point: SafePoint,
     loss: Loss,
+    /// The clients of the regions that stayed.
+    others_clients: Others,
     changed: Changed,
     back: Back,
     /// Of all clients, from beginning to end.
@@ -35,11 +38,16 @@ pub(super) struct Report {
 pub(super) struct Promise {
     name: &'static str,
     what: String,
-    held: bool,
-    seen: String,
+    pub(super) held: bool,
+    pub(super) seen: String,
 }
 
-fn promise(name: &'static str, what: impl Into<String>, held: bool, seen: String) -> Promise {
+pub(super) fn promise(
+    name: &'static str,
+    what: impl Into<String>,
+    held: bool,
+    seen: String,
+) -> Promise {
     Promise {
         name,
         what: what.into(),
@@ -56,13 +64,16 @@ impl Report {
         baseline: Tally,
         safe_point: SafePoint,
         loss: Loss,
+        others_clients: Others,
         changed: Changed,
         back: Back,
         calls: Tally,
         log: Option<String>,
     ) -> Self {
         let mut promises = during(&loss, plan.redirect_max);
+        promises.extend(others_clients.promises(plan.p99_more_max));
         promises.extend(after(&back, &changed));
+        promises.extend(back.equal.promise(plan.equal_max));
         let wrong = calls.wrong + loss.verified.wrong + back.its_own.wrong + back.all.wrong;
         promises.push(promise(
             "exact",
@@ -89,6 +100,7 @@ impl Report {
             baseline,
             safe_point,
             loss,
+            others_clients,
             changed,
             back,
             calls,
@@ -111,11 +123,12 @@ impl Report {
         }
         let log = self.log.as_ref();
         format!(
-            "{} was lost and came back\n\n{}\n{}\n{}\n{}\n{promises}{}",
+            "{} was lost and came back\n\n{}\n{}\n{}\n{}\n{}\n{promises}{}",
             self.region,
             self.safe_point.said(&self.region).join("\n"),
             self.times(),
             self.clients(),
+            self.others_clients.table(),
             match self.ok {
                 true => "every promise held",
                 false => "a promise broke",
@@ -143,6 +156,7 @@ impl Report {
         row("no call fails any more".to_owned(), loss.recovered_s);
         row("back: its gateway answers".to_owned(), back.answers_s);
         row("back: it knows what it missed".to_owned(), back.knows_s);
+        row("back: all views are equal".to_owned(), back.equal.equal_s);
         row("back: its clients get from it".to_owned(), back.home_s);
         row("back: every region asks it".to_owned(), back.online_s);
         table.to_string()
@@ -156,7 +170,6 @@ impl Report {
         for (what, tally) in [
             ("before", &self.baseline),
             ("loss, its clients", &self.loss.its_clients),
-            ("loss, the others'", &self.loss.others),
             ("all", &self.calls),
         ] {
             table.add_row(vec![
@@ -263,7 +276,7 @@ fn kept(name: &'static str, what: &str, verified: &Verified) -> Promise {
     promise(name, what, *lost == 0 && *blocks > 0, seen)
 }
 
-fn seen(seconds: Option<f64>) -> String {
+pub(super) fn seen(seconds: Option<f64>) -> String {
     match seconds {
         Some(seconds) => format!("after {seconds:.2} s"),
         None => "not in time".to_owned(),

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,6 +24,10 @@ use crate::rpc::Peer;
 const AT_ONCE: usize = 16;
 /// A chain that did not come whole is read again: a view may lag, or a far fetch be full.
 const AGAIN: Duration = Duration::from_millis(100);
+/// A chain is there within this time after it was read first.
+const VERIFY_MAX: Duration = Duration::from_secs(60);
+/// Once so many are lost, the promise is broken: the others are read once.
+const LOST_WAITED_FOR: usize = 32;
 /// Missing chains that are told.
 const TOLD: usize = 5;
 
@@ -91,20 +95,21 @@ pub(super) struct Verified {
 }
 
 /// Reads every chain at every one of `sites`; one that does not come whole is read again
-/// until `bound` is over.
+/// for a while.
 pub(super) async fn all(
     sites: &[&Site],
     namespace: &Namespace,
     material: Material,
     chains: &[u64],
-    bound: Duration,
 ) -> Verified {
-    let until = Instant::now() + bound;
+    let lost = &AtomicUsize::new(0);
     let asked = sites
         .iter()
         .flat_map(|site| chains.iter().map(move |chain| (*site, *chain)));
     let reads = stream::iter(asked).map(|(site, chain)| async move {
+        let until = Instant::now() + patience(lost.load(Ordering::Relaxed));
         let end = until_whole(&site.gateway, namespace, material, chain, until).await;
+        lost.fetch_add(usize::from(end.is_err()), Ordering::Relaxed);
         (site, chain, end)
     });
     let mut verified = Verified {
@@ -127,6 +132,15 @@ pub(super) async fn all(
         }
     }
     verified
+}
+
+/// How long a chain is waited for when so many are lost.
+fn patience(lost: usize) -> Duration {
+    if lost < LOST_WAITED_FOR {
+        VERIFY_MAX
+    } else {
+        Duration::ZERO
+    }
 }
 
 /// Whether a chain is exact; the error says why it did not come whole.

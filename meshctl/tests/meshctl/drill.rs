@@ -31,7 +31,11 @@ async fn a_region_is_lost_under_load_and_comes_back() {
         "1KiB",
         "--return-after",
         "2",
+        "--hold",
+        "12",
         "--redirect-max",
+        "60",
+        "--equal-max",
         "60",
         "-o",
         "json",
@@ -51,6 +55,25 @@ async fn a_region_is_lost_under_load_and_comes_back() {
         assert!(namespace["newest_copied_s"].is_f64(), "{report}");
     }
     assert_eq!(report["others"], serde_json::json!(["eu-west"]));
+    // The clients of the other region lost nothing, and were measured in calm times, too.
+    let clients = &report["others_clients"];
+    assert!(clients["cut_off"]["seconds"].as_f64().unwrap() >= 12.0);
+    for phase in ["calm", "cut_off"] {
+        let calls = &clients[phase]["calls"];
+        assert!(calls["gets"].as_u64().unwrap() > 0, "{clients}");
+        assert_eq!((&calls["missed"], &calls["failed"]), (&0.into(), &0.into()));
+    }
+    // Both regions were compared, twice at least, and nothing had to be mended.
+    let pairs = report["back"]["equal"]["pairs"].as_array().unwrap();
+    let by: Vec<_> = pairs.iter().map(|pair| &pair["by"]).collect();
+    assert_eq!(by, ["us-east", "eu-west"], "{report}");
+    for pair in pairs {
+        assert!(pair["comparisons"].as_u64().unwrap() >= 2, "{pair}");
+        assert_eq!(pair["mended_blocks"], 0, "{pair}");
+    }
+    for name in ["available", "equal", "deleted"] {
+        assert!(promises.iter().any(|promise| promise["name"] == name));
+    }
     std::fs::remove_file(report["log"].as_str().unwrap()).unwrap();
 }
 
@@ -65,6 +88,9 @@ async fn what_cannot_be_drilled_is_refused_with_what_to_do() {
     let named = drill("us-east", &["--gateway", "127.0.0.1:1"]).await;
     assert_eq!(named.code, 2, "{named:?}");
     assert!(named.err.contains("--fence and --mend"), "{named:?}");
+    let few = drill("us-east", &["--regions", "2", "--p99-more-max", "0.1"]).await;
+    assert_eq!(few.code, 2, "{few:?}");
+    assert!(few.err.contains("--clients"), "{few:?}");
     let half = drill("us-east", &["--fence", "true"]).await;
     assert_eq!(half.code, 2, "{half:?}");
     let hooks = ["--fence", "true", "--mend", "true"];

@@ -10,7 +10,7 @@ use kvmesh_client::{
     channel::{Channels, TcpConnect},
     follow::{MeshViewFollower, SharedMeshView, Source},
 };
-use kvmesh_directory::{Command, FeedPosition, Namespace, RegionId, Tag};
+use kvmesh_directory::{Command, FeedPosition, Namespace, PeerState, RegionId, Tag};
 use kvmesh_process::{Environment, server};
 use kvmesh_proto::v1::{
     self as wire, region_sync_client::RegionSyncClient, sync_frame::Kind, sync_request::How,
@@ -381,6 +381,36 @@ async fn from_zero_and_since_mend_what_was_lost_deletes_included() {
         world.reaches(&next).await;
         assert_eq!(world.shown(), world.blocks([1, 4, 5, 6]));
     }
+}
+
+#[tokio::test]
+async fn a_region_that_comes_back_is_compared_for_an_operator_only() {
+    // `return_after_ms` is half a minute: it answers, and is not asked yet.
+    let world = World::start(|_| {}).await;
+    let region: RegionId = "eu".parse().unwrap();
+    let state = |wanted| {
+        let link = world.view.link(&region);
+        link.is_some_and(|link| link.state == wanted)
+    };
+    let port = world.eu.address.port();
+    world.eu.end();
+    until("it is offline", || state(PeerState::Offline)).await;
+    let (code, message) = world.refused("eu", compare()).await;
+    assert_eq!(code, Code::Unavailable, "{message}");
+    let again = FakeRegion::start_on("eu", port).await;
+    again.apply(Command::OpenNamespace(world.model.clone()));
+    until("it comes back", || state(PeerState::CatchingUp)).await;
+    world
+        .reaches(&again.apply(put(&world.model, 1, 10)).0)
+        .await;
+    let compared = world.sync("eu", compare()).await.unwrap();
+    assert_eq!((compared.ranges, compared.blocks), (0, 1));
+    world
+        .reaches(&again.apply(put(&world.model, 2, 10)).0)
+        .await;
+    assert!(state(PeerState::CatchingUp), "it is not asked yet");
+    let digests = again.digests.load(Ordering::Relaxed);
+    assert_eq!(digests, 1, "nobody compares it unasked");
 }
 
 #[tokio::test]

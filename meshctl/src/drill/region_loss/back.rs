@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::{POLL, Place, Plan, Stage, VERIFY_MAX, changes::Changes, loss, say};
+use super::{POLL, Place, Plan, Stage, changes::Changes, equal::Equal, loss, say};
 use crate::drill::{
     load::Kind,
     place::Site,
@@ -29,6 +29,8 @@ pub(in crate::drill) struct Back {
     pub(in crate::drill) online_s: Option<f64>,
     /// Each of its clients gets from it again.
     pub(in crate::drill) home_s: Option<f64>,
+    /// Every region knows what every other one has.
+    pub(in crate::drill) equal: Equal,
     /// What only it had, read in the other regions.
     pub(in crate::drill) its_own: Verified,
     /// Everything that was ever acknowledged and not deleted, read everywhere.
@@ -36,13 +38,14 @@ pub(in crate::drill) struct Back {
 }
 
 impl Back {
+    /// Until it is as if it had never been away, or that is late.
     pub(super) async fn watch(
         place: &Place,
         plan: &Plan,
         stage: &Stage,
         changes: &Changes,
         ghosts: &Ghosts,
-    ) -> anyhow::Result<Self> {
+    ) -> Self {
         let (site, mended) = (&place.sites[plan.lost], Instant::now());
         let others: Vec<&Site> = place.others(plan.lost).collect();
         let at_home = |by: &str| by == site.region;
@@ -54,10 +57,11 @@ impl Back {
             }
             (answers_s, knows_s)
         };
-        let ((answers_s, knows_s), online_s, home_s) = tokio::join!(
+        let ((answers_s, knows_s), online_s, home_s, equal) = tokio::join!(
             knowing,
             watch::online(&others, &site.region, mended, RETURN_MAX),
             loss::served(stage, plan.lost, (Kind::Get, mended), at_home, RETURN_MAX),
+            Equal::watch(place, mended, RETURN_MAX),
         );
         let said = |seconds: Option<f64>| match seconds {
             Some(seconds) => format!("after {seconds:.1} s"),
@@ -70,35 +74,27 @@ impl Back {
             said(online_s),
             said(home_s)
         ));
-        let its_own = verify::all(
-            &others,
-            &stage.namespace,
-            plan.material,
-            &stage.alone,
-            VERIFY_MAX,
-        );
-        let its_own = its_own.await;
-        // What is put meanwhile would have to be looked for, too.
-        stage.load.end().await;
-        let chains: Vec<u64> = stage.load.acked().iter().map(|acked| acked.chain).collect();
-        let everywhere: Vec<&Site> = place.sites.iter().collect();
-        let all = verify::all(
-            &everywhere,
-            &stage.namespace,
-            plan.material,
-            &chains,
-            VERIFY_MAX,
-        );
-        let all = all.await;
-        say(&format!("{} blocks verified everywhere", all.blocks));
-        Ok(Self {
+        Self {
             answers_s,
             knows_s,
             online_s,
             home_s,
-            its_own,
-            all,
-        })
+            equal,
+            ..Self::default()
+        }
+    }
+
+    /// Ends the clients, and reads everything that there is.
+    pub(super) async fn verify(&mut self, place: &Place, plan: &Plan, stage: &Stage) {
+        let (namespace, material) = (&stage.namespace, plan.material);
+        let others: Vec<&Site> = place.others(plan.lost).collect();
+        self.its_own = verify::all(&others, namespace, material, &stage.alone).await;
+        // What is put meanwhile would have to be looked for, too.
+        stage.load.end().await;
+        let chains: Vec<u64> = stage.load.acked().iter().map(|acked| acked.chain).collect();
+        let everywhere: Vec<&Site> = place.sites.iter().collect();
+        self.all = verify::all(&everywhere, namespace, material, &chains).await;
+        say(&format!("{} blocks verified everywhere", self.all.blocks));
     }
 }
 

@@ -1,8 +1,8 @@
 //! What is deleted and raised while the region is cut off, and whether it stays away.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, future::Future, time::Duration};
 
-use kvmesh_directory::FeedPosition;
+use kvmesh_directory::{FeedPosition, Namespace};
 use serde::Serialize;
 use tokio::time::interval;
 
@@ -12,8 +12,12 @@ use crate::drill::{
     verify::{Ghosts, Gone},
 };
 
-/// How often what was deleted is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often what was deleted is looked for while the region comes back.
+pub(super) const OFTEN: Duration = Duration::from_millis(100);
+/// And while calls are measured: looking is load as well.
+pub(super) const SELDOM: Duration = Duration::from_secs(1);
+/// Chains that nobody puts.
+const NEVER: [u64; 2] = [3_000_000_000, 3_000_000_001];
 
 /// What was made away with.
 pub(super) struct Changes {
@@ -52,7 +56,7 @@ impl Changes {
             positions.retain(|position| position.region != raised.region);
             positions.push(raised);
         }
-        let of = |namespace: &kvmesh_directory::Namespace, chains: [u64; 2]| Gone {
+        let of = |namespace: &Namespace, chains: [u64; 2]| Gone {
             namespace: namespace.clone(),
             chains: chains.to_vec(),
             after: positions.clone(),
@@ -64,10 +68,42 @@ impl Changes {
         Ok(Self { gone, positions })
     }
 
+    /// Before there are any: looking for these is as much load as it is later.
+    pub(super) fn none(stage: &Stage) -> Self {
+        let of = |namespace: &Namespace| Gone {
+            namespace: namespace.clone(),
+            chains: NEVER.to_vec(),
+            after: Vec::new(),
+        };
+        Self {
+            gone: vec![of(&stage.namespace), of(&stage.doomed)],
+            positions: Vec::new(),
+        }
+    }
+
+    /// Looks for all of it while something is done.
+    pub(super) async fn looked_for<T>(
+        &self,
+        (place, plan): (&Place, &Plan),
+        ghosts: &Ghosts,
+        every: Duration,
+        doing: impl Future<Output = T>,
+    ) -> T {
+        tokio::select! {
+            done = doing => done,
+            never = self.look((place, plan), ghosts, every) => match never {},
+        }
+    }
+
     /// Looks for all of it at every gateway, until dropped.
-    pub(super) async fn look(&self, place: &Place, plan: &Plan, ghosts: &Ghosts) -> Infallible {
+    async fn look(
+        &self,
+        (place, plan): (&Place, &Plan),
+        ghosts: &Ghosts,
+        every: Duration,
+    ) -> Infallible {
         let looking = place.sites.iter().enumerate().map(|(at, site)| async move {
-            let mut ticks = interval(LOOK_EVERY);
+            let mut ticks = interval(every);
             loop {
                 ticks.tick().await;
                 let lost = at == plan.lost;

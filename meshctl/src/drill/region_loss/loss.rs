@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::{POLL, Place, Plan, Stage, VERIFY_MAX, say};
+use super::{POLL, Place, Plan, Stage, say};
 use crate::drill::{
     load::{End, Kind, Tally},
     place::Site,
@@ -36,8 +36,6 @@ pub(in crate::drill) struct Loss {
     pub(in crate::drill) verified: Verified,
     /// Calls of the region's clients.
     pub(in crate::drill) its_clients: Tally,
-    /// Calls of the others' clients.
-    pub(in crate::drill) others: Tally,
 }
 
 impl Loss {
@@ -101,13 +99,7 @@ impl Loss {
         let chains = stage.shared.iter().copied();
         let chains: Vec<u64> = chains.chain(elsewhere.map(|acked| acked.chain)).collect();
         let others: Vec<&Site> = place.others(plan.lost).collect();
-        let verified = verify::all(
-            &others,
-            &stage.namespace,
-            plan.material,
-            &chains,
-            VERIFY_MAX,
-        );
+        let verified = verify::all(&others, &stage.namespace, plan.material, &chains);
         self.verified = verified.await;
         let took_s = fenced.elapsed().as_secs_f64();
         say(&format!(
@@ -124,7 +116,6 @@ impl Loss {
         let served = self.gets_s.zip(self.puts_s);
         self.recovered_s = served.map(|(gets, puts)| last.fold(gets.max(puts), f64::max));
         self.its_clients = Tally::of(&stage.load.calls(fenced, |region| region == lost));
-        self.others = Tally::of(&stage.load.calls(fenced, |region| region != lost));
     }
 }
 
