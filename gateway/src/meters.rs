@@ -156,6 +156,13 @@ impl Meters {
         .increment(bytes);
     }
 
+    /// So many bytes of a piece came from another region, as they travelled.
+    pub(crate) fn fetched(&self, peer: &RegionId, bytes: usize) {
+        counter!("kvmesh_gateway_fetched_bytes_total",
+            "instance" => self.instance(), "peer" => peer.as_str().to_owned())
+        .increment(bytes as u64);
+    }
+
     /// What a fetch from there is expected to see now: half of the time better, 19 times of 20
     /// better.
     pub(crate) fn link(&self, peer: &RegionId, quantile: &'static str, first: f64, rate: f64) {

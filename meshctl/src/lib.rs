@@ -11,6 +11,7 @@ pub mod dev;
 pub mod drill;
 pub mod exit;
 pub mod logs;
+pub mod meters;
 pub mod output;
 pub mod pki;
 pub mod progress;

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,12 +16,14 @@ use kvmesh_client::{
     tls::Role,
 };
 use kvmesh_directory::{Description, Namespace, limits::BLOCK_BYTES_MAX};
+use kvmesh_process::telemetry;
 use tokio::time::Instant;
 
 use self::{
     assign::Assignment,
     bound::Split,
     drive::{Driver, Seen},
+    ideal::Ideal,
     report::{AssignmentReport, Blocks, Latency, Puts, Report},
     trace::Trace,
 };
@@ -38,6 +41,7 @@ pub mod assign;
 pub mod bound;
 pub mod content;
 pub mod drive;
+pub mod ideal;
 pub mod latency;
 mod pace;
 pub mod report;
@@ -64,6 +68,10 @@ pub async fn run(global: &Global, args: ReplayArgs) -> anyhow::Result<()> {
     }
     let trace = Trace::read(&args.trace, args.requests)?;
     let report = if global.gateway.is_empty() {
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        telemetry::metrics(anywhere)
+            .await
+            .map_err(|error| exit::set_up(error.to_string()))?;
         let mesh = Mesh::start(mesh_settings(&args, &trace))
             .await
             .map_err(|error| exit::set_up(format!("the mesh cannot be set up: {error:#}")))?;
@@ -81,6 +89,11 @@ pub async fn run(global: &Global, args: ReplayArgs) -> anyhow::Result<()> {
             report
         })
     } else {
+        if args.wan_bytes_max.is_some() {
+            return Err(exit::set_up(
+                "--wan-bytes-max reads the metrics of a mesh of its own: name no --gateway",
+            ));
+        }
         let channels = global.tls.channels(Some(Role::Gateway))?;
         let gateways = gateways(global.gateway.iter().cloned(), &channels)?;
         replay(&args, &trace, gateways).await
@@ -106,7 +119,8 @@ async fn replay(args: &ReplayArgs, trace: &Trace, gateways: Vec<Peer>) -> anyhow
     if let Some(path) = &args.assignment_out {
         assignment.write(path, &regions)?;
     }
-    let expected = bound::expected(trace, &assignment.region, regions.len());
+    let assigned = regions.len();
+    let expected = bound::expected(trace, &assignment.region, assigned);
     let driver = Driver {
         namespace: open(&gateways).await?,
         gateways,
@@ -115,16 +129,16 @@ async fn replay(args: &ReplayArgs, trace: &Trace, gateways: Vec<Peer>) -> anyhow
         hashes: trace.ids.iter().map(|id| content::hash(id)).collect(),
         block_bytes: args.bytes_per_block.0 as usize,
         pace: args.pace,
-        seen: Mutex::new(Seen::new()?),
+        seen: Mutex::new(Seen::new(assigned, trace.ids.len())?),
     };
     let mut want = Split::default();
-    expected.iter().for_each(|&split| want.add(split));
+    expected.iter().for_each(|it| want.add(it.split));
     let bar = progress::count(trace.requests.len() as u64, "requests");
     let started = Instant::now();
     let (clients, speed) = (usize::from(args.clients), args.speed);
     pace::send(&driver, &assignment.region, &expected, clients, speed, &bar).await?;
     bar.finish_and_clear();
-    Ok(report(args, &driver, &assignment, want, started.elapsed()))
+    report(args, &driver, &assignment, want, started.elapsed())
 }
 
 fn gateways(
@@ -188,7 +202,7 @@ fn report(
     assignment: &Assignment,
     want: Split,
     wall: Duration,
-) -> Report {
+) -> anyhow::Result<Report> {
     let seen = &driver.seen();
     let mut broken = Vec::new();
     if seen.wrong_blocks > 0 {
@@ -197,6 +211,14 @@ fn report(
     if args.pace == Pace::Settled {
         broken.extend(unsettled(seen, want));
     }
+    let page = telemetry::render();
+    let ideal = Ideal::new(
+        seen,
+        &driver.regions,
+        args.bytes_per_block.0,
+        page.as_deref(),
+    )?;
+    broken.extend(ideal.missed(args.remote_hits_min, args.wan_bytes_max));
     let blocks = Blocks::new(seen, want);
     let hits = blocks.local_hits + blocks.remote_hits;
     if let Some(expected) = args.expect_hits.filter(|expected| *expected != hits) {
@@ -207,7 +229,7 @@ fn report(
         *by_region.entry(driver.regions[region].clone()).or_default() += 1;
     }
     let name = args.trace.file_name().unwrap_or_default();
-    Report {
+    Ok(Report {
         ok: broken.is_empty(),
         broken,
         trace: name.to_string_lossy().into_owned(),
@@ -234,9 +256,10 @@ fn report(
         },
         links: report::links(seen),
         crossed: None,
+        ideal,
         latency_ms: Latency::new(seen),
         wall_s: wall.as_secs_f64(),
-    }
+    })
 }
 
 /// What settled views promise and was not seen.

@@ -300,7 +300,9 @@ impl<'a> Call<'a, '_> {
         };
         let (gateway, fetch) = (self.gateway, self.fetch);
         // As they come off the wire: of an encoded piece, the encoded bytes.
-        self.timing.came(piece.as_ref().map_or(0, Bytes::len));
+        let came = piece.as_ref().map_or(0, Bytes::len);
+        self.timing.came(came);
+        gateway.meters.fetched(&fetch.region, came);
         if let Some(header) = header {
             let led = wanted.get(&(header.index, header.part)).copied();
             let before = Instant::now();

@@ -32,13 +32,15 @@ with probability --sticky, else to another region.
 
 Without --gateway it starts a mesh of its own, large enough to evict nothing, and ends it.
 In settled pace requests go one after the other, and it exits 1 when hits are not exactly what
-the assignment implies.";
+the assignment implies. In every pace the report says what a mesh would have served and fetched that
+knows at once what each region has.";
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   meshctl replay trace.jsonl --requests 2000 --pace settled --link-scale 0 -o json
   meshctl replay trace.jsonl --pace fast --clients 32
-  meshctl replay trace.jsonl --pace trace --speed 10";
+  meshctl replay trace.jsonl --pace trace --speed 10
+  meshctl replay trace.jsonl --regions 5 --pace trace --speed 10 --remote-hits-min 0.98";
 
 /// Flags of a replay.
 #[derive(Debug, Clone, clap::Args)]
@@ -69,6 +71,14 @@ pub struct ReplayArgs {
     /// Fail unless so many blocks are hits, local and remote together.
     #[arg(long, value_name = "N")]
     pub expect_hits: Option<u64>,
+    /// Fail unless so large a share is served of the blocks that only other regions have, as a mesh
+    /// would that knows everything at once.
+    #[arg(long, value_name = "SHARE", value_parser = probability)]
+    pub remote_hits_min: Option<f64>,
+    /// Fail if gateways fetch more than so many times the bytes from other regions that such a
+    /// mesh would; only without --gateway.
+    #[arg(long, value_name = "TIMES")]
+    pub wan_bytes_max: Option<f64>,
     /// Write each request's region here, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub assignment_out: Option<PathBuf>,

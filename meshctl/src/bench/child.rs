@@ -12,6 +12,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::meters;
+
 const READY_WITHIN: Duration = Duration::from_secs(40);
 const CALL_MAX: Duration = Duration::from_secs(5);
 /// What it prints once it is ready, and its metrics, have fewer bytes.
@@ -79,7 +81,7 @@ impl Child {
         let page = timeout(CALL_MAX, self.page())
             .await
             .context("its metrics")??;
-        sum(&page, name, with)
+        meters::sum(&page, name, with)
     }
 
     async fn page(&self) -> anyhow::Result<String> {
@@ -123,29 +125,16 @@ fn resident(status: &str) -> anyhow::Result<u64> {
     Ok(words.context("no number")?.parse::<u64>()? * KIB)
 }
 
-fn sum(page: &str, name: &str, with: &str) -> anyhow::Result<f64> {
-    let of_metric = |line: &&str| {
-        let rest = line.strip_prefix(name);
-        rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(with)
-    };
-    let lines = page.lines().filter(of_metric);
-    let values = lines.map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<f64>());
-    Ok(values.sum::<Result<f64, _>>()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_linux_and_metrics_say() {
+    fn reads_what_linux_says() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 9 0 0 0 120 34 5 6 20 0 9 0 100 1 2";
         assert_eq!(ticks(stat).unwrap(), 154);
         assert!(ticks("7 (a").is_err());
         let status = "Name:\ta\nVmHWM:\t  9 kB\nVmRSS:\t  2048 kB\n";
         assert_eq!(resident(status).unwrap(), 2 << 20);
-        let page = "# TYPE m gauge\nm{kind=\"used\"} 3\nm{kind=\"max\"} 9\nm_more 7\nm{kind=\"used\",x=\"y\"} 2\n";
-        assert_eq!(sum(page, "m", "kind=\"used\"").unwrap(), 5.0);
-        assert_eq!(sum(page, "m", "").unwrap(), 14.0);
     }
 }

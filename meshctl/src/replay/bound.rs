@@ -34,27 +34,39 @@ impl Split {
     }
 }
 
-/// The split of each request that an assignment implies. A request hits the longest prefix
+/// What a request must find.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Hits and misses.
+    pub split: Split,
+    /// Depths of the blocks that only other regions have, ascending.
+    pub remote: Vec<u32>,
+}
+
+/// What each request finds that an assignment implies. A request hits the longest prefix
 /// that earlier requests left anywhere; a block of it is local if an earlier request of the
 /// same region put it or fetched it. Afterwards the region has the whole chain.
 #[must_use]
-pub fn expected(trace: &Trace, region_of: &[usize], regions: usize) -> Vec<Split> {
+pub fn expected(trace: &Trace, region_of: &[usize], regions: usize) -> Vec<Expected> {
     let mut has = vec![vec![false; trace.ids.len()]; regions];
-    let split = |(request, &region): (&super::trace::Request, &usize)| {
+    let find = |(request, &region): (&super::trace::Request, &usize)| {
         let known = |&&block: &&u32| has.iter().any(|has| has[block as usize]);
         let run = request.chain.iter().take_while(known).count();
-        let here = |&&block: &&u32| has[region][block as usize];
-        let local = request.chain[..run].iter().filter(here).count();
+        let depths = (0..).zip(&request.chain[..run]);
+        let afar = depths.filter(|&(_, &block)| !has[region][block as usize]);
+        let remote: Vec<u32> = afar.map(|(depth, _)| depth).collect();
+        let local = run - remote.len();
         for &block in &request.chain {
             has[region][block as usize] = true;
         }
-        Split {
+        let split = Split {
             local: local as u64,
-            remote: (run - local) as u64,
+            remote: remote.len() as u64,
             misses: (request.chain.len() - run) as u64,
-        }
+        };
+        Expected { split, remote }
     };
-    trace.requests.iter().zip(region_of).map(split).collect()
+    trace.requests.iter().zip(region_of).map(find).collect()
 }
 
 #[cfg(test)]
@@ -74,6 +86,12 @@ mod tests {
         }
     }
 
+    /// The splits of [`expected`].
+    fn splits(trace: &Trace, region_of: &[usize], regions: usize) -> Vec<Split> {
+        let all = expected(trace, region_of, regions);
+        all.into_iter().map(|it| it.split).collect()
+    }
+
     fn split(local: u64, remote: u64, misses: u64) -> Split {
         Split {
             local,
@@ -86,7 +104,7 @@ mod tests {
     fn a_fetched_block_is_local_from_then_on() {
         let trace = trace(&[&[0, 1, 2], &[0, 1, 3], &[0, 1, 3], &[0, 9]]);
         assert_eq!(
-            expected(&trace, &[0, 1, 1, 0], 2),
+            splits(&trace, &[0, 1, 1, 0], 2),
             [
                 split(0, 0, 3),
                 split(0, 2, 1),
@@ -100,9 +118,12 @@ mod tests {
     fn a_run_mixes_regions_and_stops_at_the_first_hole() {
         let trace = trace(&[&[0, 1], &[0, 1, 2, 3], &[0, 1, 2, 4, 3]]);
         assert_eq!(
-            expected(&trace, &[0, 1, 0], 2),
+            splits(&trace, &[0, 1, 0], 2),
             [split(0, 0, 2), split(0, 2, 2), split(2, 1, 2)]
         );
+        let remote = expected(&trace, &[0, 1, 0], 2);
+        let remote: Vec<_> = remote.into_iter().map(|it| it.remote).collect();
+        assert_eq!(remote, [vec![], vec![0, 1], vec![2]]);
     }
 
     #[test]
@@ -115,7 +136,7 @@ mod tests {
         let trace = trace(&chains);
         let bound = |region_of: &[usize]| {
             let mut sum = Split::default();
-            expected(&trace, region_of, 3)
+            splits(&trace, region_of, 3)
                 .into_iter()
                 .for_each(|split| sum.add(split));
             (sum.bound(), sum.references())

@@ -13,7 +13,13 @@ use kvmesh_client::{
 use kvmesh_directory::{FeedPosition, Namespace, Part};
 use tokio::time::Instant;
 
-use super::{bound::Split, content, latency::Times, settle::settle, trace::Trace};
+use super::{
+    bound::{Expected, Split},
+    content,
+    latency::Times,
+    settle::settle,
+    trace::Trace,
+};
 use crate::{args::Pace, rpc::Peer};
 
 /// Through which gateways, as what, and how.
@@ -40,6 +46,17 @@ pub struct Driver<'a> {
 pub struct Seen {
     /// As served.
     pub split: Split,
+    /// As served by each region.
+    pub regions: Vec<Served>,
+    /// When each block was first known to be in the mesh.
+    pub stored: Vec<Option<Instant>>,
+    /// Of what only other regions had and a request was not served: the block was in the mesh for
+    /// so long when the request began. Blocks, by [`Times`] of requests.
+    pub unseen: Times,
+    /// Blocks that were not served although they were in the mesh when the request began.
+    pub unseen_blocks: u64,
+    /// Blocks that were not served because the request before that had them was not done.
+    pub early_blocks: u64,
     /// Requests whose split was not the expected one, and the first of them in words.
     pub surprises: u64,
     /// The first surprise.
@@ -68,14 +85,32 @@ pub struct Seen {
     pub late: Times,
 }
 
+/// What requests of a region were served.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Served {
+    /// Requests.
+    pub requests: u64,
+    /// Hits and misses.
+    pub split: Split,
+    /// Hits and misses that the assignment implies.
+    pub want: Split,
+    /// Blocks served of those that only other regions have by then.
+    pub remote_only: u64,
+}
+
 impl Seen {
-    /// Nothing yet.
+    /// Nothing yet, of so many regions and blocks.
     ///
     /// # Errors
     /// Never: see [`Times::new`].
-    pub fn new() -> anyhow::Result<Self> {
+    pub fn new(regions: usize, blocks: usize) -> anyhow::Result<Self> {
         Ok(Self {
             split: Split::default(),
+            regions: vec![Served::default(); regions],
+            stored: vec![None; blocks],
+            unseen: Times::new()?,
+            unseen_blocks: 0,
+            early_blocks: 0,
             surprises: 0,
             first_surprise: None,
             wrong_blocks: 0,
@@ -98,7 +133,8 @@ impl Driver<'_> {
     ///
     /// # Errors
     /// When a gateway refuses, or views do not settle.
-    pub async fn request(&self, at: usize, region: usize, want: Split) -> anyhow::Result<()> {
+    pub async fn request(&self, at: usize, region: usize, want: &Expected) -> anyhow::Result<()> {
+        let began = Instant::now();
         let blocks = &self.trace.requests[at].chain;
         let chain = Chain::new(blocks.iter().map(|&block| self.hashes[block as usize]))?;
         let mut positions = Vec::new();
@@ -111,8 +147,10 @@ impl Driver<'_> {
             positions.extend(summary.fill_position);
         }
         split.misses = u64::from(chain.len() - got);
-        positions.extend(self.put(region, &chain, got).await?);
         self.note(at, region, split, want);
+        self.note_remote(blocks, region, (want, got), began);
+        positions.extend(self.put(region, &chain, got).await?);
+        self.note_stored(blocks);
         if self.pace == Pace::Settled {
             let probe = Chain::new([chain.hash(0)])?;
             let took = settle(&self.gateways, &self.namespace, &probe, &positions).await?;
@@ -121,9 +159,14 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn note(&self, at: usize, region: usize, split: Split, want: Split) {
+    fn note(&self, at: usize, region: usize, split: Split, want: &Expected) {
+        let want = want.split;
         let mut seen = self.seen();
         seen.split.add(split);
+        let served = &mut seen.regions[region];
+        served.requests += 1;
+        served.split.add(split);
+        served.want.add(want);
         if split != want {
             seen.surprises += 1;
             seen.first_surprise.get_or_insert_with(|| {
@@ -132,6 +175,39 @@ impl Driver<'_> {
                     self.regions[region]
                 )
             });
+        }
+    }
+
+    /// Counts what was served of the blocks that only other regions have, and why the rest was
+    /// not: a request is served up to the first block that its gateway does not know of.
+    fn note_remote(
+        &self,
+        blocks: &[u32],
+        region: usize,
+        (want, got): (&Expected, u32),
+        began: Instant,
+    ) {
+        let mut seen = self.seen();
+        let served = want.remote.iter().filter(|&&depth| depth < got).count();
+        seen.regions[region].remote_only += served as u64;
+        let lost = (want.remote.len() - served) as u64;
+        if lost == 0 {
+            return;
+        }
+        let stored = seen.stored[blocks[got as usize] as usize];
+        match stored.and_then(|stored| began.checked_duration_since(stored)) {
+            Some(since) => {
+                seen.unseen.record(since);
+                seen.unseen_blocks += lost;
+            }
+            None => seen.early_blocks += lost,
+        }
+    }
+
+    fn note_stored(&self, blocks: &[u32]) {
+        let (mut seen, now) = (self.seen(), Instant::now());
+        for &block in blocks {
+            seen.stored[block as usize].get_or_insert(now);
         }
     }
 

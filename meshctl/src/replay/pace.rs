@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use tokio::time::{Instant, sleep_until};
 
-use super::{bound::Split, drive::Driver};
+use super::{bound::Expected, drive::Driver};
 use crate::{args::Pace, exit};
 
 /// Sends all requests, each to its region.
@@ -17,7 +17,7 @@ use crate::{args::Pace, exit};
 pub(super) async fn send(
     driver: &Driver<'_>,
     regions: &[usize],
-    expected: &[Split],
+    expected: &[Expected],
     clients: usize,
     speed: f64,
     bar: &ProgressBar,
@@ -32,7 +32,7 @@ pub(super) async fn send(
         order.sort_by_key(|&at| begins[at]);
     }
     let all = order.into_iter().map(|at| {
-        let (region, want) = (regions[at], expected[at]);
+        let (region, want) = (regions[at], &expected[at]);
         let begins = begins.as_ref().map(|begins| begins[at]);
         async move {
             if let Some(begins) = begins {

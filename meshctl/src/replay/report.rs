@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-use super::{bound::Split, drive::Seen, latency::Percentiles};
+use super::{bound::Split, drive::Seen, ideal::Ideal, latency::Percentiles};
 use crate::{
     dev::link::Crossed,
     output::{self, ms},
@@ -39,6 +39,8 @@ pub struct Report {
     /// Everything that crossed the links, feeds and probes included; only for a mesh of the
     /// replay's own.
     pub crossed: Option<Vec<Crossed>>,
+    /// Beside a mesh that knows everything at once.
+    pub ideal: Ideal,
     /// Milliseconds.
     pub latency_ms: Latency,
     /// Seconds from the first request to the last.
@@ -178,13 +180,14 @@ impl Report {
             broken => format!("broken: {}", broken.join("; ")),
         };
         format!(
-            "{} requests of {} in {}, {:.1} a second; {} left their home region\n{}\n{}\n{}\n{verdict}",
+            "{} requests of {} in {}, {:.1} a second; {} left their home region\n{}\n{}\n{}\n{}\n{verdict}",
             self.requests,
             self.trace,
             seconds(self.wall_s),
             self.requests as f64 / self.wall_s.max(1e-9),
             self.assignment.away,
             self.blocks.table(self.bytes_per_block),
+            self.ideal.table(),
             self.link_table(),
             self.latency_ms.table(),
         )

@@ -147,6 +147,10 @@ async fn a_settled_replay_finds_exactly_what_was_put() {
         "7",
         "--assignment-out",
         text(&assigned),
+        "--remote-hits-min",
+        "1",
+        "--wan-bytes-max",
+        "1",
         "-o",
         "json",
     ];
@@ -163,6 +167,10 @@ async fn a_settled_replay_finds_exactly_what_was_put() {
     assert_eq!(count("remote_hits"), count("expected_remote"));
     assert!(count("remote_hits") > 0, "{report}");
     assert_eq!(count("wrong"), 0);
+    let rows = report["ideal"]["regions"].as_array().unwrap();
+    let sum = |name: &str| -> u64 { rows.iter().map(|row| row[name].as_u64().unwrap()).sum() };
+    assert_eq!(count("expected_remote") * 4_096, sum("fetched_bytes"));
+    assert_eq!(count("remote_hits"), sum("remote_hits"));
     let assigned = fs::read_to_string(&assigned).unwrap();
     assert_eq!(assigned.lines().count(), 24);
     let first: Value = serde_json::from_str(assigned.lines().next().unwrap()).unwrap();
@@ -194,6 +202,8 @@ async fn paces_that_do_not_settle_verify_every_byte_and_keep_the_traces_times() 
         let ran = meshctl(head.iter().chain(&small).chain(pace));
         timeout(Duration::from_secs(80), ran).await.unwrap()
     };
+    let bar = replay(&["settled", "--wan-bytes-max", "0.5"]).await;
+    assert_eq!(bar.code, 1, "{bar:?}");
     for pace in [&["fast", "--clients", "8"][..], &["trace", "--speed", "2"]] {
         let report = replay(pace).await.ok().json();
         let blocks = &report["blocks"];
