@@ -12,6 +12,7 @@ use crate::{
     absent::Absent,
     budget::{Budget, Room},
     coding::Coding,
+    far::Hedges,
     fill::Fills,
     flight::Flights,
     hot::Hot,
@@ -47,6 +48,8 @@ pub(crate) struct Gateway {
     pub(crate) pending: Pending,
     /// Fetches under way here.
     pub(crate) flights: Flights,
+    /// Second askings of fetches that may be made.
+    pub(crate) hedges: Hedges,
     /// Fetched blocks on their way into this region.
     pub(crate) fills: Fills,
     /// Bytes of gets, of fetches, and of puts that are in memory.
@@ -103,6 +106,7 @@ impl Gateway {
             tasks,
             pending: Pending::default(),
             flights: Flights::default(),
+            hedges: Hedges::default(),
             fills,
             get_bytes: Budget::new("inflight_bytes_max (gets)", bytes),
             fetch_bytes: Budget::new("inflight_bytes_max (fetches)", bytes),

@@ -2,6 +2,7 @@
 //! connection would not fill the link, each run by a task of its own that ends when nobody waits
 //! any more or at the longest waiter's deadline.
 
+mod hedge;
 mod transfer;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -19,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use kvmesh_process::telemetry::{self, SPANS};
 use tracing::{Instrument, info_span};
+
+pub(crate) use hedge::Hedges;
 
 use crate::{
     coding,

@@ -179,6 +179,11 @@ impl Flight {
         self.wanted.load(Ordering::Relaxed)
     }
 
+    /// Whether anybody waits for it now, and not only copies.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.is_wanted() && self.waiters.load(Ordering::Relaxed) > 0
+    }
+
     /// The deadline of its longest waiter.
     pub(crate) fn until(&self) -> Instant {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner)

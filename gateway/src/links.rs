@@ -120,6 +120,20 @@ impl Timing {
         }
     }
 
+    /// The first bytes are not waited for any more: they take longer than until now.
+    pub(crate) fn late(&self) {
+        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let transfer = Transfer {
+            first_byte: clock.begun.elapsed().as_secs_f64(),
+            rtt: self.configured.rtt.median,
+            bytes: 0,
+            took: 0.0,
+        };
+        drop(clock);
+        let links = &self.links;
+        (links.lock()).transferred(links.now(), &self.region, &self.configured, transfer);
+    }
+
     /// A lane was not read for so long.
     pub(crate) fn paused(&self, time: Duration) {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);

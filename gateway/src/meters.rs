@@ -139,6 +139,13 @@ impl Meters {
             .increment(1);
     }
 
+    /// The first bytes of a fetch were late: they were asked for a second time, whose bytes came
+    /// first (`won`) or did not (`lost`), or might not be (`refused`).
+    pub(crate) fn hedged(&self, end: &'static str) {
+        counter!("kvmesh_gateway_hedges_total", "instance" => self.instance(), "end" => end)
+            .increment(1);
+    }
+
     /// No gateway of another region could be reached.
     pub(crate) fn unreached(&self, region: &RegionId) {
         counter!("kvmesh_gateway_regions_lost_total",

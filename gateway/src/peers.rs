@@ -1,7 +1,8 @@
 //! Whom the gateway talks to: warm channels, and a short memory of who could not be reached.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    mem,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -24,6 +25,8 @@ use crate::settings::Settings;
 
 /// Addresses that are remembered as failing; more are not remembered.
 const FAILING_MAX: usize = 4_096;
+/// Far gateways that are doubted at once; more are found out about in their turn.
+const DOUBTED_MAX: usize = 64;
 
 /// Channels and failures by address.
 pub(crate) struct Peers {
@@ -34,6 +37,8 @@ pub(crate) struct Peers {
     failing: Mutex<BTreeMap<String, Instant>>,
     /// When blocks came from far gateways last. Bounded as `failing` is.
     heard: Mutex<BTreeMap<String, Instant>>,
+    /// Far gateways that did not answer while they were waited for.
+    doubted: Mutex<BTreeSet<(RegionId, String)>>,
     turn: AtomicUsize,
 }
 
@@ -45,6 +50,7 @@ impl Peers {
             settings,
             failing: Mutex::default(),
             heard: Mutex::default(),
+            doubted: Mutex::default(),
             turn: AtomicUsize::new(0),
         }
     }
@@ -86,6 +92,26 @@ impl Peers {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = heard.get(address);
         newest.is_some_and(|newest| newest.elapsed() < within)
+    }
+
+    /// A far gateway may be dead: nobody waits for its answer any more.
+    pub(crate) fn doubt(&self, region: &RegionId, address: &str) {
+        let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubted.len() < DOUBTED_MAX {
+            doubted.insert((region.clone(), address.to_owned()));
+        }
+    }
+
+    /// Those that are doubted, and no more once they are told; but for these.
+    pub(crate) fn take_doubted(
+        &self,
+        but: &BTreeSet<(RegionId, String)>,
+    ) -> BTreeSet<(RegionId, String)> {
+        let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = mem::take(&mut *doubted).into_iter();
+        let (left, taken) = all.partition(|at| but.contains(at));
+        *doubted = left;
+        taken
     }
 
     /// The address could not be reached, or fell silent.

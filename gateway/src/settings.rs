@@ -62,6 +62,9 @@ pub struct Settings {
     /// Share of the gets under way that may turn to another region at once when the nearest one
     /// that has a block is lost, in thousandths; a few always may.
     pub failover_share_max_permille: u64,
+    /// Share of the calls to other regions that may be made a second time, of another gateway,
+    /// because their first bytes are late; in thousandths. 0: none is.
+    pub hedge_budget_permille: u64,
     /// A node or far gateway that could not be reached is left alone for so long.
     pub failure_memory_ms: u64,
     /// Gets, puts and lookups that may be under way at once.
@@ -102,6 +105,7 @@ impl Default for Settings {
             epoch_wait_ms: 500,
             connect_timeout_ms: 500,
             failover_share_max_permille: 200,
+            hedge_budget_permille: 50,
             failure_memory_ms: 1_000,
             calls_max: 4_096,
             shutdown_grace_ms: 30_000,
@@ -174,6 +178,7 @@ impl ProgramSettings for Settings {
         "failure_memory_ms",
         "fill_queue_bytes",
         "get_deadline_ms",
+        "hedge_budget_permille",
         "inflight_bytes_max",
         "log",
         "lookup_deadline_ms",
@@ -263,9 +268,16 @@ impl Settings {
                 return Err(impossible(key, &value, "at least 1"));
             }
         }
-        if self.failover_share_max_permille > 1_000 {
-            let got = &self.failover_share_max_permille;
-            return Err(impossible("failover_share_max_permille", got, "0 to 1000"));
+        for (key, share) in [
+            (
+                "failover_share_max_permille",
+                self.failover_share_max_permille,
+            ),
+            ("hedge_budget_permille", self.hedge_budget_permille),
+        ] {
+            if share > 1_000 {
+                return Err(impossible(key, &share, "0 to 1000"));
+            }
         }
         if self.calls_max > 1 << 20 {
             return Err(impossible("calls_max", &self.calls_max, "at most 1048576"));
@@ -335,13 +347,14 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_key() {
         type Case = (&'static str, fn(&mut Settings));
-        let cases: [Case; 7] = [
+        let cases: [Case; 8] = [
             ("region", |s| s.region = "US East".to_owned()),
             ("listen", |s| s.listen = SocketAddr::from(([0, 0, 0, 0], 1))),
             ("nodes", |s| s.nodes.clear()),
             ("nodes", |s| s.nodes = vec!["no-port".to_owned()]),
             ("get_deadline_ms", |s| s.get_deadline_ms = 0),
             ("fill_queue_bytes", |s| s.fill_queue_bytes = 1),
+            ("hedge_budget_permille", |s| s.hedge_budget_permille = 1_001),
             ("templates.default.replicas", |s| {
                 s.templates.get_mut("default").unwrap().replicas = 9;
             }),

@@ -43,9 +43,11 @@ pub(crate) async fn run(gateway: Arc<Gateway>, over: CancellationToken) {
                 next.retain(|at, _| known.contains(at));
                 silent.retain(|at| known.contains(at));
                 let now = Instant::now();
-                for at in known {
+                let doubted = gateway.peers.take_doubted(&under_way);
+                for at in known.into_iter().chain(doubted.clone()) {
                     let lost = gateway.reach.is_lost(&at.0);
                     let due = next.get(&at).is_none_or(|&due| due <= now);
+                    let due = due || doubted.contains(&at);
                     if (due || lost && soon(&next, &at, now)) && under_way.insert(at.clone()) {
                         touches.push(touch(&gateway, at));
                     }

@@ -1,20 +1,28 @@
 //! The calls of one fetch: to one gateway of the region after the other, each for what has not
 //! come yet.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kvmesh_client::{Ranges, block::Assembler, follow::Link};
-use kvmesh_directory::Part;
-use tokio::time::{Instant, timeout_at};
+use kvmesh_directory::{Part, RegionId};
+use tokio::time::Instant;
 
-use super::{Fetch, Led, visible};
+use super::{
+    Fetch, Led,
+    hedge::{self, Way},
+    visible,
+};
 use crate::{
     context::Gateway,
     fill::Job,
     frame::{Frame, Header, Outcome},
     links::Timing,
-    rpc::ask::{self, Ask, Frames},
+    rpc::ask::{self, Ask},
 };
 
 /// What an answer may take over its round trips.
@@ -56,8 +64,11 @@ async fn ask_in_turn<'a>(
     rest: &mut Option<Rest<'a>>,
 ) -> Turn {
     let patience = Patience::new(gateway, &fetch.link);
-    let mut unreached = true;
+    let (mut unreached, mut tried) = (true, BTreeSet::new());
     for address in gateway.peers.in_turn(&fetch.link.gateways) {
+        if tried.contains(&address) {
+            continue;
+        }
         let Some(limit) = patience.left() else { break };
         // The lanes are timed together only while none has to ask again.
         let timing = first.take();
@@ -69,33 +80,42 @@ async fn ask_in_turn<'a>(
         let mut call = Call {
             gateway,
             fetch,
-            timing,
+            way: Way {
+                region: fetch.region.clone(),
+                address,
+                lane: fetch.lane,
+                timing,
+                limit,
+            },
             rest: going_on,
             came: false,
+            lives: false,
+            tried: &mut tried,
         };
-        let told = call.make(&address, limit).await;
-        let came = call.came;
+        let told = call.make().await;
+        let (came, lives, way) = (call.came, call.lives, call.way);
+        let elsewhere = way.region != fetch.region;
         *rest = call.rest;
         match told {
             Ok(Told::MoreTime) => return Turn::Again,
+            // What another region does not have, this one may.
+            Ok(_) if elsewhere && came => {
+                let begun = |led: &&Led| led.flight.header().is_some();
+                return give_up(gateway, fetch, begun, false);
+            }
             Ok(told) => {
+                let asked = |led: &&Led| resumed.is_none_or(|resumed| std::ptr::eq(resumed, *led));
                 let missing = matches!(told, Told::Missing);
-                let asked = unfinished(fetch)
-                    .filter(|led| resumed.is_none_or(|resumed| std::ptr::eq(resumed, *led)));
-                for led in asked {
-                    gateway.flights.lose(&led.flight, missing);
-                }
-                return match unfinished(fetch).next() {
-                    Some(_) => Turn::Again,
-                    None => Turn::Over,
-                };
+                return give_up(gateway, fetch, asked, missing);
             }
             Err(failure) => {
+                let Way {
+                    region, address, ..
+                } = way;
                 if failure.unreachable {
                     gateway.peers.failed(&address);
                 }
-                unreached &= failure.unreachable;
-                let region = &fetch.region;
+                unreached &= failure.unreachable && !elsewhere && !lives;
                 tracing::debug!(%region, address, error = %failure, "a far gateway failed");
             }
         }
@@ -114,9 +134,20 @@ async fn ask_in_turn<'a>(
     Turn::Over
 }
 
+/// Ends the flights that did not arrive, such as they are; others are asked for again.
+fn give_up(gateway: &Gateway, fetch: &Fetch, such: impl Fn(&&Led) -> bool, missing: bool) -> Turn {
+    for led in unfinished(fetch).filter(such) {
+        gateway.flights.lose(&led.flight, missing);
+    }
+    match unfinished(fetch).next() {
+        Some(_) => Turn::Again,
+        None => Turn::Over,
+    }
+}
+
 /// How long the gateways of a region may take to connect and answer: one connect timeout, over
 /// all of them, and twice the round trip.
-struct Patience {
+pub(super) struct Patience {
     until: Instant,
     /// What one of them may take of it.
     share: Duration,
@@ -124,7 +155,7 @@ struct Patience {
 }
 
 impl Patience {
-    fn new(gateway: &Gateway, link: &Link) -> Self {
+    pub(super) fn new(gateway: &Gateway, link: &Link) -> Self {
         let rtt = Duration::from_secs_f64((link.rtt_ms / 1e3).clamp(0.0, 60.0));
         let connect = Duration::from_millis(gateway.settings.now().connect_timeout_ms);
         let all = connect + rtt * 2;
@@ -138,7 +169,7 @@ impl Patience {
     }
 
     /// What the next one may take; none: there is no time for another one.
-    fn left(&self) -> Option<Duration> {
+    pub(super) fn left(&self) -> Option<Duration> {
         let left = self.until.saturating_duration_since(Instant::now());
         (left > self.rtt).then(|| self.share.min(left))
     }
@@ -154,27 +185,30 @@ fn unfinished(fetch: &Fetch) -> impl Iterator<Item = &Led> {
     led.filter(|led| led.flight.arriving.ended().is_none())
 }
 
-/// One call.
+/// What a call asks for, by place.
+pub(super) type Wanted<'a> = BTreeMap<(u32, Part), &'a Led>;
+
+/// One call, and the second asking of it.
 struct Call<'a, 'g> {
     gateway: &'g Gateway,
     fetch: &'a Fetch,
-    timing: Arc<Timing>,
+    /// Who is asked; then who answers.
+    way: Way,
     /// What it is for, and nothing else; after it, what broke under way.
     rest: Option<Rest<'a>>,
     /// A piece came.
     came: bool,
+    /// Another gateway of the region answered beside it.
+    lives: bool,
+    /// Gateways of the region that could not be reached beside others.
+    tried: &'g mut BTreeSet<String>,
 }
 
 impl<'a> Call<'a, '_> {
-    /// An answer begins within `limit`. It may take longer than the first waiter does: others
+    /// An answer begins within the limit. It may take longer than the first waiter does: others
     /// join.
-    async fn make(&mut self, address: &str, limit: Duration) -> Result<Told, ask::Failure> {
+    async fn make(&mut self) -> Result<Told, ask::Failure> {
         let (gateway, fetch) = (self.gateway, self.fetch);
-        gateway.meters.outbound("Get");
-        let channel = match gateway.peers.far(&fetch.region, address, fetch.lane) {
-            Ok(channel) => channel,
-            Err(problem) => return Err(ask::Failure::from(problem)),
-        };
         let usual = Duration::from_millis(gateway.settings.now().get_deadline_ms);
         let until = longest(fetch).max(Some(Instant::now() + usual));
         let until = until.unwrap_or(fetch.ask.until);
@@ -183,16 +217,19 @@ impl<'a> Call<'a, '_> {
             until,
             ..self.ask(&wanted)
         };
-        let asking = ask::get(channel, fetch.region.clone(), ask);
-        let asked = answer(gateway, address, limit, until, asking).await;
-        let mut stream = match asked {
+        let asked = hedge::ask(gateway, fetch, &self.way, ask, &wanted).await;
+        self.tried.extend(asked.unreached);
+        self.lives = asked.lives;
+        if let Some(way) = asked.instead {
+            self.way = way;
+        }
+        let mut stream = match asked.answer {
             Err(failure) if failure.is_not_found() => {
                 wanted.values().for_each(|led| self.lacks(led));
                 return Ok(Told::Missing);
             }
             stream => stream?,
         };
-        fetch.answered.cancel();
         let mut current: Option<Rest<'a>> = None;
         loop {
             let frame = match stream.next().await {
@@ -231,7 +268,7 @@ impl<'a> Call<'a, '_> {
                     }
                 }
                 block @ Frame::Block { .. } => {
-                    gateway.peers.heard(address);
+                    gateway.peers.heard(&self.way.address);
                     current = self.take(current, block, &wanted).await;
                 }
             }
@@ -242,12 +279,12 @@ impl<'a> Call<'a, '_> {
     fn lacks(&self, led: &Led) {
         let (gateway, fetch) = (self.gateway, self.fetch);
         let name = led.flight.name;
-        gateway.absent.told(name, &fetch.region, fetch.asked);
+        gateway.absent.told(name, &self.way.region, fetch.asked);
     }
 
     /// The region's run ended: it lacks the first place that did not come, and says nothing of
     /// those behind. Of several parts it does not say which.
-    fn ends_before(&self, wanted: &BTreeMap<(u32, Part), &Led>) {
+    fn ends_before(&self, wanted: &Wanted<'_>) {
         let open = |led: &&&Led| led.flight.arriving.ended().is_none();
         let mut left = wanted.values().filter(open);
         if let Some(first) = left.next()
@@ -258,7 +295,7 @@ impl<'a> Call<'a, '_> {
     }
 
     /// By place. What came of a call before this one need not come again.
-    fn wanted(&self) -> BTreeMap<(u32, Part), &'a Led> {
+    fn wanted(&self) -> Wanted<'a> {
         let place = |led: &'a Led| ((led.index, led.part), led);
         match &self.rest {
             Some(rest) => [place(rest.led)].into(),
@@ -269,7 +306,7 @@ impl<'a> Call<'a, '_> {
         }
     }
 
-    fn ask(&self, wanted: &BTreeMap<(u32, Part), &Led>) -> Ask {
+    fn ask(&self, wanted: &Wanted<'_>) -> Ask {
         let mut ask = self.fetch.ask.clone();
         ask.select = wanted.keys().map(|(index, _)| *index).collect();
         ask.select.dedup();
@@ -287,7 +324,7 @@ impl<'a> Call<'a, '_> {
         &mut self,
         mut current: Option<Rest<'a>>,
         frame: Frame,
-        wanted: &BTreeMap<(u32, Part), &'a Led>,
+        wanted: &Wanted<'a>,
     ) -> Option<Rest<'a>> {
         let Frame::Block {
             header,
@@ -301,17 +338,17 @@ impl<'a> Call<'a, '_> {
         let (gateway, fetch) = (self.gateway, self.fetch);
         // As they come off the wire: of an encoded piece, the encoded bytes.
         let came = piece.as_ref().map_or(0, Bytes::len);
-        self.timing.came(came);
-        gateway.meters.fetched(&fetch.region, came);
+        self.way.timing.came(came);
+        gateway.meters.fetched(&self.way.region, came);
         if let Some(header) = header {
             let led = wanted.get(&(header.index, header.part)).copied();
             let before = Instant::now();
             current = match (self.rest.take(), led) {
                 (Some(rest), Some(_)) => goes_on(gateway, rest, &header),
-                (None, Some(led)) => begin(gateway, fetch, led, header).await,
+                (None, Some(led)) => begin(gateway, fetch, &self.way.region, led, header).await,
                 (_, None) => None,
             };
-            self.timing.paused(before.elapsed());
+            self.way.timing.paused(before.elapsed());
         }
         if let (Some(Rest { led, assembler }), Some(piece)) = (&mut current, piece) {
             let bytes = assembler.next_len();
@@ -339,26 +376,6 @@ impl<'a> Call<'a, '_> {
     }
 }
 
-/// The beginning of an answer, within the limit: after it a gateway is given up for silent, but
-/// while it sends blocks of other calls, which this one's answer waits behind.
-async fn answer(
-    gateway: &Gateway,
-    address: &str,
-    limit: Duration,
-    until: Instant,
-    asking: impl Future<Output = Result<Frames, ask::Failure>>,
-) -> Result<Frames, ask::Failure> {
-    tokio::pin!(asking);
-    loop {
-        let end = until.min(Instant::now() + limit);
-        match timeout_at(end, &mut asking).await {
-            Ok(answered) => return answered,
-            Err(_) if end < until && gateway.peers.is_heard(address, limit) => {}
-            Err(_) => return Err(ask::Failure::silent(limit)),
-        }
-    }
-}
-
 /// The rest of a block comes, if it is the same block and what is lacking of it.
 fn goes_on<'a>(gateway: &Gateway, rest: Rest<'a>, header: &Header) -> Option<Rest<'a>> {
     let came = rest.assembler.pieces() as u32;
@@ -375,6 +392,7 @@ fn goes_on<'a>(gateway: &Gateway, rest: Rest<'a>, header: &Header) -> Option<Res
 async fn begin<'a>(
     gateway: &Gateway,
     fetch: &Fetch,
+    region: &RegionId,
     led: &'a Led,
     header: Header,
 ) -> Option<Rest<'a>> {
@@ -401,8 +419,7 @@ async fn begin<'a>(
         gateway.flights.lose(&led.flight, false);
         return None;
     };
-    let region = fetch.region.clone();
-    led.flight.announce(region, header.meta, share);
+    led.flight.announce(region.clone(), header.meta, share);
     Some(Rest { led, assembler })
 }
 

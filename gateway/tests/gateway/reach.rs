@@ -134,13 +134,18 @@ async fn a_dead_region_costs_one_connect_timeout_once_and_then_nothing() {
         .unwrap();
 }
 
-/// A way to `address` that swallows everything from `dead` on; connections stay open.
-async fn way_to(address: String, dead: CancellationToken) -> String {
+/// The way to the region is one that swallows everything from `dead` on; connections stay open.
+/// It was just found to be well, so that it is not tried again for a while.
+pub(crate) async fn goes_by_a_way(world: &World, dead: &CancellationToken) {
+    let (address, dead) = (world.far_address.clone(), dead.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let way = listener.local_addr().unwrap().to_string();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
     spawn(async move {
         loop {
             let (mut near, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
             let (address, dead) = (address.clone(), dead.clone());
             spawn(async move {
                 let mut far = TcpStream::connect(address).await.unwrap();
@@ -151,7 +156,9 @@ async fn way_to(address: String, dead: CancellationToken) -> String {
             });
         }
     });
-    way
+    // Two lanes: the second one is opened when the first one has answered.
+    world.mesh.link_of("eu-west", 10.0, 300e6, &[way]);
+    until(|| connections.load(Ordering::Relaxed) == 2).await;
 }
 
 #[tokio::test]
@@ -160,10 +167,10 @@ async fn a_dead_region_is_found_by_gets_that_would_rather_recompute() {
         settings.connect_timeout_ms = 500;
     })
     .await;
-    // A second for three blocks: a get waits a twentieth of that for the first byte.
+    // 200 ms for three blocks: no get waits as long as a silent gateway may take.
     let declared = Namespace {
         policy: Policy {
-            prefill_rate: 48.0,
+            prefill_rate: 240.0,
             ..world.namespace.policy.clone()
         },
         policy_hlc: Hlc(9),
@@ -172,9 +179,8 @@ async fn a_dead_region_is_found_by_gets_that_would_rather_recompute() {
     world.region.apply(Command::OpenNamespace(declared));
     world.catch_up().await;
     let dead = CancellationToken::new();
-    let way = way_to(world.far_address.clone(), dead.clone()).await;
     world.place_far(1, 0..4, 900);
-    world.mesh.link("eu-west", 10.0, &[way]);
+    goes_by_a_way(&world, &dead).await;
     world.reach(world.mesh.has("eu-west", 2, &[])).await;
     let last = wire::GetRequest {
         start: 3,
