@@ -147,8 +147,8 @@ impl Ideal {
         let bytes = self.wan_bytes.map(|share| format!("{share:.4}"));
         format!(
             "{table}\n{:.4} of the ideal's remote hits served, {} of its bytes fetched; not served: \
-             {} blocks that an earlier request was not done with, {} that were there for {} ms \
-             (median) to {} ms",
+             {} blocks that an earlier request was not done with, {} that were there for {} \
+             (median) to {}",
             self.remote_hits,
             bytes.unwrap_or_else(|| "an unknown share".to_owned()),
             self.early_blocks,
