@@ -3,7 +3,7 @@
 //!
 //! Whatever does not go as planned ends this part, and a gateway is asked for the rest.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use futures::future::join_all;
@@ -177,7 +177,12 @@ impl FromNodes {
     /// The next frame, in the order of the chain; none: no more comes this way. May be
     /// dropped at any time.
     pub(super) async fn next(&mut self) -> Option<GetFrame> {
-        let stream = &mut self.streams[*self.order.front()?];
+        let Some(&next) = self.order.front() else {
+            let streams = mem::take(&mut self.streams).into_iter();
+            join_all(streams.map(|stream| stream.frames.end())).await;
+            return None;
+        };
+        let stream = &mut self.streams[next];
         let nodes = self.shared.nodes.as_ref()?;
         let next = timeout_at(Instant::now() + SILENCE_MAX, stream.frames.next()).await;
         let mut frame = match next {

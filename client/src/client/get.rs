@@ -379,7 +379,7 @@ impl GetStream {
 
     /// The gateway's end: the get's own, or there is reason and time to ask again.
     async fn on_summary(&mut self, summary: GetSummary) {
-        self.source = None;
+        let source = self.source.take();
         // Without a position it is of the nodes' own.
         if let Some(position) = &summary.position {
             let at = self.attempts.answered();
@@ -422,6 +422,9 @@ impl GetStream {
             left_out: summary.left_out,
             ..self.own_summary(outcome)
         });
+        if let Some(Source::Gateway(frames)) = source {
+            frames.end().await;
+        }
     }
 
     /// Time ran out, or the last gateway failed: what came before stays.

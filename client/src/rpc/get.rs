@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvmesh_directory::{FeedPosition, NamespaceId, Part, RegionId};
 use kvmesh_proto::v1 as wire;
+use tokio::time::timeout;
 use tonic::Streaming;
 
 use super::RpcError;
@@ -14,6 +15,9 @@ use crate::{
     convert::{FromWire, ToWire, WireError, all, each, optional, ranges_of, region, required},
     ranges::Ranges,
 };
+
+/// A stream may take so long to end after everything came.
+const ENDING_MAX: Duration = Duration::from_millis(20);
 
 /// One attempt of a get.
 #[derive(Debug, Clone)]
@@ -105,6 +109,13 @@ impl GetFrames {
             Some(raw) => Ok(Some(GetFrame::from_wire(raw)?)),
             None => Ok(None),
         }
+    }
+
+    /// Waits a little for the end of a stream of which everything came. One that is dropped before
+    /// is reset, and each reset is work for both ends.
+    pub(crate) async fn end(mut self) {
+        let rest = async { while let Ok(Some(_)) = self.stream.message().await {} };
+        let _ = timeout(ENDING_MAX, rest).await;
     }
 }
 
