@@ -35,6 +35,11 @@ impl Chain {
         }
     }
 
+    /// The hashes from one on.
+    pub(crate) fn hashes_from(&self, start: usize) -> &[BlockHash] {
+        &self.hashes[start..]
+    }
+
     /// One hash as the engine made it.
     pub(crate) fn engine_hash(&self, index: u32) -> Bytes {
         let width = self.width as usize;

@@ -91,7 +91,6 @@ pub(crate) struct Sight<'a> {
 /// One position of a chain, over all parts.
 struct Position {
     local: bool,
-    local_bytes: u64,
     /// Bytes of parts that this region lacks.
     lacking: u64,
     /// Regions that have all parts.
@@ -103,17 +102,25 @@ struct Position {
 impl Sight<'_> {
     /// One walk along the chain, for as long as any run goes on.
     pub(crate) fn look(&self, namespace: NamespaceId, query: &Query) -> Match {
-        let mut found = Match::default();
         let asked = self.askable();
-        let (mut local, mut pending, mut mesh) = (true, true, true);
+        let hashes = query.chain.hashes_from(query.start);
+        let (held, local_bytes) = self.state.run(namespace, hashes, &query.parts);
+        let here = query.start + held;
+        // Of what is here, nothing is left to find out but how far others' runs go.
+        let first = if asked.is_empty() { here } else { query.start };
+        let mut found = Match {
+            local_blocks: held as u32,
+            local_bytes,
+            mesh_blocks: (first - query.start) as u32,
+            ..Match::default()
+        };
+        let (mut pending, mut mesh) = (true, true);
         let (mut remote, mut fetch_bytes) = (asked, 0);
-        for index in query.start..query.chain.len() {
-            let at = self.position(namespace, query, index, asked, mesh || !remote.is_empty());
-            local &= at.local;
-            if local {
-                found.local_blocks += 1;
-                found.local_bytes += at.local_bytes;
-            } else if pending {
+        for index in first..query.chain.len() {
+            let far = mesh || !remote.is_empty();
+            let local = index < here;
+            let at = self.position(namespace, query, index, (asked, far), local);
+            if !local && pending {
                 pending = at.local || self.is_under_way(namespace, query, index);
                 found.pending_blocks += u32::from(pending);
             }
@@ -144,17 +151,17 @@ impl Sight<'_> {
         asked
     }
 
+    /// `local`: this region is known to have all parts.
     fn position(
         &self,
         namespace: NamespaceId,
         query: &Query,
         index: usize,
-        asked: RegionSet,
-        far: bool,
+        (asked, far): (RegionSet, bool),
+        local: bool,
     ) -> Position {
         let mut at = Position {
             local: true,
-            local_bytes: 0,
             lacking: 0,
             everywhere: asked,
             somewhere: true,
@@ -162,20 +169,16 @@ impl Sight<'_> {
         let far = far && !asked.is_empty();
         for &part in &query.parts {
             let name = query.chain.name(namespace, index as u32, part);
-            let entry = self.state.entry(&name);
             let (regions, bytes) = match far {
                 true => self.mesh.whereabouts(name.tag()),
                 false => (RegionSet(0), 0),
             };
             let regions = self.lacking.less(self.mesh, &name, regions);
             at.everywhere.0 &= regions.0;
-            match entry {
-                Some(entry) => at.local_bytes += u64::from(entry.bytes),
-                None => {
-                    at.local = false;
-                    at.lacking += u64::from(bytes);
-                    at.somewhere &= regions.0 & asked.0 != 0;
-                }
+            if !local && !self.state.has(&name) {
+                at.local = false;
+                at.lacking += u64::from(bytes);
+                at.somewhere &= regions.0 & asked.0 != 0;
             }
         }
         at
@@ -184,7 +187,7 @@ impl Sight<'_> {
     fn is_under_way(&self, namespace: NamespaceId, query: &Query, index: usize) -> bool {
         query.parts.iter().all(|&part| {
             let name = query.chain.name(namespace, index as u32, part);
-            (self.under_way)(&name) || self.state.entry(&name).is_some()
+            (self.under_way)(&name) || self.state.has(&name)
         })
     }
 

@@ -98,7 +98,7 @@ impl Growing {
                 .map(|number| self.blocks.name(number).hash)
                 .collect();
             let began = Instant::now();
-            let run = self.state.run(namespace, &hashes, &part);
+            let (run, _) = self.state.run(namespace, &hashes, &part);
             spent.push(began.elapsed());
             assert_eq!(run, hashes.len());
         }

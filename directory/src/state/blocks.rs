@@ -34,13 +34,14 @@ impl BlockTable {
         self.rows.get(name)
     }
 
-    /// How many keys are present before the first that is not.
+    /// How many keys are present before the first that is not; `each` is given their rows.
     pub(super) fn run(
         &self,
         namespace: NamespaceId,
         keys: impl Iterator<Item = BlockKey>,
+        each: impl FnMut(&Row),
     ) -> usize {
-        self.rows.run(namespace, keys)
+        self.rows.run(namespace, keys, each)
     }
 
     /// Inserts or replaces a row that has holders.

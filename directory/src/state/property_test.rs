@@ -279,15 +279,15 @@ proptest! {
         let parts: Vec<Part> = (0..shards).map(|shard| Part { shard, group: 0 }).collect();
         for number in 0..4 {
             let namespace = namespace_of(number).id;
-            let mut expected = 0;
+            let mut expected = (0, 0);
             'hashes: for hash in &hashes {
+                let mut bytes = 0;
                 for part in &parts {
                     let name = BlockName { namespace, hash: *hash, part: *part };
-                    if state.entry(&name).is_none() {
-                        break 'hashes;
-                    }
+                    let Some(entry) = state.entry(&name) else { break 'hashes };
+                    bytes += u64::from(entry.bytes);
                 }
-                expected += 1;
+                expected = (expected.0 + 1, expected.1 + bytes);
             }
             assert_eq!(state.run(namespace, &hashes, &parts), expected);
         }

@@ -100,18 +100,38 @@ impl DirectoryState {
             .is_some_and(|namespace| put_hlc > namespace.generation.max(deleted))
     }
 
-    /// Length of the run of `hashes` from its start that is present in all of `parts`.
+    /// Whether a block is present and visible.
     #[must_use]
-    pub fn run(&self, namespace: NamespaceId, hashes: &[BlockHash], parts: &[Part]) -> usize {
+    pub fn has(&self, name: &BlockName) -> bool {
+        self.blocks.get(name).is_some()
+    }
+
+    /// Length of the run of `hashes` from its start that is present in all of `parts`, and the
+    /// bytes of these. Much faster than one block after the other.
+    #[must_use]
+    pub fn run(
+        &self,
+        namespace: NamespaceId,
+        hashes: &[BlockHash],
+        parts: &[Part],
+    ) -> (usize, u64) {
         let keys = hashes.iter().flat_map(|hash| {
             parts.iter().map(|part| BlockKey {
                 hash: *hash,
                 part: *part,
             })
         });
-        let present = self.blocks.run(namespace, keys);
+        let (mut seen, mut of_block, mut bytes) = (0_usize, 0, 0);
+        let present = self.blocks.run(namespace, keys, |row| {
+            seen += 1;
+            of_block += u64::from(row.bytes);
+            if seen.is_multiple_of(parts.len()) {
+                bytes += std::mem::take(&mut of_block);
+            }
+        });
         // No parts: nothing is missing.
-        present.checked_div(parts.len()).unwrap_or(hashes.len())
+        let blocks = present.checked_div(parts.len()).unwrap_or(hashes.len());
+        (blocks, bytes)
     }
 
     /// Names with fewer copies than wanted, in order, from `after` on (exclusive).

@@ -153,16 +153,19 @@ impl<V: Clone, const MAX: usize> CowMap<V, MAX> {
         self.spaces.get(&name.namespace)?.get(&name.key())
     }
 
-    /// How many keys of one namespace are present before the first that is not.
+    /// How many keys of one namespace are present before the first that is not; `each` is given
+    /// what they have.
     pub(super) fn run(
         &self,
         namespace: NamespaceId,
         keys: impl Iterator<Item = BlockKey>,
+        each: impl FnMut(&V),
     ) -> usize {
         let Some(space) = self.spaces.get(&namespace) else {
             return 0;
         };
-        table::run(keys, |key| Some(&*space.shards[space.shard_of(key)?]))
+        let shard_of = |key: &BlockKey| Some(&*space.shards[space.shard_of(key)?]);
+        table::run(keys, shard_of, each)
     }
 
     /// In key order.

@@ -167,7 +167,8 @@ impl<V: Clone> Table<V> {
     }
 }
 
-/// How many keys are present before the first that is not; `shard_of` says where each would be.
+/// How many keys are present before the first that is not; `shard_of` says where each would be,
+/// `each` is given what they have, in order.
 ///
 /// Each step of a lookup goes through memory that no cache has when there are millions of rows.
 /// So many keys take a step before any takes the next one: reads that do not wait for one
@@ -175,6 +176,7 @@ impl<V: Clone> Table<V> {
 pub(super) fn run<'a, V: Clone + 'a>(
     mut keys: impl Iterator<Item = BlockKey>,
     shard_of: impl Fn(&BlockKey) -> Option<&'a Table<V>>,
+    mut each: impl FnMut(&V),
 ) -> usize {
     let mut present = 0;
     loop {
@@ -190,15 +192,16 @@ pub(super) fn run<'a, V: Clone + 'a>(
             .zip(found)
             .map(|((shard, hash), found)| shard.likely(found, *hash))
             .collect();
-        let same: Batch<bool> = rows
-            .iter()
+        let same: Batch<Option<&V>> = rows
+            .into_iter()
             .zip(&keys)
-            .map(|(row, key)| row.is_some_and(|row| row.0 == *key))
+            .map(|(row, key)| row.filter(|row| row.0 == *key).map(|row| &row.1))
             .collect();
-        for ((same, shard), key) in same.iter().zip(&shards).zip(&keys) {
-            if !same && shard.get(key).is_none() {
+        for ((same, shard), key) in same.into_iter().zip(&shards).zip(&keys) {
+            let Some(value) = same.or_else(|| shard.get(key)) else {
                 return present;
-            }
+            };
+            each(value);
             present += 1;
         }
         if shards.len() < RUN_BATCH {

@@ -81,16 +81,11 @@ fn find(node: &Node, namespace: &Namespace, query: &Query) -> wire::ChainMatch {
             part: *part,
         })
     };
-    let (run, bytes) = node.directory.with(|state| {
-        let run = state.run(namespace.id, &query.hashes, &query.parts);
-        let present = query.hashes[..run].iter().flat_map(|hash| names(*hash));
-        let bytes = present.filter_map(|name| state.entry(&name));
-        (run, bytes.map(|entry| u64::from(entry.bytes)).sum())
-    });
+    let directory = &node.directory;
+    let (run, bytes) = directory.with(|state| state.run(namespace.id, &query.hashes, &query.parts));
     let pending = query.hashes[run..].iter().take_while(|hash| {
-        names(**hash).all(|name| {
-            node.flights.contains(&name) || node.directory.with(|s| s.entry(&name).is_some())
-        })
+        names(**hash)
+            .all(|name| node.flights.contains(&name) || directory.with(|state| state.has(&name)))
     });
     // Who looks up a chain comes for what was found of it.
     let found = &query.hashes[..run];
