@@ -2,8 +2,10 @@
 //! region has, to see something of a namespace that may be in one region only.
 //!
 //! A second namespace, which may be everywhere, is asked for in the same ways: it must be seen, or
-//! the test would see nothing.
+//! the test would see nothing. Then the first region's gateway is told to serve clients of the other one
+//! (`guest`).
 
+mod guest;
 mod rpc;
 
 use std::{path::Path, time::Duration};
@@ -15,7 +17,7 @@ use kvmesh_client::{
     Client,
     client::{Opened, PutOptions, PutResult},
 };
-use kvmesh_directory::{BlockHash, BlockName, Description, NamespaceId, Part, namespace::AckLevel};
+use kvmesh_directory::{BlockHash, BlockName, Description, Part, namespace::AckLevel};
 
 use self::rpc::{Answer, Call};
 use crate::{
@@ -41,7 +43,7 @@ const WINDOW: usize = 16;
 
 /// What nobody outside may see of a namespace, as bytes.
 struct Secret {
-    namespace: NamespaceId,
+    description: Description,
     blocks: Vec<Bytes>,
     hashes: Vec<[u8; 32]>,
     tags: Vec<u64>,
@@ -58,7 +60,7 @@ pub async fn run(folder: &Path) -> Result<usize> {
     }
     pki.issue("operator", None, "alice", "127.0.0.1").await?;
     let operator = pki.channels("operator-alice")?;
-    let mesh = Mesh::start_with(folder, &REGIONS, Some(&pki.folder), operator).await?;
+    let mut mesh = Mesh::start_with(folder, &REGIONS, Some(&pki.folder), operator).await?;
     let resident = put(&mesh, &pki, CHAINS[0], vec![REGIONS[0].0.parse()?]).await?;
     let control = put(&mesh, &pki, CHAINS[1], Vec::new()).await?;
     // Once the other region has heard of the one, it would have heard of the other.
@@ -75,17 +77,9 @@ pub async fn run(folder: &Path) -> Result<usize> {
     );
     let seen = seen.await?;
     let answers = try_all(&mesh, &pki, &resident).await?;
-    for answer in &answers {
-        let parts: Vec<&[u8]> = answer.parts().collect();
-        ensure!(
-            !resident.block_in(&parts),
-            "bytes are seen: {}",
-            answer.call
-        );
-        ensure!(!resident.hash_in(&parts), "a hash is seen: {}", answer.call);
-        ensure!(!resident.tag_in(&parts), "a tag is seen: {}", answer.call);
-    }
+    resident.unseen_in(&answers)?;
     ensure!(answers.len() == seen, "other calls were made");
+    guest::run(&mut mesh, &pki, &resident, &control).await?;
     Ok(answers.len())
 }
 
@@ -131,7 +125,7 @@ async fn put(
         name.tag().0
     };
     Ok(Secret {
-        namespace,
+        description,
         blocks: blocks
             .iter()
             .flat_map(|it| it.block.pieces.clone())
@@ -143,12 +137,7 @@ async fn put(
 
 /// Every call, at every process of both regions, with every certificate of the second one.
 async fn try_all(mesh: &Mesh, pki: &Pki, secret: &Secret) -> Result<Vec<Answer>> {
-    let chain: Vec<u8> = secret.hashes.concat();
-    let calls = rpc::all(
-        secret.namespace,
-        &chain.into(),
-        [REGIONS[0].0, REGIONS[1].0],
-    )?;
+    let calls = secret.calls()?;
     let mut tries = Vec::new();
     for role in ROLES {
         let who = format!("{}-{role}-1", REGIONS[1].0);
@@ -163,6 +152,28 @@ async fn try_all(mesh: &Mesh, pki: &Pki, secret: &Secret) -> Result<Vec<Answer>>
 }
 
 impl Secret {
+    /// The names of its blocks, in order.
+    fn chain(&self) -> Bytes {
+        self.hashes.concat().into()
+    }
+
+    fn calls(&self) -> Result<Vec<Call>> {
+        let regions = [REGIONS[0].0, REGIONS[1].0];
+        rpc::all(self.description.id(), &self.chain(), regions)
+    }
+
+    /// # Errors
+    /// Names a call whose answer has something of it.
+    fn unseen_in(&self, answers: &[Answer]) -> Result<()> {
+        for answer in answers {
+            let (parts, call) = (answer.parts().collect::<Vec<_>>(), &answer.call);
+            ensure!(!self.block_in(&parts), "bytes are seen: {call}");
+            ensure!(!self.hash_in(&parts), "a hash is seen: {call}");
+            ensure!(!self.tag_in(&parts), "a tag is seen: {call}");
+        }
+        Ok(())
+    }
+
     fn block_in(&self, answers: &[&[u8]]) -> bool {
         // Any of them, wherever the block was cut: a piece of it would have one whole.
         let windows = self

@@ -1,11 +1,12 @@
 //! Faults on real processes: a mesh of programs on loopback, and what is done to it.
 //!
 //! `tests/house.rs` keeps the house rules; `tests/rolling_kill.rs` runs [`rolling_kill`],
-//! `tests/processes.rs` [`hangups`], [`hostile`], [`mutual_tls`] and [`one_chain`]; the programs
+//! `tests/processes.rs` [`abroad`], [`hangups`], [`hostile`], [`mutual_tls`] and [`one_chain`]; the programs
 //! `region-change`, `region-loss`, `power-cut` and `full-disk` run [`region_change`],
 //! [`region_loss`], [`power_cut`] and [`full_disk`]; the program `far-link` measures a link between
 //! regions ([`far_link`]).
 
+pub mod abroad;
 mod blocks;
 mod disk;
 pub mod far_link;

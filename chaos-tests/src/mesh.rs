@@ -122,6 +122,18 @@ impl Mesh {
             .collect()
     }
 
+    /// Tells a region's gateway whose clients it serves besides its own region's; it takes it up in
+    /// a moment.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) fn serve_clients_of(&mut self, region: usize, others: &[&str]) -> Result<()> {
+        let region = &mut self.regions[region];
+        region.place.clients_of = others.iter().map(|&name| name.to_owned()).collect();
+        let settings = region.place.gateway_settings()?;
+        region.gateway.hang_up(&settings)
+    }
+
     /// What a node of a region sees.
     pub(crate) async fn see(&self, region: usize, node: usize) -> Result<Seen> {
         let address = &self.regions[region].place.nodes[node].listen;
@@ -192,6 +204,19 @@ impl Region {
         let ids = self.nodes.iter().chain(doors).map(Process::id);
         let ids: Result<Vec<String>> = ids.map(|id| Ok(id?.to_string())).collect();
         Ok(ids?.join(" "))
+    }
+
+    /// Kills all its processes.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.processes().try_for_each(Process::kill)
+    }
+
+    /// Starts its processes again, each as its settings were last.
+    pub(crate) async fn start_again(&mut self) -> Result<()> {
+        for process in self.processes() {
+            process.start().await?;
+        }
+        Ok(())
     }
 
     fn processes(&mut self) -> impl Iterator<Item = &mut Process> {

@@ -4,6 +4,7 @@
 //! whole write policy).
 
 mod absent;
+mod asker;
 mod at_risk;
 mod budget;
 mod chain;

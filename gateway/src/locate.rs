@@ -62,6 +62,17 @@ pub(crate) async fn locate(
     }))
 }
 
+/// To a caller whom nodes do not serve: no node is named, and there is no ring to go by.
+pub(crate) fn nowhere(query: &Query) -> Located {
+    let blocks = query.chain.len() * query.parts.len();
+    Located {
+        epoch: RingEpoch(0),
+        nodes: Vec::new(),
+        blocks: vec![Default::default(); blocks],
+        ring: Vec::new(),
+    }
+}
+
 /// Refuses a call that goes by another ring than that of the current epoch; one that is ahead
 /// is waited for. 0: whatever is current.
 pub(crate) async fn current_epoch(gateway: &Gateway, epoch: u64) -> Result<(), Problem> {

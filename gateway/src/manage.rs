@@ -10,6 +10,7 @@ use kvmesh_directory::{
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    asker::Asker,
     context::Gateway,
     rpc::control::{self, Deletion},
     templates::{self, Template},
@@ -24,26 +25,26 @@ const OWN_VIEW: Duration = Duration::from_secs(2);
 /// Characters of an id that make a name.
 const NAME_FROM_ID: usize = 12;
 
-/// Opens a namespace, unless it is open already.
+/// Opens a namespace, unless it is open already: what it is, its name, and the template of its
+/// policies.
+///
+/// What a client of another region opens first is named after its id, whatever name it
+/// gives: that the name is another namespace's would tell it of one that it may not know of.
 pub(crate) async fn open(
     gateway: &Gateway,
-    description: Description,
-    name: String,
-    template: &str,
+    asker: &Asker,
+    (description, name, template): (Description, String, &str),
     until: Instant,
 ) -> Result<(Namespace, FeedPosition), Problem> {
-    if !description.resides_in(&gateway.region) {
-        let region = &gateway.region;
-        let why = format!("the description's residency does not name this region, {region}");
-        return Err(Problem::Denied(why));
-    }
+    check_residency(gateway, asker, &description)?;
     let policy = template_of(gateway, template)?.policy();
-    let (id, name) = named(&description, name)?;
+    let (id, mut name) = named(&description, name)?;
     let at = gateway.views.fresh()?;
     let (known, taken) = gateway.views.local.with(|state| {
         let known = state.namespace(id).cloned();
         let taken = state.namespace_named(&name).cloned();
-        (known, taken.filter(|taken| taken.id != id))
+        let others = |taken: &Namespace| taken.id != id && asker.may_see(&taken.description);
+        (known, taken.filter(others))
     });
     if let Some(taken) = taken {
         let fields = description.differing(&taken.description);
@@ -52,6 +53,9 @@ pub(crate) async fn open(
     }
     if let Some(known) = known {
         return Ok((known, at));
+    }
+    if !asker.is_near() {
+        (_, name) = named(&description, String::new())?;
     }
     let namespace = Namespace {
         id,
@@ -70,6 +74,28 @@ pub(crate) async fn open(
         return Err(Problem::unavailable(what));
     }
     Ok((opened, at))
+}
+
+/// Refuses a description that may not be here, or not where it is asked from: whoever has it knows that
+/// much already.
+fn check_residency(
+    gateway: &Gateway,
+    asker: &Asker,
+    description: &Description,
+) -> Result<(), Problem> {
+    let here = Some((&gateway.region, "this region"));
+    let there = match asker {
+        Asker::Far(region) => Some((region, "the caller's region")),
+        Asker::Near | Asker::Unknown => None,
+    };
+    let mut regions = here.into_iter().chain(there);
+    match regions.find(|(region, _)| !description.resides_in(region)) {
+        None => Ok(()),
+        Some((region, whose)) => {
+            let why = format!("the description's residency does not name {whose}, {region}");
+            Err(Problem::Denied(why))
+        }
+    }
 }
 
 fn template_of(gateway: &Gateway, name: &str) -> Result<Template, Problem> {

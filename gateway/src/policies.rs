@@ -5,10 +5,14 @@ use kvmesh_directory::{FeedPosition, Hlc, Namespace, NamespaceId, Policy};
 use tokio::time::Instant;
 
 use crate::{
+    asker::Asker,
     context::Gateway,
     manage::{on_some_node, shown_here},
     rpc::policy,
 };
+
+/// Nobody else may make these calls.
+const OPERATOR: Asker = Asker::Near;
 
 /// Changes a policy; says how the namespace then stands, and where views show it.
 pub(crate) async fn set(
@@ -18,7 +22,7 @@ pub(crate) async fn set(
     until: Instant,
 ) -> Result<(Namespace, FeedPosition), Problem> {
     gateway.views.fresh()?;
-    let known = gateway.views.namespace(namespace)?;
+    let known = gateway.views.namespace(namespace, &OPERATOR)?;
     if let Some(why) = policy.impossible_regions(&known.description) {
         return Err(Problem::invalid("regions", why));
     }
@@ -37,7 +41,7 @@ pub(crate) async fn raise(
     until: Instant,
 ) -> Result<(FeedPosition, Hlc), Problem> {
     gateway.views.fresh()?;
-    gateway.views.namespace(namespace)?;
+    gateway.views.namespace(namespace, &OPERATOR)?;
     let answer = on_some_node(gateway, until, "Raise", |channel, until| {
         policy::raise(channel, namespace, until)
     });

@@ -6,8 +6,10 @@ use kvmesh_client::{
     channel::Incoming,
     follow::{MeshViewFollower, RegionFollower, Source},
 };
+use kvmesh_directory::RegionId;
 use kvmesh_process::{
     Environment,
+    access::Guests,
     settings::{Check, Impossible, Live},
     tls::{Expected, Role},
 };
@@ -46,6 +48,9 @@ pub async fn serve(
     // Feeds and fills go on while calls in flight end.
     let over = CancellationToken::new();
     let _over_at_return = over.clone().drop_guard();
+    let now = live.clone();
+    let serves = move |region: &RegionId| now.now().serves_clients_of(region);
+    let environment = environment.with_guests(Guests::of(serves));
     let source = |addresses: &[String], role| Source {
         channels: environment.channels.expecting(Expected::of(role, &region)),
         addresses: addresses.to_vec(),

@@ -31,6 +31,10 @@ pub struct Settings {
     pub metrics_listen: SocketAddr,
     /// Whether metrics, which are plain HTTP, may be served beyond loopback.
     pub metrics_beyond_loopback: bool,
+    /// Other regions whose clients this gateway serves, by their certificates: for when their own
+    /// region is lost. They see of namespaces what their region may. Without certificates
+    /// everybody is served.
+    pub clients_of: Vec<String>,
     /// Addresses of the region's nodes: where its feed is followed and namespaces are opened.
     pub nodes: Vec<String>,
     /// Addresses of the region's region-syncs; without any the mesh is this region alone.
@@ -91,6 +95,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7401)),
             metrics_beyond_loopback: false,
+            clients_of: Vec::new(),
             nodes: Vec::new(),
             region_syncs: Vec::new(),
             lookup_deadline_ms: 50,
@@ -133,6 +138,12 @@ impl Settings {
         })
     }
 
+    /// See [`Settings::clients_of`].
+    #[must_use]
+    pub fn serves_clients_of(&self, region: &RegionId) -> bool {
+        self.clients_of.iter().any(|name| name == region.as_str())
+    }
+
     /// See [`Settings::shutdown_grace_ms`].
     #[must_use]
     pub fn shutdown_grace(&self) -> Duration {
@@ -152,6 +163,13 @@ impl Check for Settings {
         }
         .check()?;
         self.traces().check()?;
+        for name in &self.clients_of {
+            possible::region("clients_of", name)?;
+        }
+        if self.clients_of.len() > REGIONS_MAX {
+            let got = self.clients_of.len();
+            return Err(impossible("clients_of", &got, "at most 64 regions"));
+        }
         if self.nodes.is_empty() {
             let want = "the addresses of the region's nodes, at least one";
             return Err(impossible("nodes", &"empty", want));
@@ -172,6 +190,7 @@ impl ProgramSettings for Settings {
     const RELOADABLE: &'static [&'static str] = &[
         "at_least_wait_ms",
         "calls_max",
+        "clients_of",
         "connect_timeout_ms",
         "epoch_wait_ms",
         "failover_share_max_permille",
@@ -347,10 +366,14 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_key() {
         type Case = (&'static str, fn(&mut Settings));
-        let cases: [Case; 8] = [
+        let cases: [Case; 10] = [
             ("region", |s| s.region = "US East".to_owned()),
             ("listen", |s| s.listen = SocketAddr::from(([0, 0, 0, 0], 1))),
             ("nodes", |s| s.nodes.clear()),
+            ("clients_of", |s| s.clients_of = vec!["EU".to_owned()]),
+            ("clients_of", |s| {
+                s.clients_of = (0..65).map(|at| format!("r{at}")).collect();
+            }),
             ("nodes", |s| s.nodes = vec!["no-port".to_owned()]),
             ("get_deadline_ms", |s| s.get_deadline_ms = 0),
             ("fill_queue_bytes", |s| s.fill_queue_bytes = 1),

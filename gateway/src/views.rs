@@ -10,7 +10,7 @@ use kvmesh_directory::{FeedPosition, Namespace, NamespaceId, NodeId, RegionId, R
 use kvmesh_process::settings::Live;
 use tokio::time::{Instant, timeout_at};
 
-use crate::settings::Settings;
+use crate::{asker::Asker, settings::Settings};
 
 /// Both views.
 #[derive(Clone)]
@@ -55,8 +55,12 @@ impl Views {
             })
     }
 
-    /// A namespace by id.
-    pub(crate) fn namespace(&self, id: NamespaceId) -> Result<Namespace, Problem> {
+    /// A namespace by id, as `asker` may know of it.
+    ///
+    /// # Errors
+    /// [`Problem::UnknownNamespace`], in the same words where there is none and where there is
+    /// one that may not be where the asker is.
+    pub(crate) fn namespace(&self, id: NamespaceId, asker: &Asker) -> Result<Namespace, Problem> {
         let known = self.local.with(|state| {
             let mut known = state.namespace(id).cloned()?;
             // Older members would take what was rounded for what was put.
@@ -64,7 +68,10 @@ impl Views {
             Some(known)
         });
         // One that may not be here is none, whatever a log says.
-        let known = known.filter(|known| known.description.resides_in(&self.region));
+        let known = known.filter(|known| {
+            let description = &known.description;
+            description.resides_in(&self.region) && asker.may_see(description)
+        });
         known.ok_or_else(|| Problem::UnknownNamespace(id.to_string()))
     }
 

@@ -5,6 +5,7 @@
 //!
 //! Not here: tenants; which namespaces a client may see is not bound to its certificate yet.
 
+mod guests;
 mod layer;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ use kvmesh_client::{
 };
 use tonic::Request;
 
+pub use guests::Guests;
 pub(crate) use layer::AccessLayer;
 
 /// Where a caller is, as seen from who is called.
@@ -26,6 +28,8 @@ enum From {
     Here,
     /// In another region.
     Elsewhere,
+    /// A client in another region, one of those whose clients are served as well.
+    Guest,
     /// Of no region.
     Outside,
 }
@@ -36,6 +40,7 @@ const NODE: Caller = (Role::Node, From::Here);
 const GATEWAY: Caller = (Role::Gateway, From::Here);
 const REGION_SYNC: Caller = (Role::RegionSync, From::Here);
 const CLIENT: Caller = (Role::Client, From::Here);
+const GUEST: Caller = (Role::Client, From::Guest);
 const OPERATOR: Caller = (Role::Operator, From::Outside);
 const FAR_GATEWAY: Caller = (Role::Gateway, From::Elsewhere);
 const FAR_REGION_SYNC: Caller = (Role::RegionSync, From::Elsewhere);
@@ -51,6 +56,12 @@ struct Row {
 }
 
 const CACHE: &[&str] = &[
+    "Open", "Lookup", "Put", "Locate", "Delete", "Prefetch", "Lease", "Watch", "Report",
+];
+/// What a client of another region may ask a gateway that serves it. Each of these finds a
+/// namespace by who asks (`gateway/src/asker.rs`), so that one that may not be in the caller's region
+/// is none; a new call is refused until it does so, and is named here.
+const GUESTS_CACHE: &[&str] = &[
     "Open", "Lookup", "Put", "Locate", "Delete", "Prefetch", "Lease", "Watch", "Report",
 ];
 const TOPOLOGY_READS: &[&str] = &["Show", "ListRegions", "ListNamespaces", "Stats", "AtRisk"];
@@ -141,6 +152,7 @@ const TABLE: &[Row] = &[
         &[OPERATOR, NODE, GATEWAY],
     ),
     row(Role::Gateway, "Cache", CACHE, &[CLIENT, OPERATOR]),
+    row(Role::Gateway, "Cache", GUESTS_CACHE, &[GUEST]),
     // What is pushed to a region is brought by its own gateways.
     row(Role::Gateway, "Cache", &["Prefetch"], &[REGION_SYNC]),
     variant(
@@ -148,7 +160,7 @@ const TABLE: &[Row] = &[
         "Cache",
         &["Get"],
         "hop 0",
-        &[CLIENT, OPERATOR],
+        &[CLIENT, OPERATOR, GUEST],
     ),
     variant(Role::Gateway, "Cache", &["Get"], "hop 1", &[FAR_GATEWAY]),
     row(
@@ -217,7 +229,8 @@ pub fn link_of<T>(request: &Request<T>) -> Option<&Link> {
 }
 
 /// Refuses a call whose body decides who may make it: `Feed.Follow` by its scope, `Cache.Get`
-/// of gateways by its hop, `Consensus.Propose` by its command.
+/// of gateways by its hop, `Consensus.Propose` by its command. It narrows what the server has
+/// admitted already: a client of another region came so far because it is served.
 ///
 /// # Errors
 /// [`Problem::Denied`], with who the caller is and who may.
@@ -227,12 +240,15 @@ pub fn check(
     method: &str,
     variant: &str,
 ) -> Result<(), Problem> {
-    link.map_or(Ok(()), |link| admit(link, service, method, Some(variant)))
+    let admitted = Guests::of(|_| true);
+    link.map_or(Ok(()), |link| {
+        admit(link, &admitted, service, method, Some(variant))
+    })
 }
 
 /// Refuses the call of a path such as `/kvmesh.v1.Cache/Get`, unless one of its rows admits
 /// the caller. Health and reflection are for everybody.
-fn check_path(link: &Link, path: &str) -> Result<(), Problem> {
+fn check_path(link: &Link, guests: &Guests, path: &str) -> Result<(), Problem> {
     if ["/grpc.health.", "/grpc.reflection."]
         .iter()
         .any(|free| path.starts_with(free))
@@ -243,12 +259,18 @@ fn check_path(link: &Link, path: &str) -> Result<(), Problem> {
         .strip_prefix("/kvmesh.v1.")
         .and_then(|call| call.split_once('/'));
     match call {
-        Some((service, method)) => admit(link, service, method, None),
+        Some((service, method)) => admit(link, guests, service, method, None),
         None => Err(denied(&link.peer, path, &[])),
     }
 }
 
-fn admit(link: &Link, service: &str, method: &str, body: Option<&str>) -> Result<(), Problem> {
+fn admit(
+    link: &Link,
+    guests: &Guests,
+    service: &str,
+    method: &str,
+    body: Option<&str>,
+) -> Result<(), Problem> {
     let rows = TABLE.iter().filter(|row| {
         row.at == link.own.role()
             && row.service == service
@@ -256,12 +278,7 @@ fn admit(link: &Link, service: &str, method: &str, body: Option<&str>) -> Result
             && body.is_none_or(|body| row.variant.is_none_or(|variant| variant == body))
     });
     let callers: Vec<Caller> = rows.flat_map(|row| row.callers).copied().collect();
-    let from = match (link.own.region(), link.peer.region()) {
-        (_, None) => From::Outside,
-        (own, peer) if own == peer => From::Here,
-        _ => From::Elsewhere,
-    };
-    if callers.contains(&(link.peer.role(), from)) {
+    if callers.contains(&(link.peer.role(), from(link, guests))) {
         return Ok(());
     }
     let body = body.map_or_else(String::new, |body| format!(" ({body})"));
@@ -276,12 +293,23 @@ fn admit(link: &Link, service: &str, method: &str, body: Option<&str>) -> Result
     Err(denied(&link.peer, &what, &callers))
 }
 
+fn from(link: &Link, guests: &Guests) -> From {
+    let peer = link.peer.region();
+    match peer {
+        None => From::Outside,
+        _ if peer == link.own.region() => From::Here,
+        Some(region) if link.peer.role() == Role::Client && guests.admits(region) => From::Guest,
+        Some(_) => From::Elsewhere,
+    }
+}
+
 fn denied(peer: &Identity, what: &str, callers: &[Caller]) -> Problem {
     let mut who: Vec<String> = Vec::new();
     for (role, from) in callers {
         let from = match from {
             From::Here => " of the same region",
             From::Elsewhere => " of another region",
+            From::Guest => " of a region that the setting clients_of names",
             From::Outside => "",
         };
         let caller = format!("a {role}{from}").replace("a operator", "an operator");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kvmesh_client::channel::{Channels, Connect, TcpConnect};
 use tracing::Span;
 
-use crate::telemetry;
+use crate::{access::Guests, telemetry};
 
 /// Reads the wall clock. Monotonic time is `tokio::time`.
 pub trait WallClock: Send + Sync + 'static {
@@ -44,6 +44,8 @@ pub struct Environment {
     pub span: Span,
     /// Whether work may go to threads of its own.
     pub threads: bool,
+    /// Clients of which other regions it serves.
+    pub guests: Guests,
 }
 
 impl Environment {
@@ -56,6 +58,7 @@ impl Environment {
             instance: instance.into(),
             span: telemetry::place(instance),
             threads: true,
+            guests: Guests::default(),
         }
     }
 
@@ -67,6 +70,12 @@ impl Environment {
             threads: false,
             ..self
         }
+    }
+
+    /// Serves clients of other regions, as `guests` says.
+    #[must_use]
+    pub fn with_guests(self, guests: Guests) -> Self {
+        Self { guests, ..self }
     }
 
     /// Does work that takes a while where no other task waits for it; none: it panicked.

@@ -121,7 +121,7 @@ pub async fn serve(
             dated(answer, clock.as_ref())
         }))
         .layer(CallsLayer::new(&environment))
-        .layer(AccessLayer)
+        .layer(AccessLayer::new(environment.guests.clone()))
         .add_routes(routes)
         .serve_with_incoming_shutdown(
             bounded(incoming, CONNECTIONS_MAX, connections, over),

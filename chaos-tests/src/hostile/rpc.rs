@@ -7,13 +7,13 @@ use anyhow::{Result, bail};
 use bytes::{Buf, BufMut, Bytes};
 use futures::stream;
 use kvmesh_client::{ToWire, channel::Channel};
-use kvmesh_directory::NamespaceId;
+use kvmesh_directory::{Description, NamespaceId};
 use kvmesh_proto::{FILE_DESCRIPTOR_SET, v1 as wire};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tokio::time::timeout;
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
@@ -38,6 +38,8 @@ pub(super) struct Call {
 /// What came of a call.
 pub(super) struct Answer {
     pub(super) call: Call,
+    /// The call's code, where it was refused.
+    pub(super) refused: Option<Code>,
     frames: Vec<Bytes>,
 }
 
@@ -62,14 +64,24 @@ impl Call {
         }
     }
 
+    /// The method, as in `Cache/Get`.
+    pub(super) fn method(&self) -> &str {
+        self.path.trim_start_matches("/kvmesh.v1.")
+    }
+
     /// Makes the call, and takes all that comes.
     pub(super) async fn make(self, channel: Channel) -> Answer {
-        let mut frames = Vec::new();
+        let (mut frames, mut refused) = (Vec::new(), None);
         if let Ok(Err(status)) = timeout(BOUND, self.take(channel, &mut frames)).await {
             frames.push(Bytes::from(status.message().to_owned()));
             frames.push(Bytes::copy_from_slice(status.details()));
+            refused = Some(status.code());
         }
-        Answer { call: self, frames }
+        Answer {
+            call: self,
+            refused,
+            frames,
+        }
     }
 
     async fn take(&self, channel: Channel, frames: &mut Vec<Bytes>) -> Result<(), Status> {
@@ -115,6 +127,31 @@ pub(super) fn all(namespace: NamespaceId, hashes: &Bytes, regions: [&str; 2]) ->
         }
     }
     Ok(calls)
+}
+
+/// The calls of `Cache` that are empty among [`all`], since they change something.
+pub(super) fn changing(description: &Description, hashes: &Bytes) -> Vec<Call> {
+    let call = |method: &str, message: Vec<u8>| Call {
+        path: format!("/kvmesh.v1.Cache/{method}"),
+        messages: vec![message.into()],
+        between: String::new(),
+    };
+    let open = wire::OpenRequest {
+        description: Some(description.to_wire()),
+        ..Default::default()
+    };
+    let delete = wire::DeleteRequest {
+        namespace_id: description.id().to_wire(),
+        chain: Some(wire::Chain {
+            hashes: hashes.clone(),
+            width: WIDTH,
+        }),
+        ..Default::default()
+    };
+    vec![
+        call("Open", open.encode_to_vec()),
+        call("Delete", delete.encode_to_vec()),
+    ]
 }
 
 /// What the caller knows, and wants more of.

@@ -43,6 +43,8 @@ pub(super) struct Place {
     gateway_metrics: String,
     region_sync: String,
     region_sync_metrics: String,
+    /// Other regions whose clients the gateway serves.
+    pub(super) clients_of: Vec<String>,
     /// Of certificates; none: everything is in plaintext.
     pki: Option<PathBuf>,
 }
@@ -77,6 +79,7 @@ pub(super) fn places(
             gateway_metrics: next(),
             region_sync: there(next()),
             region_sync_metrics: next(),
+            clients_of: Vec::new(),
             pki: pki.map(Path::to_owned),
             spot: spot.clone(),
         }
@@ -138,6 +141,7 @@ impl Place {
             region: self.region.to_owned(),
             listen: self.gateway.parse()?,
             metrics_listen: self.gateway_metrics.parse()?,
+            clients_of: self.clients_of.clone(),
             nodes: self.node_addresses(),
             region_syncs: vec![self.region_sync.clone()],
             tls: self.tls("gateway", "1"),

@@ -1,6 +1,6 @@
 //! What real processes do when their settings change, under mutual TLS, and for many writers.
 
-use chaos_tests::{hangups, hostile, mutual_tls, one_chain};
+use chaos_tests::{abroad, hangups, hostile, mutual_tls, one_chain};
 
 use crate::in_a_folder;
 
@@ -12,6 +12,11 @@ async fn a_node_and_a_region_sync_take_up_settings_at_a_hangup_or_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mesh_under_mutual_tls_serves_its_own_and_refuses_strangers() {
     in_a_folder(mutual_tls::run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_region_is_lost_is_served_by_a_gateway_that_names_it_and_comes_back() {
+    println!("{:?}", in_a_folder(abroad::run).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,7 +32,7 @@ impl From<Chain> for ChainQuery {
 pub struct OpenAnswer {
     /// As it stands now.
     pub namespace: Namespace,
-    /// Of the gateway's region.
+    /// Of the gateway's region; 0: its nodes do not serve this client, which is of another region.
     pub ring_epoch: RingEpoch,
     /// The gateway's region.
     pub region: RegionId,
@@ -170,7 +170,7 @@ pub struct Deleted {
 pub struct Located {
     /// By which the owners were chosen.
     pub ring_epoch: RingEpoch,
-    /// Nodes that are named below.
+    /// Nodes that are named below; none: they do not serve this client, which is of another region.
     pub nodes: Arc<[NodeEndpoint]>,
     /// One per block and part, in chain order, parts innermost.
     pub blocks: Vec<BlockOwners>,

@@ -23,7 +23,8 @@ pub(super) struct Of {
 
 /// Owners and holders of each block and part, parts innermost. By the ring, where `guess` says
 /// that holders may be guessed, it was said before, and it is not old; else by `gateway`. None:
-/// they are too many, or not known in time; that is not the way for this call.
+/// they are too many, not known in time, or not for this client, which is of another region than
+/// they; that is not the way for this call.
 pub(super) async fn locate(
     shared: &Shared,
     (gateway, rpc): (usize, CacheRpc),
@@ -31,7 +32,7 @@ pub(super) async fn locate(
     (chain, parts): (&Chain, &[Part]),
     deadline: Instant,
 ) -> Option<Located> {
-    if chain.len() as usize * parts.len() > LOCATED_MAX {
+    if chain.len() as usize * parts.len() > LOCATED_MAX || shared.ring.is_closed(gateway) {
         return None;
     }
     let by_ring = || shared.ring.locate(gateway, of, chain, parts);
@@ -50,6 +51,10 @@ pub(super) async fn locate(
     let known = Some(shared.ring.epoch(gateway));
     let located = timeout_at(until, rpc.locate(range, RingEpoch(0), known, left)).await;
     let (located, members) = located.ok()?.ok()?;
+    if located.nodes.is_empty() {
+        shared.ring.closed(gateway);
+        return None;
+    }
     shared.ring.heard(gateway, located.ring_epoch, members);
     Some(located)
 }

@@ -62,7 +62,7 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_directory::{Description, FeedPosition, Namespace};
+use kvmesh_directory::{Description, FeedPosition, Namespace, RingEpoch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 
@@ -205,7 +205,9 @@ impl Client {
         if let Some(position) = &answer.position {
             self.observe(position);
         }
-        if let Some(local) = self.shared.local.get() {
+        // Nodes of a region that is not the client's own are not for it, wherever they are.
+        let is_own = answer.ring_epoch != RingEpoch(0);
+        if let Some(local) = self.shared.local.get().filter(|_| is_own) {
             local.settle(&answer.region);
         }
         Ok(Opened::new(self.clone(), answer.namespace))

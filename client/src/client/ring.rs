@@ -20,11 +20,17 @@ use super::{BlockOwners, Chain, Located, NodeEndpoint, locating::Of};
 const AGE_MAX: Duration = Duration::from_secs(10);
 /// and where it misled, after so long.
 const AGE_MIN: Duration = Duration::from_secs(1);
+/// A gateway whose nodes are not for this client is asked again after so long: the address may
+/// be another one's then.
+const CLOSED_MAX: Duration = Duration::from_secs(60);
 
 /// The ring, when a gateway has said it.
 #[derive(Default)]
 pub(super) struct KnownRing {
     known: Mutex<Option<Known>>,
+    /// The gateway that last named no nodes, since they are not for clients of this one's region,
+    /// and when.
+    closed: Mutex<Option<(usize, Instant)>>,
 }
 
 #[derive(Clone)]
@@ -54,6 +60,18 @@ impl KnownRing {
             Some(known) => known.said = Some(Instant::now()),
             None => *known = Known::of(gateway, epoch, members),
         }
+    }
+
+    /// A gateway named no nodes: everything goes through it.
+    pub(super) fn closed(&self, gateway: usize) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed = Some((gateway, Instant::now()));
+    }
+
+    /// Whether a gateway named no nodes a while ago.
+    pub(super) fn is_closed(&self, gateway: usize) -> bool {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.is_some_and(|(whose, said)| whose == gateway && said.elapsed() < CLOSED_MAX)
     }
 
     /// Nodes did not have what they should have, or a node has another ring.

@@ -69,6 +69,50 @@ async fn way(client: &Client, by: &Gateway, options: GetOptions) -> Path {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gateway_that_names_no_node_serves_by_itself_and_is_not_asked_each_time() {
+    let (gateway, node, client) = fake::start(&["first:1"]);
+    let nowhere = || {
+        let located = wire::LocateResponse {
+            blocks: vec![wire::BlockOwners::default()],
+            ..Default::default()
+        };
+        gateway.with(|script| script.locates.push_back(Ok(located)));
+    };
+    nowhere();
+    // A ring would not do for this one.
+    let whole = GetOptions {
+        blocks_min: 2,
+        ..GetOptions::default()
+    };
+    for options in [GetOptions::default(), whole, GetOptions::default()] {
+        assert_eq!(way(&client, &gateway, options).await, Path::Gateway);
+    }
+    let put = [PutBlock {
+        hash: hash(5),
+        part: Part::default(),
+        block: block(5),
+    }];
+    gateway.with(|script| script.puts.insert(hash(5), [PutPlan::Send].into()));
+    let options = PutOptions {
+        deadline: Some(LONG),
+        ..PutOptions::default()
+    };
+    let put = opened(&client).put(&put, options).await.unwrap();
+    let PutResult::Acked(acked) = &put[0] else {
+        panic!("{put:?}");
+    };
+    assert_eq!(acked.path, Path::Gateway);
+    assert_eq!(told(&gateway), [Some(0)]);
+    node.with(|script| assert!(script.asked_gets.is_empty() && script.put_opens.is_empty()));
+    // The address may be another gateway's by now.
+    advance(CLOSED_MAX).await;
+    says(&gateway, 7, 1, true);
+    let path = way(&client, &node, GetOptions::default()).await;
+    assert_eq!(path, Path::Node);
+    assert_eq!(told(&gateway), [Some(0), Some(0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gateway_that_said_the_ring_is_not_asked_again_for_a_while() {
     let (gateway, node, client) = fake::start(&["first:1"]);
     says(&gateway, 7, 1, true);

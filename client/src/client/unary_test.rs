@@ -86,6 +86,31 @@ async fn a_namespace_is_opened() {
 }
 
 #[tokio::test]
+async fn nodes_on_this_host_are_of_the_region_whose_nodes_serve_the_client() {
+    let (first, _, client) = fake::start(&["first:1"]);
+    let client = client.with_local("/nowhere");
+    // The first gateway that answered is of another region.
+    for (epoch, region, own) in [
+        (0, "eu-west", None),
+        (7, "us-east", Some("us-east")),
+        (0, "eu-west", Some("us-east")),
+    ] {
+        first.with(|script| {
+            script.opens.push_back(Ok(wire::OpenResponse {
+                namespace: Some(namespace().to_wire()),
+                ring_epoch: epoch,
+                region: region.to_owned(),
+                ..Default::default()
+            }));
+        });
+        let opened = client.open(&namespace().description, "", "", LONG).await;
+        opened.unwrap();
+        let settled = client.shared.local.get().unwrap().region();
+        assert_eq!(settled.map(ToString::to_string).as_deref(), own);
+    }
+}
+
+#[tokio::test]
 async fn the_last_failure_is_told_when_time_runs_out() {
     let (first, _, client) = fake::start(&["first:1"]);
     first.with(|script| {

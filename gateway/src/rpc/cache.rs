@@ -18,9 +18,10 @@ use tracing::Instrument;
 use super::{
     decode, encode, lease,
     messages::{self, Messages},
-    prefetch, report, residency, watch,
+    prefetch, report, watch,
 };
 use crate::{
+    asker::Asker,
     coding,
     context::Gateway,
     deadline::Deadline,
@@ -41,6 +42,11 @@ pub(crate) struct Rpc {
 impl Rpc {
     pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
         Self { gateway }
+    }
+
+    /// Who makes a call.
+    fn asker<T>(&self, request: &Request<T>) -> Asker {
+        Asker::of(&self.gateway.region, access::link_of(request))
     }
 
     /// Counts a call and how it was answered.
@@ -70,6 +76,7 @@ impl Rpc {
 
     async fn open_namespace(
         &self,
+        asker: Asker,
         request: Request<wire::OpenRequest>,
     ) -> Result<wire::OpenResponse, Problem> {
         let deadline = Deadline::of(request.metadata(), 0, Duration::from_secs(15));
@@ -77,13 +84,18 @@ impl Rpc {
         let description: Description = convert::required("description", request.description)?;
         let until = deadline.with_room_to_answer().at;
         let (gateway, template) = (&self.gateway, &request.template);
-        let opened = manage::open(gateway, description, request.name, template, until).await?;
-        let (namespace, position) = opened;
+        let wanted = (description, request.name, template.as_str());
+        let (namespace, position) = manage::open(gateway, &asker, wanted, until).await?;
+        // The ring is for those whom nodes serve.
+        let ring_epoch = match asker.is_near() {
+            true => gateway.views.ring().epoch().0,
+            false => 0,
+        };
         Ok(wire::OpenResponse {
             namespace: Some(namespace.to_wire()),
             limits: Some(encode::limits()),
             protocol_version: PROTOCOL_VERSION,
-            ring_epoch: gateway.views.ring().epoch().0,
+            ring_epoch,
             region: gateway.region.to_wire(),
             position: Some(position.to_wire()),
         })
@@ -91,6 +103,7 @@ impl Rpc {
 
     async fn look_up(
         &self,
+        asker: Asker,
         request: Request<wire::LookupRequest>,
     ) -> Result<wire::LookupResponse, Problem> {
         let gateway = &self.gateway;
@@ -108,7 +121,7 @@ impl Rpc {
             return Ok(encode::lookup(gateway, None, Some(&position)));
         }
         let position = gateway.views.fresh()?;
-        let namespace = decode::namespace_of(gateway, request.namespace_id)?;
+        let namespace = decode::namespace_of(gateway, &asker, request.namespace_id)?;
         let queries = decode::queries(request.chains, &namespace)?;
         let others = reach::others(gateway, &namespace);
         let matches = lookup::lookup(gateway, &namespace, &queries, &others);
@@ -139,7 +152,13 @@ impl Rpc {
         };
         let link = access::link_of(&request);
         access::check(link, "Cache", "Get", hop)?;
-        let asker = residency::asker(&gateway, link, request.get_ref())?;
+        let from = request.get_ref().from_region.as_str();
+        let named = match from {
+            "" => None,
+            name => Some(convert::region("from_region", name)?),
+        };
+        let relayed = request.get_ref().hop != 0;
+        let asker = Asker::of_get(&gateway.region, link, named, relayed)?;
         let mut request = request.into_inner();
         let positions = decode::positions(std::mem::take(&mut request.at_least))?;
         let before = gateway.views.fresh()?;
@@ -151,8 +170,7 @@ impl Rpc {
             return Ok(Box::pin(only.map(|frame| frame.map(encode::frame))));
         }
         let position = gateway.views.fresh()?;
-        let want = decode::want(&gateway, request, deadline)?;
-        residency::check(&want.namespace, &asker)?;
+        let want = decode::want(&gateway, &asker, request, deadline)?;
         let (coder, encoding) = (Arc::clone(&gateway), want.encoding);
         let (id, lossy_encoding) = (want.namespace.id, want.lossy_encoding);
         let (failed, failure) = mpsc::channel(1);
@@ -186,6 +204,7 @@ impl Rpc {
 
     async fn begin_put(
         &self,
+        asker: Asker,
         request: Request<Streaming<wire::PutRequest>>,
     ) -> Result<Answers<wire::PutResponse>, Problem> {
         let gateway = Arc::clone(&self.gateway);
@@ -207,7 +226,8 @@ impl Rpc {
         }
         gateway.views.fresh()?;
         locate::current_epoch(&gateway, open.ring_epoch).await?;
-        let namespace = Arc::new(decode::namespace_of(&gateway, open.namespace_id)?);
+        let namespace = decode::namespace_of(&gateway, &asker, open.namespace_id)?;
+        let namespace = Arc::new(namespace);
         let put = intake::Open {
             level: decode::level(open.ack, &namespace)?,
             namespace: Arc::clone(&namespace),
@@ -231,26 +251,31 @@ impl Rpc {
 
     async fn locate_chain(
         &self,
+        asker: Asker,
         request: wire::LocateRequest,
     ) -> Result<wire::LocateResponse, Problem> {
         let gateway = &self.gateway;
         gateway.views.fresh()?;
-        let namespace = decode::namespace_of(gateway, request.namespace_id.clone())?;
+        let namespace = decode::namespace_of(gateway, &asker, request.namespace_id.clone())?;
         let (epoch, known) = (request.ring_epoch, request.ring_known);
         let query = decode::located(request, &namespace)?;
+        if !asker.is_near() {
+            return Ok(encode::located(&locate::nowhere(&query)));
+        }
         let located = locate::locate(gateway, &namespace, &query, epoch, known).await?;
         Ok(encode::located(&located))
     }
 
     async fn delete_blocks(
         &self,
+        asker: Asker,
         request: Request<wire::DeleteRequest>,
     ) -> Result<wire::DeleteResponse, Problem> {
         let gateway = &self.gateway;
         let deadline = Deadline::of(request.metadata(), 0, Duration::from_secs(15));
         let request = request.into_inner();
         gateway.views.fresh()?;
-        let namespace = decode::namespace_of(gateway, request.namespace_id.clone())?;
+        let namespace = decode::namespace_of(gateway, &asker, request.namespace_id.clone())?;
         let deletion = decode::deletion(request, &namespace)?;
         let until = deadline.with_room_to_answer().at;
         let (position, deleted) = manage::delete(gateway, &deletion, until).await?;
@@ -272,14 +297,17 @@ impl Cache for Rpc {
         &self,
         request: Request<wire::OpenRequest>,
     ) -> Result<Response<wire::OpenResponse>, Status> {
-        self.answer("Open", self.open_namespace(request)).await
+        let asker = self.asker(&request);
+        self.answer("Open", self.open_namespace(asker, request))
+            .await
     }
 
     async fn lookup(
         &self,
         request: Request<wire::LookupRequest>,
     ) -> Result<Response<wire::LookupResponse>, Status> {
-        self.answer("Lookup", self.look_up(request)).await
+        let asker = self.asker(&request);
+        self.answer("Lookup", self.look_up(asker, request)).await
     }
 
     async fn get(
@@ -293,29 +321,34 @@ impl Cache for Rpc {
         &self,
         request: Request<Streaming<wire::PutRequest>>,
     ) -> Result<Response<Self::PutStream>, Status> {
-        self.answer("Put", self.begin_put(request)).await
+        let asker = self.asker(&request);
+        self.answer("Put", self.begin_put(asker, request)).await
     }
 
     async fn locate(
         &self,
         request: Request<wire::LocateRequest>,
     ) -> Result<Response<wire::LocateResponse>, Status> {
-        let request = request.into_inner();
-        self.answer("Locate", self.locate_chain(request)).await
+        let (asker, request) = (self.asker(&request), request.into_inner());
+        self.answer("Locate", self.locate_chain(asker, request))
+            .await
     }
 
     async fn delete(
         &self,
         request: Request<wire::DeleteRequest>,
     ) -> Result<Response<wire::DeleteResponse>, Status> {
-        self.answer("Delete", self.delete_blocks(request)).await
+        let asker = self.asker(&request);
+        self.answer("Delete", self.delete_blocks(asker, request))
+            .await
     }
 
     async fn prefetch(
         &self,
         request: Request<wire::PrefetchRequest>,
     ) -> Result<Response<Self::PrefetchStream>, Status> {
-        let served = prefetch::serve(&self.gateway, request.into_inner());
+        let asker = self.asker(&request);
+        let served = prefetch::serve(&self.gateway, &asker, request.into_inner());
         self.answer("Prefetch", served).await
     }
 
@@ -323,7 +356,8 @@ impl Cache for Rpc {
         &self,
         request: Request<wire::LeaseRequest>,
     ) -> Result<Response<wire::LeaseResponse>, Status> {
-        let served = lease::serve(&self.gateway, request);
+        let asker = self.asker(&request);
+        let served = lease::serve(&self.gateway, &asker, request);
         self.answer("Lease", served).await
     }
 
@@ -331,7 +365,8 @@ impl Cache for Rpc {
         &self,
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let served = watch::serve(&self.gateway, request.into_inner());
+        let asker = self.asker(&request);
+        let served = watch::serve(&self.gateway, &asker, request.into_inner());
         self.answer("Watch", served).await
     }
 
@@ -339,7 +374,8 @@ impl Cache for Rpc {
         &self,
         request: Request<wire::ReportRequest>,
     ) -> Result<Response<wire::ReportResponse>, Status> {
-        let served = report::serve(&self.gateway, request.into_inner());
+        let asker = self.asker(&request);
+        let served = report::serve(&self.gateway, &asker, request.into_inner());
         self.answer("Report", async { served }).await
     }
 }

@@ -11,6 +11,7 @@ use kvmesh_directory::{
 use kvmesh_proto::v1 as wire;
 
 use crate::{
+    asker::Asker,
     chain::Chain,
     context::Gateway,
     deadline::Deadline,
@@ -23,9 +24,13 @@ const BLOCKS_TIMES_PARTS_MAX: usize = 1 << 18;
 /// Blocks times parts that one locate may be about, so that its answer fits a message.
 const LOCATED_MAX: usize = 1 << 16;
 
-pub(super) fn namespace_of(gateway: &Gateway, id: bytes::Bytes) -> Result<Namespace, Problem> {
+pub(super) fn namespace_of(
+    gateway: &Gateway,
+    asker: &Asker,
+    id: bytes::Bytes,
+) -> Result<Namespace, Problem> {
     let id = NamespaceId::from_wire(id)?;
-    gateway.views.namespace(id)
+    gateway.views.namespace(id, asker)
 }
 
 pub(super) fn positions(wire: Vec<wire::FeedPosition>) -> Result<Vec<FeedPosition>, Problem> {
@@ -84,10 +89,11 @@ fn places(field: &'static str, places: Vec<u32>, chain: &Chain) -> Result<Vec<u3
 
 pub(super) fn want(
     gateway: &Gateway,
+    asker: &Asker,
     request: wire::GetRequest,
     deadline: Deadline,
 ) -> Result<Want, Problem> {
-    let namespace = namespace_of(gateway, request.namespace_id)?;
+    let namespace = namespace_of(gateway, asker, request.namespace_id)?;
     let chain = chain_of(request.chain, &namespace)?;
     let parts = convert::parts(&request.parts, &namespace.description)?;
     let ranges = convert::ranges(&request.ranges)?;

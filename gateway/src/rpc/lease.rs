@@ -10,6 +10,7 @@ use tonic::Request;
 
 use super::decode;
 use crate::{
+    asker::Asker,
     context::Gateway,
     deadline::Deadline,
     lease::{self, Taken, Token},
@@ -26,6 +27,7 @@ pub(super) fn limit(gateway: &Gateway) -> Duration {
 
 pub(super) async fn serve(
     gateway: &Arc<Gateway>,
+    asker: &Asker,
     request: Request<wire::LeaseRequest>,
 ) -> Result<wire::LeaseResponse, Problem> {
     let _room = gateway.admit()?;
@@ -45,11 +47,11 @@ pub(super) async fn serve(
         request.renew.is_empty(),
         request.release.is_empty(),
     ) {
-        (false, true, true) => take(gateway, request, deadline.at).await,
+        (false, true, true) => take(gateway, asker, request, deadline.at).await,
         (true, false, true) => {
             let token = token("renew", &request.renew)?;
             gateway.views.fresh()?;
-            let namespace = decode::namespace_of(gateway, request.namespace_id)?.id;
+            let namespace = decode::namespace_of(gateway, asker, request.namespace_id)?.id;
             let (hold_ms, until) = (request.hold_ms, deadline.at);
             let told = lease::renew(gateway, namespace, &token, hold_ms, until).await?;
             Ok(wire::LeaseResponse {
@@ -63,7 +65,7 @@ pub(super) async fn serve(
         (true, true, false) => {
             let token = token("release", &request.release)?;
             gateway.views.fresh()?;
-            let namespace = decode::namespace_of(gateway, request.namespace_id)?.id;
+            let namespace = decode::namespace_of(gateway, asker, request.namespace_id)?.id;
             let told = lease::release(gateway, namespace, &token, deadline.at).await?;
             Ok(wire::LeaseResponse {
                 blocks: told.blocks,
@@ -84,6 +86,7 @@ fn token(field: &'static str, raw: &[u8]) -> Result<Token, Problem> {
 
 async fn take(
     gateway: &Arc<Gateway>,
+    asker: &Asker,
     request: wire::LeaseRequest,
     until: Instant,
 ) -> Result<wire::LeaseResponse, Problem> {
@@ -99,7 +102,7 @@ async fn take(
         });
     }
     let position: FeedPosition = gateway.views.fresh()?;
-    let namespace = decode::namespace_of(gateway, request.namespace_id)?;
+    let namespace = decode::namespace_of(gateway, asker, request.namespace_id)?;
     let queries = decode::queries(request.chains, &namespace)?;
     let taken = lease::take(gateway, namespace.id, &queries, request.hold_ms, until).await?;
     Ok(wire::LeaseResponse {

@@ -12,7 +12,6 @@ pub(crate) mod messages;
 pub(crate) mod policy;
 mod prefetch;
 mod report;
-mod residency;
 pub(crate) mod topology;
 pub(crate) mod touch;
 mod watch;

@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::{cache::Answers, decode};
 use crate::{
+    asker::Asker,
     context::Gateway,
     prefetch::{self, End, Order, Prefetch, Progress},
 };
@@ -26,11 +27,12 @@ const SLOW_MAX: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(
     gateway: &Arc<Gateway>,
+    asker: &Asker,
     request: wire::PrefetchRequest,
 ) -> Result<Answers<wire::PrefetchResponse>, Problem> {
     let room = gateway.admit()?;
     gateway.views.fresh()?;
-    let prefetch = find_or_begin(gateway, request)?;
+    let prefetch = find_or_begin(gateway, asker, request)?;
     let (out, answers) = mpsc::channel(1);
     let stop = gateway.stop.clone();
     gateway.tasks.spawn(async move {
@@ -48,9 +50,10 @@ pub(super) async fn serve(
 
 fn find_or_begin(
     gateway: &Arc<Gateway>,
+    asker: &Asker,
     request: wire::PrefetchRequest,
 ) -> Result<Arc<Prefetch>, Problem> {
-    let namespace = decode::namespace_of(gateway, request.namespace_id)?;
+    let namespace = decode::namespace_of(gateway, asker, request.namespace_id)?;
     if !request.handle.is_empty() {
         let known = gateway.prefetches.find(&request.handle, namespace.id)?;
         if request.cancel {

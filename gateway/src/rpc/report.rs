@@ -5,13 +5,14 @@ use kvmesh_directory::cost::Prefill;
 use kvmesh_proto::v1 as wire;
 
 use super::decode;
-use crate::{context::Gateway, prefill::Measured};
+use crate::{asker::Asker, context::Gateway, prefill::Measured};
 
 /// Requests of one report.
 const REPORTS_MAX: usize = 1_024;
 
 pub(super) fn serve(
     gateway: &Gateway,
+    asker: &Asker,
     request: wire::ReportRequest,
 ) -> Result<wire::ReportResponse, Problem> {
     if request.reports.len() > REPORTS_MAX {
@@ -19,7 +20,7 @@ pub(super) fn serve(
         let why = format!("{got} requests, the limit is {REPORTS_MAX}: report more often");
         return Err(Problem::invalid("reports", why));
     }
-    let namespace = decode::namespace_of(gateway, request.namespace_id)?;
+    let namespace = decode::namespace_of(gateway, asker, request.namespace_id)?;
     let reports = request.reports.iter();
     let growth = namespace.policy.attention_growth;
     let measured = reports.map(|report| read(report, growth));

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::{cache::Answers, decode};
 use crate::{
+    asker::Asker,
     context::{Gateway, exhausted},
     watch::{self, Message},
 };
@@ -21,12 +22,13 @@ const BUFFERED: usize = 8;
 
 pub(super) async fn serve(
     gateway: &Arc<Gateway>,
+    asker: &Asker,
     request: wire::WatchRequest,
 ) -> Result<Answers<wire::WatchResponse>, Problem> {
     let room = Arc::clone(&gateway.watches).try_acquire_owned();
     let room = room.map_err(|_| exhausted("watches at a time (256)"))?;
     let now = gateway.views.fresh()?;
-    let namespace = decode::namespace_of(gateway, request.namespace_id)?;
+    let namespace = decode::namespace_of(gateway, asker, request.namespace_id)?;
     let cursor = match request.after {
         Some(after) => FeedPosition::from_wire(after)?,
         None => now,

@@ -8,6 +8,7 @@ mod encodings;
 mod epoch;
 mod fakes;
 mod far;
+mod guests;
 mod hedging;
 mod lanes;
 mod lease;

@@ -30,9 +30,13 @@ const PEERS: [&str; 9] = [
     "alice",
 ];
 
-/// Who of [`PEERS`] may make a call.
+/// Who of [`PEERS`] may make a call, where no clients of other regions are served.
 fn may(own: &str, path: &str) -> Vec<&'static str> {
-    let admitted = |peer: &&str| check_path(&link(own, peer), path).is_ok();
+    may_with(&Guests::default(), own, path)
+}
+
+fn may_with(guests: &Guests, own: &str, path: &str) -> Vec<&'static str> {
+    let admitted = |peer: &&str| check_path(&link(own, peer), guests, path).is_ok();
     PEERS.into_iter().filter(admitted).collect()
 }
 
@@ -86,7 +90,8 @@ fn the_body_of_a_call_can_narrow_who_may_make_it() {
     );
     assert_eq!(
         may(GATEWAY_HERE, ("Cache", "Get", "hop 0")),
-        ["e/client/c", "alice"]
+        // The other one came so far because it is served here.
+        ["e/client/c", "w/client/c", "alice"]
     );
     assert_eq!(
         may(GATEWAY_HERE, ("Cache", "Get", "hop 1")),
@@ -107,12 +112,57 @@ fn the_body_of_a_call_can_narrow_who_may_make_it() {
 fn who_is_refused_learns_who_may() {
     let refused = check_path(
         &link(NODE_HERE, "e/client/c"),
+        &Guests::default(),
         "/kvmesh.v1.Topology/InitRegion",
     );
     assert_eq!(
         refused.unwrap_err().to_string(),
         "spiffe://m/region/e/client/c may not call Topology.InitRegion of a node of e: it takes \
          the certificate of an operator"
+    );
+}
+
+#[test]
+fn clients_of_the_regions_that_are_named_are_served_by_gateways_and_by_nobody_else() {
+    let west = Guests::of(|region| region.as_str() == "w");
+    let others = Guests::of(|region| region.as_str() == "v");
+    let cache = |method: &str| format!("/kvmesh.v1.Cache/{method}");
+    for method in CACHE {
+        let with = may_with(&west, GATEWAY_HERE, &cache(method));
+        assert!(with.contains(&"w/client/c"), "{method}: {with:?}");
+        // It makes room for clients of that region, and for nobody else.
+        let more = with.iter().filter(|who| **who != "w/client/c");
+        let without = may(GATEWAY_HERE, &cache(method));
+        assert!(more.eq(&without), "{method}: {with:?}");
+        assert_eq!(may_with(&others, GATEWAY_HERE, &cache(method)), without);
+    }
+    let get = [&PEERS[3..4], &PEERS[5..6], &PEERS[7..]].concat();
+    assert_eq!(may_with(&west, GATEWAY_HERE, &cache("Get")), get);
+    for row in TABLE {
+        for (own, role) in [
+            (NODE_HERE, Role::Node),
+            (GATEWAY_HERE, Role::Gateway),
+            (SYNC_HERE, Role::RegionSync),
+        ] {
+            for method in row.methods {
+                let path = format!("/kvmesh.v1.{}/{method}", row.service);
+                let (with, without) = (may_with(&west, own, &path), may(own, &path));
+                let is_for_clients = (role, row.service) == (Role::Gateway, "Cache");
+                assert_eq!(with != without, is_for_clients, "{path} of {own}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_of_another_region_is_told_which_setting_would_admit_it() {
+    let from = link(GATEWAY_HERE, "w/client/c");
+    let refused = check_path(&from, &Guests::default(), "/kvmesh.v1.Cache/Put");
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "spiffe://m/region/w/client/c may not call Cache.Put of a gateway of e: it takes the \
+         certificate of a client of the same region or an operator or a client of a region that \
+         the setting clients_of names"
     );
 }
 

@@ -11,15 +11,26 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 use tracing::info;
 
+use super::Guests;
+
 /// See [`Access`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AccessLayer;
+#[derive(Debug, Clone)]
+pub(crate) struct AccessLayer {
+    guests: Guests,
+}
+
+impl AccessLayer {
+    pub(crate) fn new(guests: Guests) -> Self {
+        Self { guests }
+    }
+}
 
 impl<S> Layer<S> for AccessLayer {
     type Service = Access<S>;
 
     fn layer(&self, inner: S) -> Access<S> {
-        Access { inner }
+        let guests = self.guests.clone();
+        Access { inner, guests }
     }
 }
 
@@ -27,6 +38,7 @@ impl<S> Layer<S> for AccessLayer {
 #[derive(Debug, Clone)]
 pub(crate) struct Access<S> {
     inner: S,
+    guests: Guests,
 }
 
 impl<S> Service<http::Request<Body>> for Access<S>
@@ -45,7 +57,7 @@ where
         let link = request.extensions().get::<Option<Link>>();
         let checked = match link.and_then(Option::as_ref) {
             None => Ok(()),
-            Some(link) => super::check_path(link, request.uri().path()),
+            Some(link) => super::check_path(link, &self.guests, request.uri().path()),
         };
         match checked {
             Ok(()) => Either::Right(self.inner.call(request)),

@@ -3,9 +3,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use kvmesh_client::{
     Block,
-    channel::{Channel, Channels, Connect, TcpConnect},
+    channel::{Channel, Channels, Connect, Incoming, Link, TcpConnect},
     convert,
 };
 use kvmesh_directory::{
@@ -79,16 +80,21 @@ pub(crate) async fn host_gateway(
     instance: &str,
     stop: &CancellationToken,
 ) -> CacheClient<Channel> {
-    host_gateway_in(settings, Environment::real(instance), stop).await
+    host_gateway_in(settings, Environment::real(instance), None, stop).await
 }
 
 async fn host_gateway_in(
     settings: Settings,
     environment: Environment,
+    link: Option<Link>,
     stop: &CancellationToken,
 ) -> CacheClient<Channel> {
     let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let ends = stop.child_token();
+    let incoming: Incoming = Box::pin(incoming.map(move |accepted| {
+        let link = link.clone();
+        accepted.map(|stream| stream.with_link(link))
+    }));
     spawn(async move {
         kvmesh_gateway::serve(settings, environment, incoming, ends)
             .await
@@ -228,10 +234,22 @@ impl World {
     pub(crate) async fn gateway_over(&self, connector: Arc<dyn Connect>) -> CacheClient<Channel> {
         let clock = Arc::new(SystemClock);
         let environment = Environment::new(connector, clock, "us-east/gateway-3");
-        let client = host_gateway_in(self.settings.clone(), environment, &self.stop).await;
+        let client = host_gateway_in(self.settings.clone(), environment, None, &self.stop).await;
         let position = self.region.state().position().unwrap();
         self.shown_by(client.clone(), position).await;
         client
+    }
+
+    /// Another gateway of the same region, to which whoever calls it has proved to be `peer`.
+    pub(crate) async fn gateway_asked_by(&self, peer: &str) -> CacheClient<Channel> {
+        let who = |uri: &str| Arc::new(uri.parse().unwrap());
+        let link = Link {
+            own: who("spiffe://m/region/us-east/gateway/4"),
+            peer: who(peer),
+        };
+        let environment = Environment::real("us-east/gateway-4");
+        let settings = self.settings.clone();
+        host_gateway_in(settings, environment, Some(link), &self.stop).await
     }
 
     /// Waits until a gateway's views show a position.
