@@ -71,9 +71,7 @@ impl Lone {
         let mut node = process("node", toml::to_string(&node)?)?;
         let mut gateway = process("gateway", toml::to_string(&gateway)?)?;
         node.start().await?;
-        let operator = Operator {
-            program: programs.join("meshctl"),
-        };
+        let operator = Operator::plain(programs.join("meshctl"));
         let made = ["region", "init", "--node", &addresses[0]];
         operator.json(&made).await?;
         gateway.start().await?;

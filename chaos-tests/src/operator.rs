@@ -12,6 +12,8 @@ const BOUND: Duration = Duration::from_secs(180);
 /// See the module.
 pub(crate) struct Operator {
     pub(crate) program: PathBuf,
+    /// Flags of who calls; none: everything is in plaintext.
+    pub(crate) tls: Vec<String>,
 }
 
 /// What a run came to.
@@ -23,10 +25,17 @@ pub(crate) struct Ran {
 }
 
 impl Operator {
+    /// Of a mesh without certificates.
+    pub(crate) fn plain(program: PathBuf) -> Self {
+        let tls = Vec::new();
+        Self { program, tls }
+    }
+
     /// Runs it with these arguments.
     pub(crate) async fn run(&self, args: &[&str]) -> Result<Ran> {
         let said = args.join(" ");
         let running = Command::new(&self.program)
+            .args(&self.tls)
             .args(args)
             .stdin(Stdio::null())
             .kill_on_drop(true)

@@ -19,7 +19,7 @@ pub(crate) struct Pki {
 impl Pki {
     pub(crate) async fn init(folder: PathBuf) -> Result<Self> {
         let program = programs::folder()?.join("meshctl");
-        let operator = Operator { program };
+        let operator = Operator::plain(program);
         let path = folder.to_str().context("a path in UTF-8")?;
         operator.json(&["pki", "init", path]).await?;
         Ok(Self { folder, operator })
@@ -31,6 +31,33 @@ impl Pki {
             self.issue(role, Some(region), "1", ip).await?;
         }
         Ok(())
+    }
+
+    /// As [`Self::issue_region`], of a region of so many nodes.
+    pub(crate) async fn issue_nodes(&self, region: &str, nodes: u64, ip: &str) -> Result<()> {
+        self.issue_region(region, ip).await?;
+        for node in 2..=nodes {
+            let node = node.to_string();
+            self.issue("node", Some(region), &node, ip).await?;
+        }
+        Ok(())
+    }
+
+    /// `meshctl` with the certificate of these files.
+    pub(crate) fn operator(&self, who: &str) -> Operator {
+        let file = |name: String| self.folder.join(name).display().to_string();
+        let flags = [
+            ("--tls-cert", file(format!("{who}.pem"))),
+            ("--tls-key", file(format!("{who}-key.pem"))),
+            ("--tls-ca", file("ca.pem".to_owned())),
+        ];
+        let flags = flags.into_iter();
+        Operator {
+            program: self.operator.program.clone(),
+            tls: flags
+                .flat_map(|(flag, file)| [flag.to_owned(), file])
+                .collect(),
+        }
     }
 
     pub(crate) async fn issue(

@@ -1,14 +1,15 @@
 //! `meshctl drill run region-loss` on a mesh of real processes: those of one region are stopped
-//! where they stand, as a region is that nobody hears of any more, and go on later.
+//! where they stand, as a region is that nobody hears of any more, and go on later. All links are
+//! under mutual TLS: each region's clients have its certificate, and its gateways serve those of the
+//! others (`clients_of`).
 
-use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use kvmesh_client::channel::{Channels, TcpConnect};
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
-use crate::{mesh::Mesh, operator::Operator, poll, programs};
+use crate::{mesh::Mesh, operator::Operator, pki::Pki, poll};
 
 /// Both take puts that want two copies.
 const REGIONS: [(&str, u64); 2] = [("us-east", 3), ("eu-west", 3)];
@@ -38,13 +39,21 @@ pub struct Plan {
 /// # Errors
 /// When the mesh does not start, or a promise is broken.
 pub async fn run(plan: Plan, folder: &Path) -> Result<Value> {
-    let channels = Channels::new(Arc::new(TcpConnect));
-    let mut mesh = Mesh::start_with(folder, &REGIONS, None, channels).await?;
+    let pki = Pki::init(folder.join("pki")).await?;
+    for (region, nodes) in REGIONS {
+        pki.issue_nodes(region, nodes, "127.0.0.1").await?;
+    }
+    pki.issue("operator", None, "alice", "127.0.0.1").await?;
+    let channels = pki.channels("operator-alice")?;
+    let mut mesh = Mesh::start_with(folder, &REGIONS, Some(&pki.folder), channels).await?;
+    for at in 0..REGIONS.len() {
+        let others = REGIONS.iter().enumerate().filter(|(other, _)| *other != at);
+        let others: Vec<&str> = others.map(|(_, (name, _))| *name).collect();
+        mesh.serve_clients_of(at, &others)?;
+    }
     let gateways: Vec<&str> = (0..REGIONS.len()).map(|at| mesh.addresses(at).1).collect();
     let gateways = gateways.join(",");
-    let operator = Operator {
-        program: programs::folder()?.join("meshctl"),
-    };
+    let operator = pki.operator("operator-alice");
     let addresses = (0..REGIONS.len()).map(|at| mesh.addresses(at).1);
     for gateway in addresses {
         ready(&operator, gateway).await?;
@@ -55,11 +64,17 @@ pub async fn run(plan: Plan, folder: &Path) -> Result<Value> {
     let (hold, redirect_max) = (plan.hold.to_string(), plan.redirect_max.to_string());
     let syncs: Vec<&str> = (0..REGIONS.len()).map(|at| mesh.region_sync(at)).collect();
     let syncs = syncs.join(",");
+    let of_clients = |end: &str| pki.folder.join(format!("{{region}}-client-1{end}"));
     let mut drill = Command::new(&operator.program);
     drill
+        .args(&operator.tls)
         .args(["drill", "run", "region-loss", "-o", "json"])
         .args(["--region", REGIONS[LOST].0, "--gateway", &gateways])
         .args(["--fence", &stop, "--mend", &go_on])
+        .arg("--client-cert")
+        .arg(of_clients(".pem"))
+        .arg("--client-key")
+        .arg(of_clients("-key.pem"))
         .args(["--region-syncs", &syncs, "--hold", &hold])
         .args(["--chains", &chains, "--clients", &clients])
         .args(["--redirect-max", &redirect_max])

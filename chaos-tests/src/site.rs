@@ -87,9 +87,7 @@ impl Site {
         let mut site = Self {
             nodes: BTreeMap::new(),
             gateways: Vec::new(),
-            operator: Operator {
-                program: programs.join("meshctl"),
-            },
+            operator: Operator::plain(programs.join("meshctl")),
             doors: addresses.split_off(2 * NODES_MAX),
             first: Vec::new(),
             addresses,

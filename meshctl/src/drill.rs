@@ -43,7 +43,7 @@ pub async fn run(global: &Global, verb: DrillVerb) -> anyhow::Result<()> {
         (Some(fence), Some(mend)) => {
             logs::start(&global.log, None)?;
             let limit = Duration::from_secs(u64::from(args.command_timeout));
-            let place = Place::given(global, (fence, mend, limit), &args.region_syncs).await?;
+            let place = Place::given(global, (fence, mend, limit), &args).await?;
             drill(global, &args, &place, None).await
         }
         _ => on_its_own_mesh(global, &args).await,

@@ -31,7 +31,11 @@ Examples:
   meshctl drill run region-loss --region us-east
   meshctl drill run region-loss --region us-east --hold 600 --clients 4 --p99-more-max 0.1
   meshctl drill run region-loss --region eu-west --gateway 10.0.0.5:7400,10.1.0.5:7400 \\
-      --fence './cut-off.sh' --mend './let-back.sh' -o json";
+      --fence './cut-off.sh' --mend './let-back.sh' -o json
+
+With certificates you call as an operator (--tls-cert), whom every gateway serves. --client-cert and
+--client-key are those of the clients, one for each region: then what clients of the lost region may
+elsewhere is tried as well (the setting clients_of of gateways).";
 
 /// Verbs about drills.
 #[derive(Debug, Clone, Subcommand)]
@@ -70,6 +74,13 @@ pub struct RegionLossArgs {
     /// the return.
     #[arg(long, value_name = "ADDR", value_delimiter = ',', requires = "fence")]
     pub region_syncs: Vec<String>,
+    /// Certificate of the clients of each region, PEM, with {region} for its name; without it they
+    /// call as you do, with --tls-cert.
+    #[arg(long, value_name = "FILE", requires_all = ["client_key", "fence"])]
+    pub client_cert: Option<String>,
+    /// Its key, likewise.
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<String>,
     /// Seconds that the region stays cut off at least, under load; it is some ten without.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=3_600))]

@@ -41,6 +41,24 @@ impl TlsArgs {
         }))
     }
 
+    /// As [`Self::channels`], with another certificate and its key; the CAs are the same.
+    ///
+    /// # Errors
+    /// When the files cannot be used.
+    pub fn channels_as(
+        &self,
+        certificate: &str,
+        key: &str,
+        role: Option<Role>,
+    ) -> anyhow::Result<Channels> {
+        let who = Self {
+            tls_cert: Some(certificate.into()),
+            tls_key: Some(key.into()),
+            tls_ca: self.tls_ca.clone(),
+        };
+        who.channels(role)
+    }
+
     /// Who calls; none: nobody in particular, in plaintext.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{process::Command, time::timeout};
 
 use crate::{
-    args::Global,
+    args::{Global, RegionLossArgs},
     dev::{
         link::Links,
         mesh::{Mesh, Settings},
@@ -27,7 +27,8 @@ pub(super) struct Place {
     pub(super) sites: Vec<Site>,
     /// Of every region, or none.
     pub(super) syncs: Vec<Sync>,
-    channels: Channels,
+    /// What the clients of each region call with.
+    engines: Vec<Channels>,
     /// Blocks go straight to nodes, where clients may.
     direct: bool,
     fence: Fence,
@@ -97,9 +98,9 @@ impl Place {
             Ok(Sync { region, peer })
         });
         Ok(Self {
+            engines: vec![channels.clone(); mesh.regions().len()],
             sites,
             syncs: syncs.collect::<anyhow::Result<_>>()?,
-            channels,
             direct: true,
             fence: Fence::Links(mesh.links().clone()),
         })
@@ -109,7 +110,7 @@ impl Place {
     pub(super) async fn given(
         global: &Global,
         (fence, mend, limit): (&str, &str, Duration),
-        region_syncs: &[String],
+        args: &RegionLossArgs,
     ) -> anyhow::Result<Self> {
         let channels = global.tls.channels(Some(Role::Gateway))?;
         let mut sites: Vec<Site> = Vec::new();
@@ -124,13 +125,19 @@ impl Place {
             }
             sites.push(Site { region, gateway });
         }
-        let syncs = syncs(global, region_syncs, &sites).await?;
+        let syncs = syncs(global, &args.region_syncs, &sites).await?;
+        let own = args.client_cert.as_deref().zip(args.client_key.as_deref());
+        let engines = sites.iter().map(|site| match own {
+            None => Ok(channels.clone()),
+            Some(own) => engines(global, own, &site.region),
+        });
+        let engines = engines.collect::<anyhow::Result<_>>()?;
         Ok(Self {
             sites,
             syncs,
-            channels,
+            engines,
             // An operator's certificate is not for nodes.
-            direct: global.tls.tls_cert.is_none(),
+            direct: global.tls.tls_cert.is_none() || own.is_some(),
             fence: Fence::Commands {
                 fence: fence.to_owned(),
                 mend: mend.to_owned(),
@@ -155,7 +162,7 @@ impl Place {
     pub(super) fn client(&self, region: usize) -> anyhow::Result<Client> {
         let next = (region + 1) % self.sites.len();
         let gateways = [region, next].map(|at| self.sites[at].gateway.address().to_owned());
-        let channels = self.channels.apart();
+        let channels = self.engines[region].apart();
         Ok(match self.direct {
             true => Client::connect(gateways.into(), channels)?,
             false => Client::connect_through(gateways.into(), channels)?,
@@ -187,6 +194,16 @@ impl Place {
             }
         }
     }
+}
+
+/// What clients of a region call with: their certificate and its key, `{region}` being its name.
+fn engines(
+    global: &Global,
+    (certificate, key): (&str, &str),
+    region: &str,
+) -> anyhow::Result<Channels> {
+    let [certificate, key] = [certificate, key].map(|path| path.replace("{region}", region));
+    global.tls.channels_as(&certificate, &key, None)
 }
 
 /// The region-syncs at these addresses, by their regions.
