@@ -1,5 +1,9 @@
 //! Two regions of real processes with a link of delay, rate and loss between them: how long a
-//! block takes to come over it, and how fast many do, beside a plain copy over TCP.
+//! block takes to come over it, and how fast many do, beside a plain copy over TCP; or what
+//! encodings save on it.
+
+mod encodings;
+mod numbers;
 
 use std::{path::Path, time::Duration};
 
@@ -55,11 +59,21 @@ pub struct Plan {
     pub copies: usize,
 }
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Gets of one block, and many together beside a plain copy, of bytes that are not encoded.
+    Speed,
+    /// Bytes that cross, and times, of the same gets with and without encodings.
+    Encodings,
+}
+
 /// Measures, with settings, logs and stores in this folder.
 ///
 /// # Errors
-/// Without root and TUN devices; when the mesh does not start or a get fails.
-pub async fn run(plan: &Plan, folder: &Path) -> Result<Value> {
+/// Without root and TUN devices; when the mesh does not start, or a get fails or brings other
+/// bytes than it should.
+pub async fn run(plan: &Plan, what: What, folder: &Path) -> Result<Value> {
     let shape = Shape {
         delay: Duration::from_millis(plan.rtt_ms) / 2,
         bits: plan.mbit as f64 * 1e6,
@@ -87,14 +101,54 @@ pub async fn run(plan: &Plan, folder: &Path) -> Result<Value> {
     });
     let operator = pki.channels("operator-alice")?;
     let mesh = Mesh::start_at(folder, &REGIONS, spots.into(), Some(&pki.folder), operator).await?;
-    let [near, far] = [open(&mesh, &pki, 0).await?, open(&mesh, &pki, 1).await?];
-    let measure = Measure {
-        plan,
+    let sites = Sites {
         wan: &wan,
-        near,
-        far,
+        mesh: &mesh,
+        pki: &pki,
     };
-    measure.all().await
+    let mut told = match what {
+        What::Encodings => encodings::measure(&sites, plan.chains.into(), plan.mbit).await?,
+        What::Speed => {
+            let description = description();
+            let open = |region| sites.open(region, &description, "always");
+            let measure = Measure {
+                plan,
+                wan: &wan,
+                near: open(0).await?,
+                far: open(1).await?,
+            };
+            measure.all().await?
+        }
+    };
+    told["plan"] = format!("{plan:?}").into();
+    Ok(told)
+}
+
+/// Two regions, and the link between them.
+struct Sites<'a> {
+    wan: &'a Wan,
+    mesh: &'a Mesh,
+    pki: &'a Pki,
+}
+
+impl Sites<'_> {
+    /// Opens a namespace in a region, as a client of it.
+    async fn open(
+        &self,
+        region: usize,
+        description: &Description,
+        template: &str,
+    ) -> Result<Opened> {
+        let (name, _) = REGIONS[region];
+        let channels = self.pki.channels(&format!("{name}-client-1"))?;
+        let gateway = self.mesh.addresses(region).1.to_owned();
+        let client = Client::connect(vec![gateway], channels)?;
+        poll::until("opening the namespace", BOUND, async || {
+            let opened = client.open(description, "", template, CALL_BOUND).await;
+            opened.context("it is not open yet")
+        })
+        .await
+    }
 }
 
 struct Measure<'a> {
@@ -140,7 +194,6 @@ impl Measure<'_> {
         };
         let (copy, mesh) = (mean("copy_mbit"), mean("mesh_mbit"));
         Ok(json!({
-            "plan": format!("{:?}", self.plan),
             "single_ms": { "p50": at(0.5), "p95": at(0.95), "max": at(1.0) },
             "single_allowed_ms": allowed,
             "single_of_allowed": at(0.5) / allowed,
@@ -218,17 +271,6 @@ fn description() -> Description {
         dtype: "int8".to_owned(),
         ..blocks::description()
     }
-}
-
-async fn open(mesh: &Mesh, pki: &Pki, region: usize) -> Result<Opened> {
-    let (name, _) = REGIONS[region];
-    let channels = pki.channels(&format!("{name}-client-1"))?;
-    let client = Client::connect(vec![mesh.addresses(region).1.to_owned()], channels)?;
-    poll::until("opening the namespace", BOUND, async || {
-        let opened = client.open(&description(), "", "always", CALL_BOUND).await;
-        opened.context("it is not open yet")
-    })
-    .await
 }
 
 fn hash(chain: u64, index: u32) -> [u8; 32] {

@@ -7,6 +7,7 @@
 //! root, `ip` and `/dev/net/tun`.
 
 pub(crate) mod copy;
+pub(crate) mod crossed;
 pub(crate) mod shape;
 
 use std::{
@@ -20,7 +21,10 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::Instant;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-use self::shape::{Shape, Shaper};
+use self::{
+    crossed::{Counter, Crossed},
+    shape::{Shape, Shaper},
+};
 
 /// Bytes of a packet on the link.
 const MTU: usize = 1_500;
@@ -34,6 +38,8 @@ const UNDER_WAY_MAX: usize = 1 << 18;
 /// See the module. It ends when it is dropped.
 pub(crate) struct Wan {
     ends: [End; 2],
+    /// By the end that packets come from.
+    crossed: [Arc<Counter>; 2],
 }
 
 /// One region's network.
@@ -56,7 +62,10 @@ impl Wan {
             address: format!("10.{}.{at}.2", net(own)),
         });
         // Whatever fails from here on takes away what was made.
-        let wan = Self { ends };
+        let wan = Self {
+            ends,
+            crossed: Default::default(),
+        };
         // In batches of the kernel's making, as network cards get them: else this process would be
         // what limits the link. Where packets are lost, each is lost by itself.
         let batched = shape.loss == 0.0;
@@ -65,7 +74,8 @@ impl Wan {
         let devices: Vec<Arc<SyncDevice>> = devices?.into_iter().map(Arc::new).collect();
         for (from, to) in [(0, 1), (1, 0)] {
             let ends = (Arc::clone(&devices[from]), Arc::clone(&devices[to]));
-            carry(ends, Shaper::new(shape, from as u64), batched);
+            let counter = Arc::clone(&wan.crossed[from]);
+            carry(ends, Shaper::new(shape, from as u64), batched, counter);
         }
         Ok(wan)
     }
@@ -73,6 +83,11 @@ impl Wan {
     /// The network of a region, 0 or 1.
     pub(crate) fn end(&self, region: usize) -> &End {
         &self.ends[region]
+    }
+
+    /// What came out at the other end so far, of what a region, 0 or 1, sent.
+    pub(crate) fn crossed(&self, from: usize) -> Crossed {
+        self.crossed[from].so_far()
     }
 
     /// Sets a kernel setting at both ends.
@@ -140,17 +155,24 @@ fn sh(line: &str) -> Result<()> {
 }
 
 /// Carries packets one way, on two threads that end with the devices' namespaces.
-fn carry((from, to): (Arc<SyncDevice>, Arc<SyncDevice>), mut shaper: Shaper, batched: bool) {
+fn carry(
+    (from, to): (Arc<SyncDevice>, Arc<SyncDevice>),
+    mut shaper: Shaper,
+    batched: bool,
+    counter: Arc<Counter>,
+) {
     let header = if batched { OFFLOAD_HEADER } else { 0 };
     let (send, receive) = mpsc::sync_channel::<(Instant, Box<[u8]>)>(UNDER_WAY_MAX);
     thread::spawn(move || {
         let mut packet = vec![0; PACKET_MAX];
         while let Ok(bytes) = from.recv(&mut packet) {
             let now = Instant::now();
-            let segments = bytes.saturating_sub(header).div_ceil(MTU).max(1);
-            let Some(at) = shaper.pass(now, bytes.saturating_sub(header), segments) else {
+            let carried = &packet[header.min(bytes)..bytes];
+            let segments = carried.len().div_ceil(MTU).max(1);
+            let Some(at) = shaper.pass(now, carried.len(), segments) else {
                 continue;
             };
+            counter.count(carried, segments);
             if send.send((at, packet[..bytes].into())).is_err() {
                 return;
             }

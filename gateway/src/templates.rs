@@ -65,7 +65,7 @@ pub struct Template {
     pub regions: Vec<String>,
     /// Of `hot`: wants after which a region keeps a block, at most 100; 0: 3.
     pub hot_after: u32,
-    /// Not built yet.
+    /// Blocks of bf16 and fp16 numbers may be rounded to 8 bits between regions.
     pub lossy: bool,
     /// Blocks to promote ahead of a reader.
     pub prefetch_blocks: u32,

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use kvmesh_gateway::templates::{self, Template};
 use kvmesh_node::MemberSetting;
 use kvmesh_process::tls::TlsSettings;
 use kvmesh_region_sync::PeerSettings;
 
 use super::ports;
 
+/// A template of every gateway: as `always`, and numbers may be rounded on their way.
+pub(crate) const LOSSY: &str = "always-lossy";
 const NODE_MEMORY_BYTES: u64 = 2 << 30;
 
 /// Which network a region's processes are in.
@@ -137,7 +140,12 @@ impl Place {
     }
 
     pub(super) fn gateway_settings(&self) -> Result<String> {
+        let mut templates = templates::built_in();
+        let always = templates[templates::ALWAYS].clone();
+        let lossy = true;
+        templates.insert(LOSSY.to_owned(), Template { lossy, ..always });
         let settings = kvmesh_gateway::Settings {
+            templates,
             region: self.region.to_owned(),
             listen: self.gateway.parse()?,
             metrics_listen: self.gateway_metrics.parse()?,
