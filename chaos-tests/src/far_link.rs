@@ -49,6 +49,8 @@ pub struct Plan {
     pub loss: f64,
     /// Congestion control of both ends; none: the kernel's usual one.
     pub congestion: Option<String>,
+    /// Congestion control that gateways name for connections between regions; none: they name none.
+    pub named: Option<String>,
     /// Whether the kernel's buffers are set as the runbook says for such links.
     pub tuned: bool,
     /// Gets of one block each.
@@ -97,6 +99,7 @@ pub async fn run(plan: &Plan, what: What, folder: &Path) -> Result<Value> {
     let spots = [0, 1].map(|at| Spot {
         network: Some(wan.end(at).name.clone()),
         ip: wan.end(at).address.clone(),
+        congestion_control: plan.named.clone().unwrap_or_default(),
         bandwidth_bits: plan.mbit * 1_000_000,
     });
     let operator = pki.channels("operator-alice")?;
@@ -120,8 +123,27 @@ pub async fn run(plan: &Plan, what: What, folder: &Path) -> Result<Value> {
             measure.all().await?
         }
     };
+    if let Some(named) = &plan.named {
+        told["connections"] = congestion(&wan, named)?;
+    }
     told["plan"] = format!("{plan:?}").into();
     Ok(told)
+}
+
+/// How many connections each gateway has with the other region, by what the kernel says they use.
+///
+/// # Errors
+/// When one has another congestion control than what gateways name.
+fn congestion(wan: &Wan, named: &str) -> Result<Value> {
+    let used = [wan.congestion(0)?, wan.congestion(1)?];
+    for (region, used) in used.iter().enumerate() {
+        let right = used.get(named).copied().unwrap_or(0);
+        ensure!(
+            right > 0 && used.len() == 1,
+            "region {region}: {used:?} instead of {named}"
+        );
+    }
+    Ok(json!(used))
 }
 
 /// Two regions, and the link between them.

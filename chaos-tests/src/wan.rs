@@ -9,6 +9,7 @@
 pub(crate) mod copy;
 pub(crate) mod crossed;
 pub(crate) mod shape;
+mod sockets;
 
 use std::{
     process::Command,

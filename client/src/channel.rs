@@ -5,6 +5,7 @@
 //! Production hands in [`TcpConnect`]; a simulation or an emulated link hands in its own.
 //! One [`Channels`] per process: channels to one address are shared and stay warm.
 
+pub(crate) mod between_regions;
 mod traced;
 
 use std::{
@@ -26,6 +27,7 @@ use tokio::{
 };
 use tonic::transport::{Endpoint, server::Connected};
 
+pub use between_regions::{CongestionControl, CongestionError, UNSENT_BYTES};
 pub use traced::Channel;
 
 use crate::tls::{Expected, Identity};
@@ -56,9 +58,14 @@ pub struct Link {
     pub peer: Arc<Identity>,
 }
 
+enum Carrier {
+    Tcp(TcpStream),
+    Other(Box<dyn Io>),
+}
+
 /// A byte stream as servers accept it and connectors give it.
 pub struct BoxedIo {
-    io: Box<dyn Io>,
+    io: Carrier,
     link: Option<Link>,
     remote: Option<SocketAddr>,
 }
@@ -66,10 +73,36 @@ pub struct BoxedIo {
 impl BoxedIo {
     /// Wraps a stream.
     pub fn new(io: impl Io + 'static) -> Self {
+        Self::of(Carrier::Other(Box::new(io)))
+    }
+
+    /// Wraps a socket. Who finds out who is at its other end may still say how it is to send.
+    #[must_use]
+    pub fn tcp(stream: TcpStream) -> Self {
+        Self::of(Carrier::Tcp(stream))
+    }
+
+    fn of(io: Carrier) -> Self {
         Self {
-            io: Box::new(io),
+            io,
             link: None,
             remote: None,
+        }
+    }
+
+    /// The socket, where it is one and nothing is wrapped around it.
+    #[must_use]
+    pub fn socket(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Carrier::Tcp(socket) => Some(socket),
+            Carrier::Other(_) => None,
+        }
+    }
+
+    fn stream(&mut self) -> Pin<&mut dyn Io> {
+        match &mut self.io {
+            Carrier::Tcp(socket) => Pin::new(socket),
+            Carrier::Other(io) => Pin::new(io.as_mut()),
         }
     }
 
@@ -106,7 +139,7 @@ impl AsyncRead for BoxedIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        self.stream().poll_read(cx, buf)
     }
 }
 
@@ -116,7 +149,7 @@ impl AsyncWrite for BoxedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.stream().poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -124,19 +157,22 @@ impl AsyncWrite for BoxedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        self.stream().poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        match &self.io {
+            Carrier::Tcp(socket) => socket.is_write_vectored(),
+            Carrier::Other(io) => io.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.stream().poll_shutdown(cx)
     }
 }
 
@@ -181,7 +217,7 @@ impl Connect for TcpConnect {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            Ok(BoxedIo::new(stream))
+            Ok(BoxedIo::tcp(stream))
         })
     }
 }

@@ -81,6 +81,9 @@ pub struct Settings {
     pub otlp_endpoint: String,
     /// Share of calls that begin a trace, 0 to 1, where the caller has not begun one.
     pub trace_ratio: f64,
+    /// Congestion control of connections from and to other regions, which need TLS, such as
+    /// "bbr"; empty: the kernel's usual one. All other connections keep that.
+    pub congestion_control: String,
     /// Certificate, key and CA; without them gRPC is plaintext, on loopback only.
     pub tls: TlsSettings,
     /// Policies that a namespace may be opened with, by name.
@@ -117,6 +120,7 @@ impl Default for Settings {
             log: LOG_FILTER.to_owned(),
             otlp_endpoint: String::new(),
             trace_ratio: TRACE_RATIO,
+            congestion_control: String::new(),
             tls: TlsSettings::default(),
             templates: templates::built_in(),
         }
@@ -162,6 +166,8 @@ impl Check for Settings {
             tls: &self.tls,
         }
         .check()?;
+        let congestion = &self.congestion_control;
+        possible::congestion_control("congestion_control", congestion, &self.tls)?;
         self.traces().check()?;
         for name in &self.clients_of {
             possible::region("clients_of", name)?;
@@ -232,6 +238,10 @@ impl ProgramSettings for Settings {
 
     fn tls(&self) -> &TlsSettings {
         &self.tls
+    }
+
+    fn congestion_control(&self) -> &str {
+        &self.congestion_control
     }
 
     fn own_identity(&self) -> Expected {
@@ -363,10 +373,42 @@ mod tests {
         }
     }
 
+    fn tls() -> TlsSettings {
+        let file = || "file.pem".into();
+        TlsSettings {
+            certificate: file(),
+            key: file(),
+            ca: file(),
+        }
+    }
+
+    #[test]
+    fn a_congestion_control_that_is_not_there_is_named_with_those_that_are() {
+        let (congestion_control, tls) = ("nonesuch".to_owned(), tls());
+        let settings = Settings {
+            congestion_control,
+            tls,
+            ..possible()
+        };
+        let said = settings.check().unwrap_err().to_string();
+        let allowed = "net.ipv4.tcp_allowed_congestion_control";
+        assert!(
+            said.contains("nonesuch") && said.contains(allowed),
+            "{said}"
+        );
+        // Any kernel has it, and lets everybody use it.
+        assert!(said.contains("reno"), "{said}");
+        let settings = Settings {
+            congestion_control: "reno".to_owned(),
+            ..settings
+        };
+        settings.check().unwrap();
+    }
+
     #[test]
     fn impossible_values_are_refused_by_key() {
         type Case = (&'static str, fn(&mut Settings));
-        let cases: [Case; 10] = [
+        let cases: [Case; 12] = [
             ("region", |s| s.region = "US East".to_owned()),
             ("listen", |s| s.listen = SocketAddr::from(([0, 0, 0, 0], 1))),
             ("nodes", |s| s.nodes.clear()),
@@ -378,6 +420,12 @@ mod tests {
             ("get_deadline_ms", |s| s.get_deadline_ms = 0),
             ("fill_queue_bytes", |s| s.fill_queue_bytes = 1),
             ("hedge_budget_permille", |s| s.hedge_budget_permille = 1_001),
+            ("congestion_control", |s| {
+                s.congestion_control = "reno".to_owned()
+            }),
+            ("congestion_control", |s| {
+                (s.congestion_control, s.tls) = ("nonesuch".to_owned(), tls());
+            }),
             ("templates.default.replicas", |s| {
                 s.templates.get_mut("default").unwrap().replicas = 9;
             }),

@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use kvmesh_client::channel::Incoming;
+use kvmesh_client::channel::{CongestionControl, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info};
@@ -104,6 +104,10 @@ pub trait ProgramSettings:
     fn traces(&self) -> TraceSettings;
     /// How gRPC is secured.
     fn tls(&self) -> &TlsSettings;
+    /// Which congestion control connections between regions get; empty: the kernel's usual one.
+    fn congestion_control(&self) -> &str {
+        ""
+    }
     /// Whose certificate is its own.
     fn own_identity(&self) -> Expected;
     /// What has to be there outside, for `--check-config`.
@@ -134,12 +138,9 @@ where
         };
         return show(program, text);
     }
-    let credentials = match settings
-        .tls()
-        .load(&settings.instance(), &settings.own_identity())
-    {
+    let credentials = match credentials(&settings) {
         Ok(credentials) => credentials,
-        Err(error) => return fail(program, EX_USAGE, &error),
+        Err(error) => return fail(program, EX_USAGE, error.as_ref()),
     };
     if args.check_config {
         return check(program, &sources, &settings);
@@ -179,6 +180,17 @@ fn read<S: ProgramSettings>(
     let settings: S = sources.settings()?;
     telemetry::check_log_filter(settings.log()).map_err(|wrong| sources.blamed(wrong))?;
     Ok((sources, settings))
+}
+
+fn credentials<S: ProgramSettings>(settings: &S) -> Result<Option<Credentials>, Box<dyn Error>> {
+    let own = settings.own_identity();
+    let credentials = settings.tls().load(&settings.instance(), &own)?;
+    Ok(match (credentials, settings.congestion_control()) {
+        (Some(credentials), name) if !name.is_empty() => {
+            Some(credentials.between_regions(CongestionControl::new(name)?))
+        }
+        (credentials, _) => credentials,
+    })
 }
 
 fn telemetry<S: ProgramSettings>(

@@ -72,7 +72,7 @@ async fn accept(listener: &TcpListener) -> io::Result<BoxedIo> {
     match listener.accept().await {
         Ok((stream, remote)) => {
             stream.set_nodelay(true)?;
-            Ok(BoxedIo::new(stream).with_remote(remote))
+            Ok(BoxedIo::tcp(stream).with_remote(remote))
         }
         Err(error) => {
             warn!(%error, "a connection could not be accepted");

@@ -27,6 +27,9 @@ struct Args {
     /// Congestion control at both ends; without it the kernel's usual one
     #[arg(long)]
     congestion: Option<String>,
+    /// Congestion control that gateways name for connections between regions
+    #[arg(long)]
+    named: Option<String>,
     /// Set the kernel's buffers at both ends as docs/runbook.md says
     #[arg(long)]
     tuned: bool,
@@ -116,6 +119,7 @@ async fn main() -> Result<()> {
         mbit: args.mbit,
         loss: args.loss,
         congestion: args.congestion,
+        named: args.named,
         tuned: args.tuned,
         singles: args.singles.max(1),
         chains: args.chains.max(1),

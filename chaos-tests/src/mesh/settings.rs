@@ -21,6 +21,8 @@ pub(crate) struct Spot {
     pub(crate) network: Option<String>,
     /// Of all its processes.
     pub(crate) ip: String,
+    /// Congestion control that its gateway names for connections between regions; empty: none.
+    pub(crate) congestion_control: String,
     /// Bandwidth of the links to it, bits a second, as its peers are told.
     pub(crate) bandwidth_bits: u64,
 }
@@ -31,6 +33,7 @@ impl Spot {
         Self {
             network: None,
             ip: "127.0.0.1".to_owned(),
+            congestion_control: String::new(),
             bandwidth_bits: 1_000_000_000,
         }
     }
@@ -146,6 +149,7 @@ impl Place {
         templates.insert(LOSSY.to_owned(), Template { lossy, ..always });
         let settings = kvmesh_gateway::Settings {
             templates,
+            congestion_control: self.spot.congestion_control.clone(),
             region: self.region.to_owned(),
             listen: self.gateway.parse()?,
             metrics_listen: self.gateway_metrics.parse()?,

@@ -1,17 +1,18 @@
 //! The server's half of a handshake.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, rustls::CommonState};
 
 use super::{
     connect::HANDSHAKE_TIMEOUT,
     credentials::Credentials,
     error::{explained, with_causes},
+    identity::Identity,
     loaded::ALPN,
     stream::{Explained, Prefixed},
     verify::identity_of,
@@ -68,16 +69,21 @@ async fn shake(mut plain: BoxedIo, credentials: &Credentials) -> io::Result<Boxe
         let what = "it does not speak HTTP/2 (ALPN h2)";
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
-    // The verifier has read the same; without a certificate there is no session.
+    let link = Link {
+        own: loaded.identity.clone(),
+        peer: peer_of(session)?,
+    };
+    credentials.known(stream.get_ref().0.rest(), &link);
+    Ok(BoxedIo::new(Explained(stream)).with_link(link))
+}
+
+/// Who is at the other end, as the verifier has read it; without a certificate there is no session.
+pub(super) fn peer_of(session: &CommonState) -> io::Result<Arc<Identity>> {
     let certificate = session.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     let peer = identity_of(certificate)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, with_causes(&error)))?;
-    let link = Link {
-        own: loaded.identity.clone(),
-        peer: peer.into(),
-    };
-    Ok(BoxedIo::new(Explained(stream)).with_link(link))
+    Ok(peer.into())
 }
 
 /// A caller that still sends when its connection is closed may not read why it was.

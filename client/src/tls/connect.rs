@@ -7,13 +7,14 @@ use tokio_rustls::TlsConnector;
 use tracing::debug;
 
 use super::{
+    accept::peer_of,
     credentials::Credentials,
     error::explained,
     identity::Expected,
     loaded::{self, ALPN},
     stream::Explained,
 };
-use crate::channel::{BoxedIo, CONNECT_TIMEOUT, Connect, Connecting};
+use crate::channel::{BoxedIo, CONNECT_TIMEOUT, Connect, Connecting, Link};
 
 /// How long a handshake may take, at either end.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -66,12 +67,19 @@ async fn shake(
     credentials: &Credentials,
     expected: &Expected,
 ) -> io::Result<BoxedIo> {
-    let connector = TlsConnector::from(credentials.now().client(expected));
+    let loaded = credentials.now();
+    let connector = TlsConnector::from(loaded.client(expected));
     let stream = connector.connect(loaded::nobody(), plain).await;
     let stream = stream.map_err(explained)?;
-    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+    let (plain, session) = stream.get_ref();
+    if session.alpn_protocol() != Some(ALPN) {
         let what = "the other end does not speak HTTP/2 (ALPN h2): check the address";
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
+    let link = Link {
+        own: loaded.identity.clone(),
+        peer: peer_of(session)?,
+    };
+    credentials.known(plain, &link);
     Ok(BoxedIo::new(Explained(stream)))
 }

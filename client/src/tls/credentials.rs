@@ -15,6 +15,7 @@ use super::{
     identity::{Expected, Identity},
     loaded::{Loaded, TlsFiles},
 };
+use crate::channel::{BoxedIo, CongestionControl, Link, between_regions};
 
 /// Files are looked at so often, when connections are made.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -26,6 +27,7 @@ type Stamps = [Option<(SystemTime, u64)>; 3];
 #[derive(Clone)]
 pub struct Credentials {
     shared: Arc<Shared>,
+    between_regions: Option<CongestionControl>,
 }
 
 struct Shared {
@@ -74,7 +76,33 @@ impl Credentials {
                 now: ArcSwap::from_pointee(loaded),
                 looked: Mutex::new(looked),
             }),
+            between_regions: None,
         })
+    }
+
+    /// The same, with a congestion control for connections, from here and to here, at whose
+    /// other end another region is. All others keep the kernel's.
+    #[must_use]
+    pub fn between_regions(self, congestion: CongestionControl) -> Self {
+        Self {
+            between_regions: Some(congestion),
+            ..self
+        }
+    }
+
+    /// Now it is known who is at the other end.
+    pub(super) fn known(&self, plain: &BoxedIo, link: &Link) {
+        let (Some(own), Some(peer)) = (link.own.region(), link.peer.region()) else {
+            return;
+        };
+        if own == peer {
+            return;
+        }
+        let congestion = self.between_regions.as_ref();
+        let set_up = |socket| between_regions::set_up(socket, congestion);
+        if let Some(Err(error)) = plain.socket().map(set_up) {
+            warn!(%peer, %error, "a connection to another region sends as any other one");
+        }
     }
 
     /// Who this process is.

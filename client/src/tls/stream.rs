@@ -67,6 +67,10 @@ impl Prefixed {
         let first = Some(first);
         Self { first, rest }
     }
+
+    pub(super) fn rest(&self) -> &BoxedIo {
+        &self.rest
+    }
 }
 
 impl AsyncRead for Prefixed {

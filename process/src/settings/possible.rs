@@ -1,7 +1,8 @@
 //! What several programs ask of a setting.
 
-use std::{collections::BTreeSet, net::SocketAddr, str::FromStr};
+use std::{collections::BTreeSet, error::Error, net::SocketAddr, str::FromStr};
 
+use kvmesh_client::channel::CongestionControl;
 use kvmesh_directory::RegionId;
 
 use super::{Check, Impossible};
@@ -46,6 +47,32 @@ pub fn region(key: &str, name: &str) -> Result<RegionId, Impossible> {
     RegionId::from_str(name).map_err(|_| {
         let want = "name the region with 1 to 32 characters of a-z, 0-9 and '-'";
         Impossible::new(key, format!("{name:?}"), want)
+    })
+}
+
+/// A congestion control for connections between regions, or none.
+///
+/// # Errors
+/// When the kernel does not let this process use it, or nobody could tell who is in another
+/// region.
+pub fn congestion_control(key: &str, name: &str, tls: &TlsSettings) -> Result<(), Impossible> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    if !tls.is_set() {
+        let want = "set up TLS: without certificates nobody knows which connections are between \
+                    regions";
+        return Err(Impossible::new(key, format!("{name:?}"), want));
+    }
+    CongestionControl::new(name).map(drop).map_err(|error| {
+        let why = error.source().map(|why| format!(": {why}"));
+        let allowed = CongestionControl::allowed().join(", ");
+        let want = format!(
+            "this kernel lets any process use {allowed} (sysctl \
+             net.ipv4.tcp_allowed_congestion_control); empty is the kernel's usual one"
+        );
+        let got = format!("{name:?}{}", why.unwrap_or_default());
+        Impossible::new(key, got, want)
     })
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 
 mod certs;
+mod congestion;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
