@@ -44,6 +44,10 @@ pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// Bytes of one HTTP/2 frame that the receiver admits.
 pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// The same of connections to other regions. Answers to probes wait until a frame is through, and
+/// only a whole one shows that the other end lives: one of 1 MiB takes longer than a probe may
+/// where a connection gets 4 Mbit/s.
+pub const FAR_FRAME_BYTES_MAX: u32 = 64 << 10;
 
 /// A byte stream, whatever carries it.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -231,14 +235,15 @@ pub struct AddressError {
     source: tonic::transport::Error,
 }
 
-/// Address, who is expected there, and which of several channels to it.
-type Lane = (String, Expected, usize);
+/// Address, who is expected there, the largest frame, and which of several channels to it.
+type Lane = (String, Expected, u32, usize);
 
 /// Warm channels by address. Bounded by the number of processes of a mesh.
 #[derive(Clone)]
 pub struct Channels {
     connector: Arc<dyn Connect>,
     expected: Expected,
+    frame_bytes: u32,
     open: Arc<Mutex<HashMap<Lane, Channel>>>,
 }
 
@@ -249,7 +254,17 @@ impl Channels {
         Self {
             connector,
             expected: Expected::default(),
+            frame_bytes: FRAME_BYTES_MAX,
             open: Arc::default(),
+        }
+    }
+
+    /// The same, for addresses in other regions.
+    #[must_use]
+    pub fn far(&self) -> Self {
+        Self {
+            frame_bytes: FAR_FRAME_BYTES_MAX,
+            ..self.clone()
         }
     }
 
@@ -297,11 +312,13 @@ impl Channels {
     /// When the address is not `host:port`.
     pub fn lane(&self, address: &str, lane: usize) -> Result<Channel, AddressError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (address.to_owned(), self.expected.clone(), lane);
+        let (expected, frame_bytes) = (self.expected.clone(), self.frame_bytes);
+        let key = (address.to_owned(), expected, frame_bytes, lane);
         if let Some(channel) = open.get(&key) {
             return Ok(channel.clone());
         }
-        let channel = connect_lazy(address, Arc::clone(&self.connector), &self.expected)?;
+        let connector = Arc::clone(&self.connector);
+        let channel = connect_lazy(address, connector, &self.expected, frame_bytes)?;
         open.insert(key, channel.clone());
         Ok(channel)
     }
@@ -309,7 +326,7 @@ impl Channels {
     /// Forgets the channels to an address, so that the next use makes a new connection.
     pub fn forget(&self, address: &str) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|(to, expected, _), _| to != address || *expected != self.expected);
+        open.retain(|(to, expected, ..), _| to != address || *expected != self.expected);
     }
 }
 
@@ -317,6 +334,7 @@ fn connect_lazy(
     address: &str,
     connector: Arc<dyn Connect>,
     expected: &Expected,
+    frame_bytes: u32,
 ) -> Result<Channel, AddressError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|source| AddressError {
@@ -329,7 +347,7 @@ fn connect_lazy(
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX);
+        .max_frame_size(frame_bytes);
     let (target, expected): (Arc<str>, _) = (address.into(), expected.clone());
     let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
         let connecting = connector.connect_to(&target, &expected);
@@ -337,3 +355,6 @@ fn connect_lazy(
     }));
     Ok(Channel::from(channel))
 }
+
+#[cfg(test)]
+mod slow_test;

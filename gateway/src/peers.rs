@@ -32,7 +32,8 @@ const DOUBTED_MAX: usize = 64;
 pub(crate) struct Peers {
     /// To nodes of the own region.
     near: Channels,
-    channels: Channels,
+    /// To gateways of other regions.
+    far: Channels,
     settings: Live<Settings>,
     failing: Mutex<BTreeMap<String, Instant>>,
     /// When blocks came from far gateways last. Bounded as `failing` is.
@@ -46,7 +47,7 @@ impl Peers {
     pub(crate) fn new(channels: &Channels, own: &RegionId, settings: Live<Settings>) -> Self {
         Self {
             near: channels.expecting(Expected::of(Role::Node, own)),
-            channels: channels.clone(),
+            far: channels.far(),
             settings,
             failing: Mutex::default(),
             heard: Mutex::default(),
@@ -69,7 +70,7 @@ impl Peers {
         address: &str,
         lane: usize,
     ) -> Result<Channel, Problem> {
-        self.channels
+        self.far
             .expecting(Expected::of(Role::Gateway, region))
             .lane(address, lane)
             .map_err(|error| Problem::Internal(error.to_string()))
