@@ -54,6 +54,13 @@ pub(crate) fn cost(
     }
 }
 
+/// What of a namespace's bytes is expected to travel over a link.
+pub(crate) fn travel(gateway: &Gateway, namespace: &Namespace, link: &Link, bytes: u64) -> u64 {
+    let encodings = that_pay(namespace, link);
+    let share = |encoding: &Encoding| gateway.coding.share(*encoding);
+    (bytes as f64 * encodings.first().map_or(1.0, share)) as u64
+}
+
 fn pays(encoding: Encoding, bandwidth: f64) -> bool {
     let saved = (1.0 - encoding.usual_ratio()) / bandwidth;
     let (encoded, decoded) = match encoding.is_lossy() {

@@ -32,6 +32,7 @@ use crate::{
     read::Slot,
     request::Want,
     rpc::ask::Ask,
+    way::Class,
 };
 
 /// Of the bytes that may be fetched at once, the part that blocks which one fetch brings together
@@ -57,6 +58,7 @@ struct Fetch {
     asked: Moment,
     /// A gateway of the region has begun to answer.
     answered: CancellationToken,
+    class: Class,
     /// Which of the connections to the region.
     lane: usize,
     /// Shared with the other lanes.
@@ -74,7 +76,7 @@ pub(crate) fn join(
 ) -> (Vec<Ticket>, Option<Time>) {
     let left = Arc::new(watch::Sender::new(()));
     let mut tickets = Vec::with_capacity(wanted.len());
-    let mut led: BTreeMap<u32, Vec<Led>> = BTreeMap::new();
+    let (mut led, mut own): (BTreeMap<u32, Vec<Led>>, u64) = (BTreeMap::new(), 0);
     let visible = |name: &BlockName, put_hlc| visible(gateway, name, put_hlc);
     for slot in wanted {
         let (ticket, new) = gateway.flights.join(slot.name, until, &left, visible);
@@ -83,12 +85,15 @@ pub(crate) fn join(
         }
         tickets.push(ticket);
         match new {
-            Some(flight) => led.entry(slot.index).or_default().push(Led {
-                index: slot.index,
-                part: slot.part,
-                hash: want.chain.engine_hash(slot.index),
-                flight,
-            }),
+            Some(flight) => {
+                own += slot.bytes;
+                led.entry(slot.index).or_default().push(Led {
+                    index: slot.index,
+                    part: slot.part,
+                    hash: want.chain.engine_hash(slot.index),
+                    flight,
+                });
+            }
             None => gateway.meters.flight_shared(),
         }
     }
@@ -106,12 +111,20 @@ pub(crate) fn join(
     };
     let largest = wanted.iter().map(|slot| slot.bytes).max().unwrap_or(0);
     let room = gateway.settings.now().inflight_bytes_max / TOGETHER;
-    let lanes = lanes::of_fetch(&link, bytes, largest, room);
-    let timing = Arc::new(gateway.links.time(region, &link, lanes));
+    let travel = coding::travel(gateway, &want.namespace, &link, bytes);
+    let lanes = lanes::of_fetch(&link, travel, largest, room);
+    // What is pushed has connections of its own: nothing that is waited for is behind it there.
+    let (first, lanes) = match want.class {
+        Class::Demand => (0, lanes),
+        Class::Pushed => (lanes::LANES_MAX, lanes.div_ceil(2)),
+    };
+    let to_come = coding::travel(gateway, &want.namespace, &link, own);
+    let timed = (want.class, to_come);
+    let timing = Arc::new(gateway.links.time(region, &link, lanes, timed));
     let asked = gateway.views.mesh.with(MeshView::now);
     for ((lane, parts), led) in dealt(led, lanes) {
         let between = (&gateway.region, region);
-        let way = (link.clone(), lane, Arc::clone(&timing), asked);
+        let way = (link.clone(), first + lane, Arc::clone(&timing), asked);
         let fetch = fetch_of(want, between, way, parts, led, until, &left);
         let shared = Arc::clone(gateway);
         // Whoever comes first has it in its trace; others who share it have not.
@@ -178,6 +191,7 @@ fn fetch_of(
         left: left.subscribe(),
         asked,
         answered: CancellationToken::new(),
+        class: want.class,
         lane,
         timing,
     }

@@ -45,6 +45,7 @@ mod transcode;
 mod views;
 mod warm;
 mod watch;
+mod way;
 mod weigh;
 mod write;
 

@@ -2,9 +2,13 @@
 //! bandwidths and times to the first byte as this gateway's own fetches showed.
 //!
 //! The one place where the two meet; the rules are in `directory/src/cost.rs`. Soft state of
-//! one gateway.
+//! one gateway. Who has the right of way on them is in `way`; what is pushed keeps to a part of
+//! the link, and so shows nothing of it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use kvmesh_client::follow::Link;
 use kvmesh_directory::{
@@ -13,12 +17,17 @@ use kvmesh_directory::{
 };
 use tokio::time::{Duration, Instant};
 
-use crate::meters::Meters;
+use crate::{
+    meters::Meters,
+    way::{Class, Way},
+};
 
 /// See the module.
 pub(crate) struct Links {
     begun: Instant,
     measured: Mutex<Measured>,
+    /// Bounded by the regions of a mesh.
+    ways: Mutex<BTreeMap<RegionId, Way>>,
     meters: Meters,
 }
 
@@ -29,6 +38,7 @@ pub(crate) struct Timing {
     region: RegionId,
     configured: Configured,
     lanes: u32,
+    class: Class,
     clock: Mutex<Clock>,
 }
 
@@ -38,6 +48,8 @@ struct Clock {
     came: Option<(Instant, Instant)>,
     /// Bytes after the first ones.
     bytes: u64,
+    /// That are expected, and have not come yet.
+    to_come: u64,
     /// Lanes waited here for room, since the first bytes came; all of them together.
     waited: Duration,
 }
@@ -47,6 +59,7 @@ impl Links {
         Self {
             begun: Instant::now(),
             measured: Mutex::default(),
+            ways: Mutex::default(),
             meters,
         }
     }
@@ -61,17 +74,35 @@ impl Links {
         self.lock().wants_probe(self.now(), region)
     }
 
-    /// Begins to time a fetch over so many lanes.
-    pub(crate) fn time(self: &Arc<Self>, region: &RegionId, link: &Link, lanes: usize) -> Timing {
+    /// Whether a push may ask a region for so many bytes now, as they travel; it counts as asking
+    /// for them then.
+    pub(crate) fn may_push(&self, region: &RegionId, link: &Link, bytes: u64) -> bool {
+        let now = Instant::now();
+        self.way(region, |way| way.may_push(now, link.bandwidth, bytes))
+    }
+
+    /// Begins to time a fetch over so many lanes, which expects so many bytes, as they travel.
+    pub(crate) fn time(
+        self: &Arc<Self>,
+        region: &RegionId,
+        link: &Link,
+        lanes: usize,
+        (class, to_come): (Class, u64),
+    ) -> Timing {
+        if class == Class::Demand {
+            self.way(region, |way| way.expect(to_come));
+        }
         Timing {
             links: Arc::clone(self),
             region: region.clone(),
             configured: link.configured,
             lanes: u32::try_from(lanes).unwrap_or(u32::MAX).max(1),
+            class,
             clock: Mutex::new(Clock {
                 begun: Instant::now(),
                 came: None,
                 bytes: 0,
+                to_come,
                 waited: Duration::ZERO,
             }),
         }
@@ -97,6 +128,15 @@ impl Links {
         }
     }
 
+    fn way<T>(&self, region: &RegionId, then: impl FnOnce(&mut Way) -> T) -> T {
+        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(way) = ways.get_mut(region) {
+            return then(way);
+        }
+        let way = ways.entry(region.clone());
+        then(way.or_insert_with(|| Way::new(Instant::now())))
+    }
+
     fn now(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()
     }
@@ -118,10 +158,20 @@ impl Timing {
                 clock.bytes += bytes as u64;
             }
         }
+        let expected = clock.to_come.min(bytes as u64);
+        clock.to_come -= expected;
+        drop(clock);
+        if self.class == Class::Demand {
+            let links = &self.links;
+            links.way(&self.region, |way| way.came(now, bytes as u64, expected));
+        }
     }
 
     /// The first bytes are not waited for any more: they take longer than until now.
     pub(crate) fn late(&self) {
+        if self.class == Class::Pushed {
+            return;
+        }
         let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let transfer = Transfer {
             first_byte: clock.begun.elapsed().as_secs_f64(),
@@ -146,7 +196,12 @@ impl Timing {
 
 impl Drop for Timing {
     fn drop(&mut self) {
+        if self.class == Class::Pushed {
+            return;
+        }
         let clock = self.clock.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let left = clock.to_come;
+        self.links.way(&self.region, |way| way.expect_no_more(left));
         let Some((first, newest)) = clock.came else {
             return;
         };

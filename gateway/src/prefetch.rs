@@ -36,6 +36,7 @@ use crate::{
     reach::{self, Others},
     read::{self, Slot, Source},
     request::{Query, Want},
+    way::Class,
 };
 
 /// Prefetches that run at a time.
@@ -98,8 +99,6 @@ pub(crate) struct Order {
 
 /// Blocks that one call fetches.
 struct Batch {
-    /// It waits until gets and fills leave room.
-    pushed: bool,
     want: Arc<Want>,
     slots: Vec<Slot>,
 }
@@ -321,7 +320,7 @@ fn plan(
             return Err(Problem::invalid("chains", why));
         }
         total_bytes += slots.iter().map(|slot| slot.bytes).sum::<u64>();
-        batches.extend(cut(&want, slots, false));
+        batches.extend(cut(&want, slots, BATCH_BYTES));
     }
     let total = total as u32;
     Ok(Planned {
@@ -351,6 +350,7 @@ fn wanting(
         await_fill: true,
         from_afar: false,
         aside: false,
+        class: Class::Demand,
         encoding: None,
         lossy_encoding: None,
         lossy: namespace.policy.lossy,
@@ -361,19 +361,18 @@ fn wanting(
     }
 }
 
-fn cut(want: &Arc<Want>, slots: Vec<Slot>, pushed: bool) -> Vec<Batch> {
+fn cut(want: &Arc<Want>, slots: Vec<Slot>, bytes_max: u64) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     let mut bytes = 0;
     for slot in slots {
         bytes += slot.bytes;
         match batches.last_mut() {
-            Some(batch) if bytes <= BATCH_BYTES && batch.slots.len() < BATCH_BLOCKS => {
+            Some(batch) if bytes <= bytes_max && batch.slots.len() < BATCH_BLOCKS => {
                 batch.slots.push(slot);
             }
             _ => {
                 bytes = slot.bytes;
                 batches.push(Batch {
-                    pushed,
                     want: Arc::clone(want),
                     slots: vec![slot],
                 });
@@ -408,11 +407,11 @@ async fn run(
 
 /// Fetches the blocks of a batch, each from the next region when one does not have it.
 async fn bring(gateway: &Arc<Gateway>, prefetch: &Prefetch, batch: Batch, until: Instant) {
-    if batch.pushed {
-        pushed::give_way(gateway).await;
-    }
     let mut open = batch.slots;
     while !open.is_empty() {
+        if batch.want.class == Class::Pushed {
+            pushed::give_way(gateway, &batch.want, &open).await;
+        }
         let mut by_region: BTreeMap<RegionId, Vec<Slot>> = BTreeMap::new();
         for slot in open {
             let here = gateway

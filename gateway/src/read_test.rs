@@ -8,7 +8,7 @@ use kvmesh_directory::{BlockHash, Description, Hlc, Namespace, NodeId, Part, Pol
 use tokio::time::Instant;
 
 use super::*;
-use crate::{chain::Chain, deadline::Deadline, request::Want};
+use crate::{chain::Chain, deadline::Deadline, request::Want, way::Class};
 
 fn want(indexes: &[u32], shards: &[u16]) -> Want {
     let description = Description {
@@ -53,6 +53,7 @@ fn want(indexes: &[u32], shards: &[u16]) -> Want {
         await_fill: false,
         from_afar: false,
         aside: false,
+        class: Class::Demand,
         encoding: None,
         lossy_encoding: None,
         lossy: false,

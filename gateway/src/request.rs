@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kvmesh_client::{Encoding, Ranges};
 use kvmesh_directory::{BlockName, FeedPosition, Namespace, Part, namespace::AckLevel};
 
-use crate::{chain::Chain, deadline::Deadline};
+use crate::{chain::Chain, deadline::Deadline, way::Class};
 
 /// A get.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct Want {
     pub(crate) from_afar: bool,
     /// What is sent is copied elsewhere, which is no use of it.
     pub(crate) aside: bool,
+    /// What comes from other regions for it comes as such.
+    pub(crate) class: Class,
     /// In which that gateway may be sent pieces.
     pub(crate) encoding: Option<Encoding>,
     /// By which it may be sent blocks that are rounded.

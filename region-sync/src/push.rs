@@ -300,33 +300,36 @@ impl Pushing {
             limit: limit.min(CALL_MAX),
         };
         let begun = Instant::now();
-        match self.gateways.bring(&order, turn).await {
+        let out_of_time = match self.gateways.bring(&order, turn).await {
             Err(error) => {
                 debug!(peer = %self.push.region, %error, "blocks that are pushed are not brought yet");
                 self.push.meters.push_call_failed();
                 self.push.heard().queue.put_back(batch, Instant::now());
                 return false;
             }
-            Ok(Some(position)) => {
-                let until = Instant::now() + VIEW_WAIT;
-                self.push.home.reaches(&position, until).await;
+            Ok(brought) => {
+                if let Some(position) = brought.position {
+                    let until = Instant::now() + VIEW_WAIT;
+                    self.push.home.reaches(&position, until).await;
+                }
+                brought.out_of_time
             }
-            Ok(None) => {}
-        }
-        let came = self.settle(batch);
+        };
+        let came = self.settle(batch, !out_of_time);
         let pace = Duration::from_secs_f64((came as f64 / rate).min(3_600.0));
         sleep_until(begun + pace).await;
         true
     }
 
-    /// Tells what came from what did not; says how many bytes came.
-    fn settle(&self, batch: Vec<Waiting>) -> u64 {
+    /// Tells what came from what did not; says how many bytes came. Of what was not tried, nothing
+    /// is concluded.
+    fn settle(&self, batch: Vec<Waiting>, tried: bool) -> u64 {
         let here: Vec<bool> = self.push.home.with(|state| {
             let here = |waiting: &Waiting| state.entry(&waiting.name).is_some();
             batch.iter().map(here).collect()
         });
         // Behind a link that breaks, nothing comes, and that says nothing of the blocks.
-        let tried = self.state() == Some(PeerState::Online);
+        let tried = tried && self.state() == Some(PeerState::Online);
         let (mut blocks, mut bytes, mut given_up) = (0, 0, 0);
         let (mut heard, now) = (self.push.heard(), Instant::now());
         for (waiting, here) in batch.into_iter().zip(here) {

@@ -212,7 +212,7 @@ fn second(gateway: &Gateway, fetch: &Fetch, way: &Way, wanted: &Wanted<'_>) -> O
     };
     Some(Way {
         lane: fetch.lane % lanes::of_link(&link),
-        timing: Arc::new(gateway.links.time(&region, &link, 1)),
+        timing: Arc::new(gateway.links.time(&region, &link, 1, (fetch.class, 0))),
         region,
         address,
         limit,

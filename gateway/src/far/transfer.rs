@@ -72,8 +72,13 @@ async fn ask_in_turn<'a>(
         let Some(limit) = patience.left() else { break };
         // The lanes are timed together only while none has to ask again.
         let timing = first.take();
-        let timing =
-            timing.unwrap_or_else(|| Arc::new(gateway.links.time(&fetch.region, &fetch.link, 1)));
+        let timing = timing.unwrap_or_else(|| {
+            Arc::new(
+                gateway
+                    .links
+                    .time(&fetch.region, &fetch.link, 1, (fetch.class, 0)),
+            )
+        });
         let going_on = rest.take();
         let going_on = going_on.filter(|rest| rest.led.flight.arriving.ended().is_none());
         let resumed = going_on.as_ref().map(|rest| rest.led);

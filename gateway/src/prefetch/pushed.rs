@@ -14,12 +14,14 @@ use kvmesh_directory::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{BATCH_BLOCKS, Planned, RUNNING_HOT_MAX, TIME_MAX, cut, start, wanting};
+use super::{BATCH_BLOCKS, BATCH_BYTES, Planned, RUNNING_HOT_MAX, TIME_MAX, cut, start, wanting};
 use crate::{
     chain::Chain,
+    coding,
     context::Gateway,
     read::{Slot, Source},
     request::Want,
+    way::{self, Class},
 };
 
 /// How often it is looked whether there is room.
@@ -48,7 +50,9 @@ pub(super) fn plan(
     for keys in lacking.chunks(BATCH_BLOCKS) {
         let (want, slots) = slots(gateway, keys, namespace, region, until);
         planned.total_bytes += slots.iter().map(|slot| slot.bytes).sum::<u64>();
-        planned.batches.extend(cut(&Arc::new(want), slots, true));
+        let bytes_max = bytes_max(gateway, region);
+        let batches = cut(&Arc::new(want), slots, bytes_max);
+        planned.batches.extend(batches);
     }
     planned
 }
@@ -90,6 +94,7 @@ fn slots(
     let parts = slots.iter().map(|slot| slot.part).collect();
     let want = Want {
         aside: true,
+        class: Class::Pushed,
         ..wanting(namespace, chain, indexes, parts, until)
     };
     (want, slots)
@@ -123,16 +128,52 @@ pub(crate) fn bring_hot(
         total_bytes: slots.iter().map(|slot| slot.bytes).sum(),
         batches: {
             let chain = want.chain.clone();
-            let want = wanting(&want.namespace, chain, indexes, parts, until);
-            cut(&Arc::new(want), slots, true).into()
+            let want = Want {
+                class: Class::Pushed,
+                ..wanting(&want.namespace, chain, indexes, parts, until)
+            };
+            let first = slots.iter().filter_map(|slot| slot.sources.front());
+            let regions: BTreeSet<&RegionId> = first
+                .filter_map(|source| match source {
+                    Source::Region(region) => Some(region),
+                    Source::Node(_) => None,
+                })
+                .collect();
+            let each = regions.iter().map(|region| bytes_max(gateway, region));
+            let bytes_max = each.min().unwrap_or(BATCH_BYTES);
+            cut(&Arc::new(want), slots, bytes_max).into()
         },
     };
     start(gateway, want.namespace.id, planned, until, RUNNING_HOT_MAX).map(drop)
 }
 
-/// Waits until gets and fills leave room. Whoever calls says for how long.
-pub(super) async fn give_way(gateway: &Gateway) {
-    while !gateway.is_quiet() {
-        sleep(LOOK).await;
+/// Bytes of one call for blocks that a region has.
+fn bytes_max(gateway: &Gateway, region: &RegionId) -> u64 {
+    let link = gateway.views.mesh.link(region);
+    let bandwidth = link.map_or(0.0, |link| link.bandwidth);
+    way::push_bytes_max(bandwidth, BATCH_BYTES)
+}
+
+/// Waits until gets and fills leave room, here and on the links that blocks come by. Whoever
+/// calls says for how long.
+pub(super) async fn give_way(gateway: &Gateway, want: &Want, slots: &[Slot]) {
+    let mut bytes: BTreeMap<&RegionId, u64> = BTreeMap::new();
+    for slot in slots {
+        if let Some(Source::Region(region)) = slot.sources.front() {
+            *bytes.entry(region).or_default() += slot.bytes;
+        }
     }
+    for (region, bytes) in bytes {
+        while !may_begin(gateway, want, region, bytes) {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+fn may_begin(gateway: &Gateway, want: &Want, region: &RegionId, bytes: u64) -> bool {
+    let Some(link) = gateway.views.mesh.link(region) else {
+        return true;
+    };
+    let travel = coding::travel(gateway, &want.namespace, &link, bytes);
+    gateway.is_quiet() && gateway.links.may_push(region, &link, travel)
 }

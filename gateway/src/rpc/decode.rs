@@ -17,6 +17,7 @@ use crate::{
     deadline::Deadline,
     request::{Query, Want},
     rpc::control::Deletion,
+    way::Class,
 };
 
 /// Blocks times parts that one call may be about.
@@ -120,6 +121,7 @@ pub(super) fn want(
     // A gateway of a later version may know more of them.
     let takes = |it: &Encoding| from_afar && request.encodings.contains(&it.to_wire());
     Ok(Want {
+        class: Class::Demand,
         encoding: encoding.filter(takes),
         lossy_encoding: lossy_encoding.filter(takes),
         lossy,

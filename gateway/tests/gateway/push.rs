@@ -2,7 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::fakes::start::{World, until};
+use crate::fakes::{
+    Mood,
+    start::{World, until},
+};
 use kvmesh_client::ToWire;
 use kvmesh_directory::{
     Command, Hlc, Namespace, Policy,
@@ -153,4 +156,42 @@ async fn a_region_that_a_hot_policy_does_not_name_keeps_nothing() {
         assert_eq!(world.far.gets.load(Ordering::Relaxed), calls);
     }
     assert!((2..6).all(|index| !here(&world, index)));
+}
+
+#[tokio::test]
+async fn what_is_pushed_leaves_the_link_to_a_get() {
+    let world = World::start_with(2, Fallback::Always, |_| {}).await;
+    let at = world.place_far(1, 0..24, 100_000);
+    let gateways = std::slice::from_ref(&world.far_address);
+    // A megabyte a second: the get wants more than a second of it.
+    world.mesh.link_of("eu-west", 1.0, 1e6, gateways);
+    world.reach(at).await;
+    world.far.be(Mood::Busy);
+    let mut client = world.client.clone();
+    let mut get = client
+        .get(world.get_request(20))
+        .await
+        .unwrap()
+        .into_inner();
+    // It has begun.
+    get.message().await.unwrap().unwrap();
+    let push = async |deadline_ms| {
+        let order = wire::PrefetchRequest {
+            deadline_ms,
+            ..keys(&world, 20..23)
+        };
+        bring(&world, order).await.unwrap()
+    };
+    // At the least that it has in any case, the second block would come after more than four
+    // seconds; at half of the link all of them would have come.
+    let end = push(1_500).await;
+    assert_eq!(end.end(), PrefetchEnd::OutOfTime, "{end:?}");
+    assert!(end.done_blocks <= 1, "{end:?}");
+    drop(get);
+    let end = push(10_000).await;
+    assert_eq!(end.end(), PrefetchEnd::Complete, "{end:?}");
+    assert!((20..23).all(|index| here(&world, index)));
+    let asked = world.far.asked.lock().unwrap();
+    let asides = asked.iter().filter(|get| get.aside);
+    assert!(asides.count() >= 3, "a block each");
 }

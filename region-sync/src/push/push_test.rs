@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use kvmesh_directory::{
     Command, Hlc, Namespace, Policy, RegionId, command::Deletion, namespace::ReplicationMode,
@@ -292,5 +295,19 @@ async fn a_namespace_stays_within_its_residency_whatever_its_policy_says() {
     assert_eq!(blocks(&us), 5);
     assert!(us.state.lock().unwrap().namespace(bound.id).is_none());
     assert_eq!(us.brought.lock().unwrap().iter().sum::<usize>(), 5);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn what_there_was_no_time_for_is_not_given_up() {
+    let (us, eu) = tokio::join!(FakeRegion::start("us"), FakeRegion::start("eu"));
+    let model = pushed("m", &["us"]);
+    eu.apply(Command::OpenNamespace(model.clone()));
+    // Oftener than a block is tried that does not come.
+    us.late.store(5, Ordering::Relaxed);
+    let running = Running::start(&us, &[&eu], |_| {}).await;
+    eu.apply(put(&model, 0, 10));
+    until("it is brought", || has(&us, &model, 0)).await;
+    assert_eq!(us.brought.lock().unwrap().len(), 6);
     running.end().await;
 }

@@ -43,6 +43,15 @@ pub(crate) struct Order {
     pub(crate) limit: Duration,
 }
 
+/// What came of an order.
+#[derive(Debug)]
+pub(crate) struct Brought {
+    /// Shows all that came; none: nothing did.
+    pub(crate) position: Option<FeedPosition>,
+    /// Not all of it was tried: the link had no room for it in time.
+    pub(crate) out_of_time: bool,
+}
+
 /// Gateways of the own region. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Gateways {
@@ -67,13 +76,8 @@ impl Gateways {
         self.addresses.is_empty()
     }
 
-    /// Ends when everything was tried; says what position shows all that came. A failure says
-    /// nothing of what came. Another `turn` asks another gateway.
-    pub(crate) async fn bring(
-        &self,
-        order: &Order,
-        turn: usize,
-    ) -> Result<Option<FeedPosition>, BringError> {
+    /// Ends when everything was tried, or time is over. A failure says nothing of what came. Another `turn` asks another gateway.
+    pub(crate) async fn bring(&self, order: &Order, turn: usize) -> Result<Brought, BringError> {
         let spread = usize::from(order.namespace.0[0]);
         let at = spread.wrapping_add(turn) % self.addresses.len().max(1);
         let Some(address) = self.addresses.get(at) else {
@@ -97,9 +101,12 @@ impl Gateways {
             match answer.end() {
                 PrefetchEnd::Unspecified => {}
                 PrefetchEnd::Cancelled => return Err(BringError::EndedEarly),
-                PrefetchEnd::Complete | PrefetchEnd::Partial | PrefetchEnd::OutOfTime => {
+                end @ (PrefetchEnd::Complete | PrefetchEnd::Partial | PrefetchEnd::OutOfTime) => {
                     let position = answer.position.map(FeedPosition::from_wire);
-                    return Ok(position.transpose()?);
+                    return Ok(Brought {
+                        position: position.transpose()?,
+                        out_of_time: end == PrefetchEnd::OutOfTime,
+                    });
                 }
             }
         }

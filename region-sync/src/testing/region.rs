@@ -43,6 +43,8 @@ pub(crate) struct FakeRegion {
     pub(crate) sources: Mutex<Vec<Arc<FakeRegion>>>,
     /// Blocks of each such call.
     pub(crate) brought: Mutex<Vec<usize>>,
+    /// So many such calls more run out of time before they bring anything.
+    pub(crate) late: AtomicU32,
     /// Log entries of which its `MESH` feed says nothing but their position.
     pub(crate) loses: Mutex<BTreeSet<u64>>,
     /// Who follows from before this index gets a snapshot.
@@ -95,6 +97,7 @@ impl FakeRegion {
             begun: Mutex::default(),
             sources: Mutex::default(),
             brought: Mutex::default(),
+            late: AtomicU32::new(0),
             loses: Mutex::default(),
             kept_from: AtomicU64::new(0),
             compares: AtomicBool::new(true),

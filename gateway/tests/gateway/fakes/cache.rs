@@ -25,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    busy,
     coded::coded,
     feed::Answers,
     lease::{self, Leases},
@@ -214,7 +215,7 @@ fn summary(outcome: wire::GetOutcome) -> wire::GetResponse {
 }
 
 /// Sends blocks, and says so when the call's time is over.
-async fn obedient(
+pub(super) async fn obedient(
     holder: &Holder,
     request: &wire::GetRequest,
     out: &mpsc::Sender<Result<wire::GetResponse, Status>>,
@@ -358,6 +359,9 @@ impl Cache for Served {
             let sending = async {
                 match holder.mood() {
                     Mood::Silent => std::future::pending().await,
+                    Mood::Busy if !request.aside => {
+                        busy::first_block(&holder, &request, &out).await
+                    }
                     _ => obedient(&holder, &request, &out).await,
                 }
             };

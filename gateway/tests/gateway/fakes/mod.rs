@@ -1,5 +1,6 @@
 //! Made-up neighbours of a gateway: nodes, a region-sync and far gateways, over loopback.
 
+mod busy;
 mod cache;
 mod coded;
 mod consensus;

@@ -20,6 +20,8 @@ pub(crate) enum Mood {
     Alone,
     /// Refuses the first put's epoch.
     StaleOnce,
+    /// Of gets that do not only copy, sends the first block, and then nothing.
+    Busy,
     /// Has no serve lease.
     CutOff,
     /// Keeps what is put, and ends the call without an answer.

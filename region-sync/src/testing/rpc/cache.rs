@@ -1,5 +1,7 @@
 //! The gateway of a fake region: it brings what its sources have, and does nothing else.
 
+use std::sync::atomic::Ordering;
+
 use kvmesh_client::{FromWire, Problem, ToWire, convert};
 use kvmesh_directory::{
     BlockKey, BlockName, Command, Copy, CopyNumber, Incarnation, NamespaceId, NodeId,
@@ -61,10 +63,15 @@ impl Cache for Service {
         let from = sources.iter().find(|it| it.name.as_str() == request.region);
         let from = from.expect("a source is named");
         home.brought.lock().unwrap().push(keys.len());
-        let came = |key: &&BlockKey| bring(home, from, BlockName::new(namespace, **key));
+        let late = home
+            .late
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| it.checked_sub(1));
+        let late = late.is_ok();
+        let came = |key: &&BlockKey| !late && bring(home, from, BlockName::new(namespace, **key));
         let done = keys.iter().filter(came).count() as u32;
         let failed = keys.len() as u32 - done;
         let end = match failed {
+            _ if late => wire::PrefetchEnd::OutOfTime,
             0 => wire::PrefetchEnd::Complete,
             _ => wire::PrefetchEnd::Partial,
         };
