@@ -48,6 +48,12 @@ pub(crate) enum FrameKind {
     Aborted,
 }
 
+impl FrameKind {
+    fn ends_block(&self) -> bool {
+        matches!(self, Self::Aborted | Self::Block { whole: true, .. })
+    }
+}
+
 impl Call {
     /// The next frame; none: the call has ended. May be dropped at any time.
     pub(crate) async fn next(&mut self) -> Option<CallFrame> {
@@ -108,7 +114,11 @@ pub(crate) fn start(
     );
     let reading = async move {
         if let Some(address) = address {
-            read(&shared, &address, ask, &places, &frames).await;
+            let over = read(&shared, &address, ask, &places, &frames).await;
+            drop(frames);
+            if let Some(over) = over {
+                over.end().await;
+            }
         }
     };
     gateway.tasks.spawn(reading.instrument(span));
@@ -144,8 +154,11 @@ pub(crate) fn touch_only(gateway: &Arc<Gateway>, want: &Want, node: NodeId, touc
         if let Some(address) = address {
             let all_dropped = async { while taken.recv().await.is_some() {} };
             let reading = async {
-                read(&shared, &address, ask, &[], &frames).await;
+                let over = read(&shared, &address, ask, &[], &frames).await;
                 drop(frames);
+                if let Some(over) = over {
+                    over.end().await;
+                }
             };
             tokio::join!(reading, all_dropped);
         }
@@ -186,41 +199,49 @@ fn buffered_frames(slots: &[Slot], places: &[usize]) -> usize {
     }
 }
 
+/// Passes a node's answer on. What is left of it when everything came: only its end.
 async fn read(
     gateway: &Gateway,
     address: &str,
     ask: Ask,
     places: &[usize],
     frames: &mpsc::Sender<CallFrame>,
-) {
+) -> Option<ask::Frames> {
     let until = ask.until;
     let reading = async {
         gateway.meters.outbound("Get");
         let mut stream = match gateway.peers.channel(address) {
             Ok(channel) => ask::get(channel, gateway.region.clone(), ask).await?,
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(None),
         };
-        let mut current = None;
-        while let Some(frame) = stream.next().await? {
+        let (mut current, mut left) = (None, places.len());
+        while left > 0 {
+            let Some(frame) = stream.next().await? else {
+                return Ok(None);
+            };
             let Some(frame) = placed(frame, places, &mut current) else {
                 break;
             };
+            left -= usize::from(frame.kind.ends_block());
             if frames.send(frame).await.is_err() {
-                break;
+                return Ok(None);
             }
         }
-        Ok::<(), ask::Failure>(())
+        Ok::<_, ask::Failure>(Some(stream))
     };
     tokio::select! {
-        ended = timeout_at(until, reading) => {
-            if let Ok(Err(failure)) = ended {
+        ended = timeout_at(until, reading) => match ended {
+            Ok(Ok(over)) => over,
+            Ok(Err(failure)) => {
                 if failure.unreachable {
                     gateway.peers.failed(address);
                 }
                 tracing::debug!(address, error = %failure, "a node's answer ended early");
+                None
             }
-        }
-        () = frames.closed() => {}
+            Err(_) => None,
+        },
+        () = frames.closed() => None,
     }
 }
 

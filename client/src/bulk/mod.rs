@@ -16,6 +16,7 @@ use http::{
     header::{CONTENT_TYPE, TE},
 };
 use prost::Message;
+use tokio::time::timeout;
 use tonic::{Code, Request, Status, Streaming, body::Body, metadata::GRPC_CONTENT_TYPE};
 use tower::ServiceExt;
 
@@ -33,6 +34,8 @@ pub const COPY: &str = "/kvmesh.v1.Replication/Copy";
 
 /// Of a gRPC message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
+/// An answer may take so long to end after everything that is wanted of it came.
+const ENDING_MAX: Duration = Duration::from_millis(20);
 
 /// Makes a call, with the time that it has.
 ///
@@ -69,4 +72,11 @@ where
         Some(status) if status.code() != Code::Ok => Err(status),
         _ => Ok(read_answers(answer)),
     }
+}
+
+/// Waits a little for the end of an answer of which everything came. One that is dropped before
+/// is reset, and each reset is work for both ends.
+pub async fn end<A>(mut answer: Streaming<A>) {
+    let rest = async { while let Ok(Some(_)) = answer.message().await {} };
+    let _ = timeout(ENDING_MAX, rest).await;
 }

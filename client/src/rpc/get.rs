@@ -5,19 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvmesh_directory::{FeedPosition, NamespaceId, Part, RegionId};
 use kvmesh_proto::v1 as wire;
-use tokio::time::timeout;
 use tonic::Streaming;
 
 use super::RpcError;
 use crate::{
     block::BlockMeta,
+    bulk,
     client::{Chain, GetOutcome, GetSummary, SourceCount},
     convert::{FromWire, ToWire, WireError, all, each, optional, ranges_of, region, required},
     ranges::Ranges,
 };
-
-/// A stream may take so long to end after everything came.
-const ENDING_MAX: Duration = Duration::from_millis(20);
 
 /// One attempt of a get.
 #[derive(Debug, Clone)]
@@ -111,11 +108,9 @@ impl GetFrames {
         }
     }
 
-    /// Waits a little for the end of a stream of which everything came. One that is dropped before
-    /// is reset, and each reset is work for both ends.
-    pub(crate) async fn end(mut self) {
-        let rest = async { while let Ok(Some(_)) = self.stream.message().await {} };
-        let _ = timeout(ENDING_MAX, rest).await;
+    /// Everything came; see [`bulk::end`].
+    pub(crate) async fn end(self) {
+        bulk::end(self.stream).await;
     }
 }
 

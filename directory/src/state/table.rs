@@ -61,11 +61,21 @@ impl<V: Clone> Table<V> {
             .map(|place| &self.rows.get(self.row_at(place)).1)
     }
 
-    /// Where a key's row is if it is the first one that its hash leads to; `found` is what that
-    /// place has.
-    fn likely(&self, found: u16, hash: u64) -> Option<&(BlockKey, V)> {
-        let fits = found != FREE && found & !ROW_MASK == upper(hash);
-        fits.then(|| self.rows.get(usize::from(found & ROW_MASK)))
+    /// The first row whose place looks like that of a key with this hash; nearly always its own.
+    /// No row is read.
+    fn likely(&self, hash: u64) -> Option<&(BlockKey, V)> {
+        let (mask, upper) = (self.places.len() - 1, upper(hash));
+        let mut place = hash as usize & mask;
+        loop {
+            let found = self.places[place];
+            if found == FREE {
+                return None;
+            }
+            if found & !ROW_MASK == upper {
+                return Some(self.rows.get(usize::from(found & ROW_MASK)));
+            }
+            place = (place + 1) & mask;
+        }
     }
 
     /// The value that was there.
@@ -184,14 +194,8 @@ pub(super) fn run<'a, V: Clone + 'a>(
         let shards: Batch<&Table<V>> = keys.iter().map_while(&shard_of).collect();
         let hashes: Batch<u64> = keys.iter().map(hash).collect();
         let tried = || shards.iter().zip(&hashes);
-        let places: Batch<&u16> = tried()
-            .map(|(shard, hash)| &shard.places[*hash as usize & (shard.places.len() - 1)])
-            .collect();
-        let found: Batch<u16> = places.into_iter().copied().collect();
-        let rows: Batch<Option<&(BlockKey, V)>> = tried()
-            .zip(found)
-            .map(|((shard, hash), found)| shard.likely(found, *hash))
-            .collect();
+        let rows: Batch<Option<&(BlockKey, V)>> =
+            tried().map(|(shard, hash)| shard.likely(*hash)).collect();
         let same: Batch<Option<&V>> = rows
             .into_iter()
             .zip(&keys)

@@ -109,6 +109,11 @@ impl Frames {
             None => Ok(None),
         }
     }
+
+    /// Everything came; see [`bulk::end`].
+    pub(crate) async fn end(self) {
+        bulk::end(self.frames).await;
+    }
 }
 
 /// Asks a peer of a region.

@@ -14,7 +14,7 @@ use kvmesh_directory::{
 };
 use kvmesh_proto::v1 as wire;
 use tokio::{
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     time::{Instant, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -70,8 +70,12 @@ pub(super) async fn get(
         },
     };
     let behind = !node.reached(&at_least).await;
-    let serving = serving.run(wanted, behind);
-    node.tasks.spawn(serving.in_current_span());
+    let mut serving = Box::pin(serving.run(wanted, behind).in_current_span());
+    // What memory has of a small get is all there at once, and goes out with the headers: a task
+    // of its own would be woken for it, and the connection once more.
+    if futures::poll!(&mut serving).is_pending() {
+        node.tasks.spawn(serving);
+    }
     Ok(ReceiverStream::new(receiver))
 }
 
@@ -381,7 +385,12 @@ impl Serving {
     }
 
     async fn send(&self, frame: wire::GetResponse, deadline: Instant) -> Result<(), End> {
-        match timeout_at(deadline, self.frames.send(Ok(frame))).await {
+        let frame = match self.frames.try_send(Ok(frame)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(End::Gone),
+            Err(TrySendError::Full(frame)) => frame,
+        };
+        match timeout_at(deadline, self.frames.send(frame)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::Outcome(wire::GetOutcome::OutOfTime)),
