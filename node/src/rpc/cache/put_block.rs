@@ -206,6 +206,7 @@ pub(super) async fn refuse(node: &Node, answers: &Answers, id: u64, failure: Fai
             message,
             retry_after,
         } => {
+            tracing::debug!(?reason, message, "a block is refused");
             if reason == Reason::Checksum {
                 node.metrics.checksum_failures.increment(1);
             }
