@@ -19,6 +19,9 @@ pub(crate) enum Claimed {
     Present(Entry),
     /// Another content was first; it is this.
     Conflict(Option<Entry>),
+    /// It was present, as this says, and is not any more: what was accepted was evicted or
+    /// deleted right after.
+    Went(Entry),
     /// A delete or a newer generation overtook it.
     Overtaken,
     /// The copies are of a past start.
@@ -54,6 +57,7 @@ pub(crate) async fn claim(
     claim: Claim,
     deadline: Instant,
 ) -> Result<Claimed, ProposeError> {
+    let claimed = entry_of(&claim);
     let kind = ChangeKind::Claim(claim);
     let changes = vec![BlockChange { name, kind }];
     let committing = node.consensus.submit(changes, deadline);
@@ -63,11 +67,23 @@ pub(crate) async fn claim(
     Ok(match outcomes.first() {
         Some(ChangeOutcome::Accepted) => match entry {
             Some(entry) => Claimed::Present(entry),
-            None => Claimed::Overtaken,
+            None => Claimed::Went(claimed),
         },
         Some(ChangeOutcome::Conflict) => Claimed::Conflict(entry),
         Some(ChangeOutcome::Deleted) => Claimed::Overtaken,
         Some(ChangeOutcome::UnknownNamespace) => Claimed::UnknownNamespace,
         Some(ChangeOutcome::Stale) | None => Claimed::Stale,
     })
+}
+
+/// What a claim makes of a block that was not there.
+fn entry_of(claim: &Claim) -> Entry {
+    Entry {
+        put_hlc: claim.put_hlc,
+        checksum: claim.checksum,
+        bytes: claim.bytes,
+        depth: claim.depth,
+        wanted: claim.replicas,
+        holders: claim.copies.clone(),
+    }
 }

@@ -110,6 +110,10 @@ async fn committed(
             let existed = entry.put_hlc != block.meta.put_hlc;
             Ok(terms.acked(&entry, position()?, existed))
         }
+        // Where memory is short, a block may have to go at once. The put was done before.
+        Claimed::Went(entry) if needed <= 1 && !terms.durable() => {
+            Ok(terms.acked(&entry, position()?, false))
+        }
         Claimed::Conflict(Some(first))
             if confirm::holders(node, name, &first, terms, deadline)
                 .await
@@ -122,6 +126,10 @@ async fn committed(
         Claimed::Conflict(_) => Err(Failure::later(
             Reason::Unavailable,
             "another content of this block was first and has too few copies yet: put it again",
+        )),
+        Claimed::Went(_) => Err(Failure::later(
+            Reason::Overtaken,
+            "the block was evicted or deleted before it was acknowledged: put it again",
         )),
         Claimed::Overtaken => Err(Failure::later(
             Reason::Overtaken,

@@ -135,7 +135,7 @@ pub(super) async fn complete(
                 }
                 entry = now;
             }
-            Claimed::Overtaken => {
+            Claimed::Overtaken | Claimed::Went(_) => {
                 return Err(Failure::later(
                     Reason::Overtaken,
                     "a delete overtook the put",

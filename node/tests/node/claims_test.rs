@@ -1,5 +1,8 @@
 //! Claims follow what nodes really hold.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::future::join_all;
 use kvmesh_client::BlockMeta;
 use kvmesh_directory::{
     BlockHash, BlockName, ChangeKind, Command, Copy, CopyNumber, Incarnation, NamespaceId, NodeId,
@@ -97,6 +100,43 @@ async fn a_claim_that_cannot_be_honoured_heals_itself() {
     region.propose(0, &command).await;
     assert_eq!(region.get(0, 1).await, None);
     until(async || region.stats(0).await.blocks == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_whose_copy_went_right_after_it_was_claimed_is_acknowledged() {
+    let region = Region::start(1).await;
+    let bytes = payload(1, 3_000);
+    let incarnation = Incarnation(region.incarnation(0).await);
+    for number in 0..60 {
+        let name = BlockName {
+            namespace: NamespaceId::try_from(&region.namespace[..]).unwrap(),
+            hash: BlockHash::from_engine(&hash(number)).unwrap(),
+            part: Part::default(),
+        };
+        // Whatever number its copy has.
+        let evicts = (1..=70).map(|copy| BlockChange {
+            name,
+            kind: ChangeKind::Evict(Copy {
+                node: NodeId(1),
+                incarnation,
+                copy: CopyNumber(copy),
+            }),
+        });
+        let evicts = Command::Blocks(evicts.collect());
+        let done = AtomicBool::new(false);
+        let evicting = (0..24).map(async |_| {
+            while !done.load(Ordering::Relaxed) {
+                region.propose(0, &evicts).await;
+            }
+        });
+        let putting = async {
+            let put = region.put(0, number, &bytes, AckLevel::Memory).await;
+            done.store(true, Ordering::Relaxed);
+            put
+        };
+        let (put, _) = tokio::join!(putting, join_all(evicting));
+        assert!(!put.acked().existed);
+    }
 }
 
 #[tokio::test]
