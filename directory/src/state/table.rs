@@ -62,20 +62,18 @@ impl<V: Clone> Table<V> {
     }
 
     /// The first row whose place looks like that of a key with this hash; nearly always its own.
-    /// No row is read.
-    fn likely(&self, hash: u64) -> Option<&(BlockKey, V)> {
+    /// `found` is what the first place has. No row is read.
+    fn likely(&self, mut found: u16, hash: u64) -> Option<&(BlockKey, V)> {
         let (mask, upper) = (self.places.len() - 1, upper(hash));
         let mut place = hash as usize & mask;
-        loop {
-            let found = self.places[place];
-            if found == FREE {
-                return None;
-            }
+        while found != FREE {
             if found & !ROW_MASK == upper {
                 return Some(self.rows.get(usize::from(found & ROW_MASK)));
             }
             place = (place + 1) & mask;
+            found = self.places[place];
         }
+        None
     }
 
     /// The value that was there.
@@ -194,8 +192,13 @@ pub(super) fn run<'a, V: Clone + 'a>(
         let shards: Batch<&Table<V>> = keys.iter().map_while(&shard_of).collect();
         let hashes: Batch<u64> = keys.iter().map(hash).collect();
         let tried = || shards.iter().zip(&hashes);
-        let rows: Batch<Option<&(BlockKey, V)>> =
-            tried().map(|(shard, hash)| shard.likely(*hash)).collect();
+        let found: Batch<u16> = tried()
+            .map(|(shard, hash)| shard.places[*hash as usize & (shard.places.len() - 1)])
+            .collect();
+        let rows: Batch<Option<&(BlockKey, V)>> = tried()
+            .zip(found)
+            .map(|((shard, hash), found)| shard.likely(found, *hash))
+            .collect();
         let same: Batch<Option<&V>> = rows
             .into_iter()
             .zip(&keys)
