@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-const PACKAGES: [&str; 4] = [
+const PROGRAMS: [&str; 4] = [
     "kvmesh-node",
     "kvmesh-gateway",
     "kvmesh-region-sync",
@@ -38,7 +38,7 @@ pub(crate) fn folder() -> Result<PathBuf> {
 }
 
 fn has_all(folder: &Path) -> bool {
-    PACKAGES.iter().all(|name| folder.join(name).is_file())
+    PROGRAMS.iter().all(|name| folder.join(name).is_file())
 }
 
 /// Cargo builds the programs of other packages only when it is asked to.
@@ -64,14 +64,13 @@ fn build(folder: &Path) -> Result<()> {
             cargo.env_remove(name);
         }
     }
+    // With other features than what runs has, cargo would build everything anew: programs of this
+    // package have the workspace's, its tests those of `cargo test --workspace`.
+    cargo.args(["--workspace", "--bins"]);
     if folder.ends_with("release") {
         cargo.arg("--release");
-        for package in PACKAGES {
-            cargo.args(["-p", package]);
-        }
     } else {
-        // As `cargo test --workspace` builds them: other features would build everything anew.
-        cargo.args(["--workspace", "--bins", "--tests"]);
+        cargo.arg("--tests");
     }
     let status = cargo.status().context("cargo cannot be run")?;
     ensure!(status.success(), "cargo could not build the programs");

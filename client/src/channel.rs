@@ -6,6 +6,8 @@
 //! One [`Channels`] per process: channels to one address are shared and stay warm.
 
 pub(crate) mod between_regions;
+mod call;
+mod line;
 mod traced;
 
 use std::{
@@ -20,15 +22,18 @@ use std::{
 };
 
 use futures::Stream;
-use hyper_util::rt::TokioIo;
+use http::uri::{Authority, InvalidUri};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tonic::transport::{Endpoint, server::Connected};
+use tokio_util::task::TaskTracker;
+use tonic::{Status, body::Body, transport::server::Connected};
+use tower::Service;
 
 pub use between_regions::{CongestionControl, CongestionError, UNSENT_BYTES};
-pub use traced::Channel;
+pub use call::call_timeout;
+use line::Line;
 
 use crate::tls::{Expected, Identity};
 
@@ -232,7 +237,32 @@ impl Connect for TcpConnect {
 pub struct AddressError {
     /// What was given.
     pub address: String,
-    source: tonic::transport::Error,
+    source: InvalidUri,
+}
+
+/// A warm connection to one address, made again whenever it broke. Cheap to clone.
+#[derive(Clone)]
+pub struct Channel {
+    line: Arc<Line>,
+}
+
+/// The future of the head of an answer.
+pub type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
+
+impl Service<http::Request<Body>> for Channel {
+    type Response = http::Response<Body>;
+    /// One with a source: see [`crate::status::is_broken`].
+    type Error = Status;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Answering {
+        traced::inject(request.headers_mut());
+        Box::pin(call::call(Arc::clone(&self.line), request))
+    }
 }
 
 /// Address, who is expected there, the largest frame, and which of several channels to it.
@@ -317,8 +347,21 @@ impl Channels {
         if let Some(channel) = open.get(&key) {
             return Ok(channel.clone());
         }
-        let connector = Arc::clone(&self.connector);
-        let channel = connect_lazy(address, connector, &self.expected, frame_bytes)?;
+        let authority = address.parse::<Authority>();
+        let line = Line {
+            authority: authority.map_err(|source| AddressError {
+                address: address.to_owned(),
+                source,
+            })?,
+            expected: self.expected.clone(),
+            frame_bytes,
+            connector: Arc::clone(&self.connector),
+            tasks: TaskTracker::new(),
+            made: Mutex::default(),
+        };
+        let channel = Channel {
+            line: Arc::new(line),
+        };
         open.insert(key, channel.clone());
         Ok(channel)
     }
@@ -330,31 +373,7 @@ impl Channels {
     }
 }
 
-fn connect_lazy(
-    address: &str,
-    connector: Arc<dyn Connect>,
-    expected: &Expected,
-    frame_bytes: u32,
-) -> Result<Channel, AddressError> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|source| AddressError {
-            address: address.to_owned(),
-            source,
-        })?
-        .connect_timeout(connector.time_max())
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(frame_bytes);
-    let (target, expected): (Arc<str>, _) = (address.into(), expected.clone());
-    let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-        let connecting = connector.connect_to(&target, &expected);
-        async move { connecting.await.map(TokioIo::new) }
-    }));
-    Ok(Channel::from(channel))
-}
-
+#[cfg(test)]
+mod line_test;
 #[cfg(test)]
 mod slow_test;

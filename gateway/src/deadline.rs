@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kvmesh_client::channel::call_timeout;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
@@ -23,7 +24,9 @@ impl Deadline {
             0 => default,
             named => Duration::from_millis(named.into()),
         };
-        let limit = grpc_timeout(metadata).unwrap_or(LONGEST).min(LONGEST);
+        let limit = call_timeout(metadata.as_ref())
+            .unwrap_or(LONGEST)
+            .min(LONGEST);
         Self {
             at: Instant::now() + own.min(limit),
             named: deadline_ms > 0,
@@ -38,25 +41,6 @@ impl Deadline {
             at: self.at - room,
             ..self
         }
-    }
-}
-
-/// `grpc-timeout`: up to 8 digits and a unit, see the gRPC over HTTP/2 specification.
-fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let raw = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = raw.split_at_checked(raw.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 {
-        return None;
-    }
-    let count: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(count * 3_600)),
-        "M" => Some(Duration::from_secs(count * 60)),
-        "S" => Some(Duration::from_secs(count)),
-        "m" => Some(Duration::from_millis(count)),
-        "u" => Some(Duration::from_micros(count)),
-        "n" => Some(Duration::from_nanos(count)),
-        _ => None,
     }
 }
 

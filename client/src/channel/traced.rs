@@ -4,46 +4,12 @@
 //! Only writes: which trace is under way, and in which format it is written, is the process's
 //! (OpenTelemetry's current context and global propagator). Without a trace nothing is done.
 
-use std::task::{Context, Poll};
-
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
     Context as TraceContext, global, propagation::Injector, trace::TraceContextExt,
 };
-use tonic::{
-    body::Body,
-    transport::{self, channel::ResponseFuture},
-};
-use tower::Service;
 
-/// A warm connection to one address, made again whenever it broke. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Channel {
-    inner: transport::Channel,
-}
-
-impl From<transport::Channel> for Channel {
-    fn from(inner: transport::Channel) -> Self {
-        Self { inner }
-    }
-}
-
-impl Service<http::Request<Body>> for Channel {
-    type Response = http::Response<Body>;
-    type Error = transport::Error;
-    type Future = ResponseFuture;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> ResponseFuture {
-        inject(request.headers_mut());
-        self.inner.call(request)
-    }
-}
-
-fn inject(headers: &mut HeaderMap) {
+pub(super) fn inject(headers: &mut HeaderMap) {
     TraceContext::map_current(|current| {
         if current.has_active_span() {
             global::get_text_map_propagator(|propagator| {

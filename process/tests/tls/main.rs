@@ -62,12 +62,12 @@ fn channel(files: &Files, address: &str, expected: Expected) -> Channel {
 
 async fn health(channel: Channel) -> Result<(), String> {
     let mut client = HealthClient::new(channel);
-    let check = client.check(HealthCheckRequest::default());
-    timeout(BOUND, check)
-        .await
-        .unwrap()
-        .map(|_| ())
-        .map_err(|status| causes(&status))
+    answered(client.check(HealthCheckRequest::default())).await
+}
+
+async fn answered<T>(call: impl Future<Output = Result<T, Status>>) -> Result<(), String> {
+    let answer = timeout(BOUND, call).await.unwrap();
+    answer.map(drop).map_err(|status| causes(&status))
 }
 
 async fn show(channel: Channel) -> Status {
@@ -112,7 +112,8 @@ async fn stranger(address: SocketAddr, ca: &Ca, pair: Option<&Pair>) -> Result<(
     };
     let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
     let channel = endpoint.tls_config(config).unwrap().connect_lazy();
-    health(channel.into()).await
+    let mut client = HealthClient::new(channel);
+    answered(client.check(HealthCheckRequest::default())).await
 }
 
 #[tokio::test]
