@@ -43,6 +43,7 @@ pub async fn run(folder: &Path) -> Result<()> {
     let mesh = Mesh::start_with(folder, &REGIONS, Some(&pki.folder), operator).await?;
     let [near, far] = [open(&mesh, &pki, 0).await?, open(&mesh, &pki, 1).await?];
     blocks_go_and_come(&near, &far).await?;
+    nobody_was_refused(&mesh)?;
     strangers_are_refused(&mesh, &pki).await
 }
 
@@ -98,6 +99,18 @@ async fn blocks_go_and_come(near: &Opened, far: &Opened) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// What processes ask one another by themselves, they may.
+fn nobody_was_refused(mesh: &Mesh) -> Result<()> {
+    for region in &mesh.regions {
+        let servers = [&region.gateway, &region.region_sync];
+        for process in region.nodes.iter().chain(servers) {
+            let refused = process.logged(&["a call was refused"]).is_ok();
+            ensure!(!refused, "{} refused a call of the mesh", process.name());
+        }
+    }
+    Ok(())
 }
 
 async fn strangers_are_refused(mesh: &Mesh, pki: &Pki) -> Result<()> {

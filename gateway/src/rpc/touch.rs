@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 use kvmesh_client::channel::Channel;
-use kvmesh_proto::v1::{StatsRequest, topology_client::TopologyClient};
 use tokio::time::timeout;
 use tonic::{Code, Request};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::ask;
 
 /// As long as the farthest region needs to connect and answer.
 const TOUCH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Calls the other side, and says whether it answers.
+/// Asks for the other side's health, as everybody may, and says whether it answers.
 pub(crate) async fn touch(channel: Channel) -> bool {
-    let mut request = Request::new(StatsRequest {});
+    let mut request = Request::new(HealthCheckRequest::default());
     request.set_timeout(TOUCH_TIMEOUT);
-    let mut client = TopologyClient::new(channel);
-    match timeout(TOUCH_TIMEOUT, client.stats(request)).await {
+    let mut client = HealthClient::new(channel);
+    match timeout(TOUCH_TIMEOUT, client.check(request)).await {
+        // Whoever is about to leave is there still.
         Ok(Ok(_)) => true,
         // Whoever refuses is there.
         Ok(Err(status)) => !ask::unreachable(&status) && status.code() != Code::DeadlineExceeded,
