@@ -33,7 +33,7 @@ use tower::Service;
 
 pub use between_regions::{CongestionControl, CongestionError, UNSENT_BYTES};
 pub use call::call_timeout;
-use line::Line;
+use line::{Heard, Line};
 
 use crate::tls::{Expected, Identity};
 
@@ -246,6 +246,15 @@ pub struct Channel {
     line: Arc<Line>,
 }
 
+impl Channel {
+    /// Bytes that came by it until now, of all calls and by all connections that it had: as long
+    /// as they grow, an answer that has not begun may wait behind them.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.line.heard.bytes()
+    }
+}
+
 /// The future of the head of an answer.
 pub type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Status>> + Send>>;
 
@@ -358,6 +367,7 @@ impl Channels {
             connector: Arc::clone(&self.connector),
             tasks: TaskTracker::new(),
             made: Mutex::default(),
+            heard: Heard::new(),
         };
         let channel = Channel {
             line: Arc::new(line),

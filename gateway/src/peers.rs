@@ -36,8 +36,6 @@ pub(crate) struct Peers {
     far: Channels,
     settings: Live<Settings>,
     failing: Mutex<BTreeMap<String, Instant>>,
-    /// When blocks came from far gateways last. Bounded as `failing` is.
-    heard: Mutex<BTreeMap<String, Instant>>,
     /// Far gateways that did not answer while they were waited for.
     doubted: Mutex<BTreeSet<(RegionId, String)>>,
     turn: AtomicUsize,
@@ -50,7 +48,6 @@ impl Peers {
             far: channels.far(),
             settings,
             failing: Mutex::default(),
-            heard: Mutex::default(),
             doubted: Mutex::default(),
             turn: AtomicUsize::new(0),
         }
@@ -74,25 +71,6 @@ impl Peers {
             .expecting(Expected::of(Role::Gateway, region))
             .lane(address, lane)
             .map_err(|error| Problem::Internal(error.to_string()))
-    }
-
-    /// Bytes of a block came from there.
-    pub(crate) fn heard(&self, address: &str) {
-        let now = Instant::now();
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(newest) = heard.get_mut(address) {
-            *newest = now;
-        } else if heard.len() < FAILING_MAX {
-            heard.insert(address.to_owned(), now);
-        }
-    }
-
-    /// Whether bytes of a block came from there within this time: what else is asked of it waits
-    /// behind them.
-    pub(crate) fn is_heard(&self, address: &str, within: Duration) -> bool {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = heard.get(address);
-        newest.is_some_and(|newest| newest.elapsed() < within)
     }
 
     /// A far gateway may be dead: nobody waits for its answer any more.

@@ -2,7 +2,6 @@
 //! it broke.
 
 use std::{
-    future::poll_fn,
     io,
     pin::Pin,
     sync::{
@@ -56,6 +55,7 @@ pub(super) struct Line {
     /// Its end waits for nobody: connections end with the last who has them.
     pub(super) tasks: TaskTracker,
     pub(super) made: Mutex<Option<Making>>,
+    pub(super) heard: Heard,
 }
 
 impl Line {
@@ -69,21 +69,19 @@ impl Line {
                 _ => made.insert(self.make()).clone(),
             }
         };
-        let mut sender = making.await?;
-        // One that is as new as its clone waits for no stream of another.
-        poll_fn(|cx| sender.poll_ready(cx)).await?;
-        Ok(sender)
+        making.await
     }
 
     fn make(&self) -> Making {
         let (connector, tasks) = (Arc::clone(&self.connector), self.tasks.clone());
+        let heard = self.heard.clone();
         let connecting = connector.connect_to(self.authority.as_str(), &self.expected);
         let (time_max, frame_bytes) = (connector.time_max(), self.frame_bytes);
         let making = async move {
             let io = timeout(time_max, connecting).await;
             let io = io.unwrap_or_else(|_| Err(late(time_max)));
             let io = io.map_err(|error| unreachable(Arc::new(error)))?;
-            open(io, frame_bytes, &tasks).await
+            open(io, frame_bytes, heard, &tasks).await
         };
         // A task, so that it goes on when who waited for it first is gone.
         let making = self.tasks.spawn(making);
@@ -119,8 +117,13 @@ fn unreachable(error: Arc<io::Error>) -> Status {
     status
 }
 
-async fn open(io: BoxedIo, frame_bytes: u32, tasks: &TaskTracker) -> Result<Sender, Status> {
-    let heard = Heard::new();
+async fn open(
+    io: BoxedIo,
+    frame_bytes: u32,
+    heard: Heard,
+    tasks: &TaskTracker,
+) -> Result<Sender, Status> {
+    heard.more(0);
     let io = Listening {
         io,
         heard: heard.clone(),
@@ -178,32 +181,39 @@ async fn silence(mut pings: PingPong, heard: &Heard) {
     }
 }
 
-/// When something came last.
+/// What came, and when something came last.
 #[derive(Clone)]
-struct Heard {
+pub(super) struct Heard {
     since: Instant,
     after_ns: Arc<AtomicU64>,
+    bytes: Arc<AtomicU64>,
 }
 
 impl Heard {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             since: Instant::now(),
             after_ns: Arc::default(),
+            bytes: Arc::default(),
         }
     }
 
-    fn now(&self) {
+    fn more(&self, bytes: usize) {
         let after = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.after_ns.store(after, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn last(&self) -> Instant {
         self.since + Duration::from_nanos(self.after_ns.load(Ordering::Relaxed))
     }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
-/// A connection that notes when something comes.
+/// A connection that notes what comes.
 struct Listening {
     io: BoxedIo,
     heard: Heard,
@@ -217,8 +227,9 @@ impl AsyncRead for Listening {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.heard.now();
+        let came = buf.filled().len() - before;
+        if came > 0 {
+            self.heard.more(came);
         }
         read
     }

@@ -271,6 +271,20 @@ async fn a_call_that_is_dropped_takes_its_upload_along() {
 }
 
 #[tokio::test]
+async fn a_connection_ends_with_the_last_who_has_it() {
+    let World { channel, .. } = world();
+    let (upload, _) = body(chunks(1).chain(stream::pending()));
+    let calling = channel.clone().call(request("/tried/echo", upload));
+    let answer = timeout(BOUND, calling).await.unwrap().unwrap();
+    let tasks = channel.line.tasks.clone();
+    tasks.close();
+    drop(channel);
+    assert!(!tasks.is_empty());
+    drop(answer);
+    timeout(BOUND, tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_not_read_is_not_sent() {
     let World { channel, .. } = world();
     let (upload, mut taken) = body(chunks(1_000));
@@ -305,6 +319,7 @@ async fn bodies_of_any_length_come_whole_both_ways() {
         assert_eq!(seen.borrow().1 - before.1, 1);
 
         let (upload, _) = body(chunks(count));
+        let received = channel.received();
         let answer = channel
             .clone()
             .call(request("/tried/echo", upload))
@@ -315,5 +330,6 @@ async fn bodies_of_any_length_come_whole_both_ways() {
             .await
             .unwrap();
         assert_eq!(*counted.borrow(), (count * CHUNK_BYTES, 1, 0));
+        assert!(channel.received() - received >= (count * CHUNK_BYTES) as u64);
     }
 }

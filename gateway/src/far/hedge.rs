@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_client::follow::Link;
+use kvmesh_client::{channel::Channel, follow::Link};
 use kvmesh_directory::{
     RegionId,
     cost::{Estimate, Z95},
@@ -42,6 +42,10 @@ const BURST: u64 = 4;
 const ONE: u64 = 1_000;
 /// First bytes are not late before so long after their median: on a fast link that is noise.
 const LATE_MIN: Duration = Duration::from_millis(20);
+
+/// More than these come in the time that an answer may take where blocks do; probes of the
+/// connection are shorter.
+const SIGNS_OF_LIFE_BYTES: u64 = 1 << 10;
 
 /// Extra requests that there may be.
 pub(crate) struct Hedges(AtomicU64);
@@ -246,8 +250,8 @@ async fn open(gateway: &Gateway, fetch: &Fetch, way: &Way, ask: Ask) -> Answer {
     gateway.meters.outbound("Get");
     let channel = gateway.peers.far(&way.region, &way.address, way.lane)?;
     let until = ask.until;
-    let asking = ask::get(channel, way.region.clone(), ask);
-    let mut frames = answer(gateway, way, until, asking).await?;
+    let asking = ask::get(channel.clone(), way.region.clone(), ask);
+    let mut frames = answer(&channel, way.limit, until, asking).await?;
     if way.region == fetch.region {
         fetch.answered.cancel();
     }
@@ -256,20 +260,19 @@ async fn open(gateway: &Gateway, fetch: &Fetch, way: &Way, ask: Ask) -> Answer {
 }
 
 /// The beginning of an answer, within the limit: after it a gateway is given up for silent, but
-/// while it sends blocks of other calls, which this one's answer waits behind.
-async fn answer(
-    gateway: &Gateway,
-    way: &Way,
+/// while blocks of other calls come, however slowly, which this one's answer waits behind.
+async fn answer<T>(
+    channel: &Channel,
+    limit: Duration,
     until: Instant,
-    asking: impl Future<Output = Result<Frames, Failure>>,
-) -> Result<Frames, Failure> {
+    asking: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     tokio::pin!(asking);
-    let limit = way.limit;
     loop {
-        let end = until.min(Instant::now() + limit);
+        let (before, end) = (channel.received(), until.min(Instant::now() + limit));
         match timeout_at(end, &mut asking).await {
             Ok(answered) => return answered,
-            Err(_) if end < until && gateway.peers.is_heard(&way.address, limit) => {}
+            Err(_) if end < until && channel.received() - before > SIGNS_OF_LIFE_BYTES => {}
             Err(_) => return Err(Failure::silent(limit)),
         }
     }
@@ -303,7 +306,55 @@ async fn race(first: impl Future<Output = Answer>, second: impl Future<Output = 
 
 #[cfg(test)]
 mod tests {
+    use kvmesh_client::channel::{BoxedIo, Channels, Connect, Connecting};
+    use tokio::{
+        io::{AsyncWriteExt, duplex},
+        time::{interval, timeout},
+    };
+    use tokio_util::task::TaskTracker;
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
     use super::*;
+
+    /// Connects to an end that sends so many bytes every tenth of a second, and never an answer.
+    struct Drips(u8);
+
+    impl Connect for Drips {
+        fn connect(&self, _: &str) -> Connecting {
+            let bytes = self.0;
+            let (own, mut end) = duplex(1 << 20);
+            TaskTracker::new().spawn(async move {
+                // SETTINGS, and then frames of a type that HTTP/2 does not have: they are ignored.
+                end.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+                let mut ticks = interval(ms(100));
+                loop {
+                    ticks.tick().await;
+                    end.write_all(&[0, 0, bytes, 0xfa, 0, 0, 0, 0, 0]).await?;
+                    end.write_all(&vec![0; bytes.into()]).await?;
+                }
+                #[expect(unreachable_code)]
+                Ok::<_, std::io::Error>(())
+            });
+            Box::pin(async { Ok(BoxedIo::new(own)) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_waited_for_while_blocks_of_others_come_however_slowly() {
+        // 2 kB/s, and what may be probes.
+        for (bytes, waits) in [(200, true), (8, false)] {
+            let channel = Channels::new(Arc::new(Drips(bytes))).to("far:1").unwrap();
+            let check = HealthCheckRequest::default();
+            let mut client = HealthClient::new(channel.clone());
+            let asking = async {
+                timeout(ms(3_000), client.check(check)).await.unwrap_err();
+                Ok(())
+            };
+            let until = Instant::now() + ms(10_000);
+            let answered = answer(&channel, ms(660), until, asking).await;
+            assert_eq!(answered.is_ok(), waits, "{bytes}");
+        }
+    }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)

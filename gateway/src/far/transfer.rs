@@ -273,7 +273,6 @@ impl<'a> Call<'a, '_> {
                     }
                 }
                 block @ Frame::Block { .. } => {
-                    gateway.peers.heard(&self.way.address);
                     current = self.take(current, block, &wanted).await;
                 }
             }
