@@ -28,10 +28,10 @@ use crate::{blocks, disk::Disk, lone::Lone, poll};
 const WRITERS: usize = 8;
 /// Reads at a time.
 const READERS: usize = 8;
-/// Of the file system that is cut.
-const FILE_SYSTEM_BYTES: u64 = 6 << 30;
-/// Nothing is evicted from disk.
-const DISK_BYTES: u64 = 5 << 30;
+/// Of the file system that is cut, over those of blocks.
+const SPARE_BYTES: u64 = 1 << 30;
+/// For blocks, at least.
+const DISK_BYTES_MIN: u64 = 5 << 30;
 /// A cut must not harm what is allocated ahead of the log.
 const RESERVE_BYTES: u64 = 64 << 20;
 /// Of a block: from 4 KiB on.
@@ -58,6 +58,17 @@ pub struct Plan {
     pub cuts: u32,
     /// Blocks that are acknowledged before each of these.
     pub blocks: u64,
+}
+
+impl Plan {
+    /// So much that nothing is evicted from disk: half as much again as is put in the mean, with
+    /// what is under way and comes in after a round's last block.
+    fn disk_bytes(&self) -> u64 {
+        let rounds = u64::from(self.kills + self.cuts);
+        let mean = (BLOCK_BYTES.start + BLOCK_BYTES.end) as u64 / 2;
+        let put = rounds * (self.blocks + 2 * WRITERS as u64) * mean;
+        DISK_BYTES_MIN.max(put / 2 * 3)
+    }
 }
 
 /// What it came to.
@@ -153,14 +164,14 @@ pub async fn run(plan: Plan, folder: &Path) -> Result<Report> {
     // Where no power is cut, no disk of its own is needed.
     let disk = match plan.cuts {
         0 => None,
-        _ => Some(Disk::new(folder, FILE_SYSTEM_BYTES)?),
+        _ => Some(Disk::new(folder, plan.disk_bytes() + SPARE_BYTES)?),
     };
     let place = disk.as_ref().map_or(folder, |disk| &disk.path);
     let settings = kvmesh_node::Settings {
         raft_dir: place.join("raft"),
         raft_reserve: RESERVE_BYTES,
         disk_dir: place.join("blocks"),
-        disk_bytes: DISK_BYTES,
+        disk_bytes: plan.disk_bytes(),
         ..kvmesh_node::Settings::default()
     };
     let mut lone = Lone::start(folder, settings, &description()).await?;
