@@ -13,8 +13,10 @@ use futures::{StreamExt, future::join_all, stream};
 use http_body::{Body as _, Frame};
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{Instant, timeout},
 };
+use tokio_util::task::TaskTracker;
 use tonic::{Code, Status, body::Body, server::NamedService, service::Routes};
 use tower::Service;
 
@@ -129,6 +131,24 @@ struct World {
     seen: watch::Receiver<(usize, usize, usize)>,
 }
 
+impl World {
+    /// A call whose upload has begun, and does not end.
+    async fn half_sent(&mut self) -> JoinHandle<Result<http::Response<Body>, Status>> {
+        let (upload, _) = body(chunks(1).chain(stream::pending()));
+        let calling = self.channel.clone().call(request("/tried/read", upload));
+        let calling = TaskTracker::new().spawn(calling);
+        let begun = self.seen.wait_for(|seen| seen.0 > 0);
+        timeout(BOUND, begun).await.unwrap().unwrap();
+        calling
+    }
+}
+
+async fn breaks(calling: JoinHandle<Result<http::Response<Body>, Status>>) {
+    let answer = timeout(BOUND, calling).await.unwrap().unwrap();
+    let status = answer.map(drop).unwrap_err();
+    assert!(is_broken(&status), "{status:?}");
+}
+
 fn world() -> World {
     let (seen, watched) = watch::channel((0, 0, 0));
     let net = FakeNet::default();
@@ -161,60 +181,27 @@ async fn all_who_wait_for_a_connection_share_it_or_its_failure() {
 
 #[tokio::test]
 async fn a_connection_that_broke_is_made_again() {
-    let World {
-        net,
-        channel,
-        mut seen,
-    } = world();
-    let (upload, _) = body(chunks(1).chain(stream::pending()));
-    let mut calling = channel.clone();
-    let waiting = calling.call(request("/tried/read", upload));
-    let waiting = tokio_util::task::TaskTracker::new().spawn(waiting);
-    timeout(BOUND, seen.wait_for(|seen| seen.0 > 0))
-        .await
-        .unwrap()
-        .unwrap();
-    net.cut("a:1");
-    let status = timeout(BOUND, waiting)
-        .await
-        .unwrap()
-        .unwrap()
-        .map(drop)
-        .unwrap_err();
-    assert!(is_broken(&status), "{status:?}");
-    net.mend("a:1");
-    ask(&channel).await.unwrap();
-    assert_eq!(net.asked("a:1"), 2);
+    let mut world = world();
+    let waiting = world.half_sent().await;
+    world.net.cut("a:1");
+    breaks(waiting).await;
+    world.net.mend("a:1");
+    ask(&world.channel).await.unwrap();
+    assert_eq!(world.net.asked("a:1"), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_that_says_nothing_is_given_up_and_an_idle_one_is_not() {
-    let World {
-        net,
-        channel,
-        mut seen,
-    } = world();
-    ask(&channel).await.unwrap();
+    let mut world = world();
+    ask(&world.channel).await.unwrap();
     tokio::time::advance(20 * KEEPALIVE_INTERVAL).await;
-    ask(&channel).await.unwrap();
-    assert_eq!(net.asked("a:1"), 1);
+    ask(&world.channel).await.unwrap();
+    assert_eq!(world.net.asked("a:1"), 1);
 
-    let (upload, _) = body(chunks(1).chain(stream::pending()));
-    let waiting = channel.clone().call(request("/tried/read", upload));
-    let waiting = tokio_util::task::TaskTracker::new().spawn(waiting);
-    timeout(BOUND, seen.wait_for(|seen| seen.0 > 0))
-        .await
-        .unwrap()
-        .unwrap();
+    let waiting = world.half_sent().await;
     let frozen = Instant::now();
-    net.freeze("a:1");
-    let status = timeout(BOUND, waiting)
-        .await
-        .unwrap()
-        .unwrap()
-        .map(drop)
-        .unwrap_err();
-    assert!(is_broken(&status), "{status:?}");
+    world.net.freeze("a:1");
+    breaks(waiting).await;
     let after = frozen.elapsed();
     assert!(after <= KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT, "{after:?}");
 }
@@ -251,7 +238,7 @@ async fn a_call_that_is_dropped_takes_its_upload_along() {
         if head_came {
             drop(timeout(BOUND, calling).await.unwrap().unwrap());
         } else {
-            let calling = tokio_util::task::TaskTracker::new().spawn(calling);
+            let calling = TaskTracker::new().spawn(calling);
             timeout(BOUND, seen.wait_for(|seen| seen.0 > 0))
                 .await
                 .unwrap()
@@ -289,7 +276,7 @@ async fn what_is_not_read_is_not_sent() {
     let World { channel, .. } = world();
     let (upload, mut taken) = body(chunks(1_000));
     let calling = channel.clone().call(request("/tried/ignore", upload));
-    let calling = tokio_util::task::TaskTracker::new().spawn(calling);
+    let calling = TaskTracker::new().spawn(calling);
     // What a server takes at first, without reading: tonic's window.
     let first = 64 << 10;
     timeout(BOUND, taken.wait_for(|taken| *taken >= first))
