@@ -13,7 +13,7 @@ use kvmesh_directory::Description;
 use crate::{mesh::ports, operator::Operator, poll, process::Process, programs, rpc};
 
 const READY_BOUND: Duration = Duration::from_secs(60);
-/// Small: what is on disk as well is not all served from it.
+/// At least. Small: what is on disk as well is not all served from it.
 const MEMORY_BYTES: u64 = 256 << 20;
 /// A region of one has no rival: an election need not be waited for.
 const HEARTBEAT_MS: u64 = 50;
@@ -44,7 +44,7 @@ impl Lone {
             node: 1,
             listen: addresses[0].parse()?,
             metrics_listen: addresses[1].parse()?,
-            memory_bytes: MEMORY_BYTES,
+            memory_bytes: own.memory_bytes.max(MEMORY_BYTES),
             raft_heartbeat_ms: HEARTBEAT_MS,
             election_min_ms: ELECTION_MS.0,
             election_max_ms: ELECTION_MS.1,

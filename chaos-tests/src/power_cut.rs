@@ -32,6 +32,8 @@ const READERS: usize = 8;
 const SPARE_BYTES: u64 = 1 << 30;
 /// For blocks, at least.
 const DISK_BYTES_MIN: u64 = 5 << 30;
+/// A node has so much memory for each copy that its disk may list (docs/runbook.md).
+const MEMORY_BYTES_A_COPY: u64 = 8 << 10;
 /// A cut must not harm what is allocated ahead of the log.
 const RESERVE_BYTES: u64 = 64 << 20;
 /// Of a block: from 4 KiB on.
@@ -61,13 +63,20 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// So much that nothing is evicted from disk: half as much again as is put in the mean, with
-    /// what is under way and comes in after a round's last block.
-    fn disk_bytes(&self) -> u64 {
+    /// Half as many again as are put in the mean, with what is under way and comes in after a
+    /// round's last block: of so many nothing is evicted from disk.
+    fn blocks_max(&self) -> u64 {
         let rounds = u64::from(self.kills + self.cuts);
+        rounds * (self.blocks + 2 * WRITERS as u64) / 2 * 3
+    }
+
+    fn disk_bytes(&self) -> u64 {
         let mean = (BLOCK_BYTES.start + BLOCK_BYTES.end) as u64 / 2;
-        let put = rounds * (self.blocks + 2 * WRITERS as u64) * mean;
-        DISK_BYTES_MIN.max(put / 2 * 3)
+        DISK_BYTES_MIN.max(self.blocks_max() * mean)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.blocks_max() * MEMORY_BYTES_A_COPY
     }
 }
 
@@ -172,6 +181,7 @@ pub async fn run(plan: Plan, folder: &Path) -> Result<Report> {
         raft_reserve: RESERVE_BYTES,
         disk_dir: place.join("blocks"),
         disk_bytes: plan.disk_bytes(),
+        memory_bytes: plan.memory_bytes(),
         ..kvmesh_node::Settings::default()
     };
     let mut lone = Lone::start(folder, settings, &description()).await?;

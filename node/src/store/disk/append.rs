@@ -38,6 +38,8 @@ struct Active {
     end: u64,
     /// What comes before it is durable.
     synced: u64,
+    /// Records that it has room for in the books.
+    left: usize,
 }
 
 /// See the module.
@@ -78,7 +80,9 @@ impl Appender {
     }
 
     fn has_room(&self, header: &Header) -> bool {
-        let fits = |active: &Active| active.end + header.record_bytes() <= active.segment.room();
+        let fits = |active: &Active| {
+            active.left > 0 && active.end + header.record_bytes() <= active.segment.room()
+        };
         self.active.as_ref().is_some_and(fits)
     }
 
@@ -134,6 +138,7 @@ impl Appender {
     async fn resume(&mut self, segment: Segment, end: u64, more: u64) -> Result<(), Stopped> {
         let shared = Arc::clone(&self.shared);
         let (number, cut) = (segment.number, segment.file.bytes());
+        let copies = shared.state().index.copies_of(number).len();
         let file = Arc::clone(&segment.file);
         let grown = if_space(&shared, more, move |_| file.resize(cut + more)).await;
         let grown = self.checked(grown);
@@ -144,6 +149,7 @@ impl Appender {
                     segment,
                     end,
                     synced: end,
+                    left: shared.shape.segment_copies().saturating_sub(copies).max(1),
                 });
             }
             Ok(None) => {
@@ -189,6 +195,7 @@ impl Appender {
             segment,
             end: 0,
             synced: 0,
+            left: shared.shape.segment_copies(),
         });
         Ok(())
     }
@@ -203,7 +210,7 @@ impl Appender {
         for record in records {
             let bytes = record.header.record_bytes();
             let too_much = end > start && end + bytes - start > WRITE_BYTES_MAX;
-            if too_much || end + bytes > segment.room() {
+            if places.len() == active.left || too_much || end + bytes > segment.room() {
                 break;
             }
             places.push(Place {
@@ -222,6 +229,7 @@ impl Appender {
         self.checked(written)?;
         if let Some(active) = &mut self.active {
             active.end = end;
+            active.left -= places.len();
         }
         Ok(places)
     }

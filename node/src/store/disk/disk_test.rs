@@ -34,11 +34,16 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) async fn over(files: &FaultyFiles, segments: u64) -> Self {
+        Self::listing(files, segments, 1_000).await
+    }
+
+    /// With books that list so many copies.
+    pub(super) async fn listing(files: &FaultyFiles, segments: u64, copies_max: usize) -> Self {
         let shape = Shape {
             disk_bytes: segments * SEGMENT,
             segment_bytes: SEGMENT,
             stop_percent: 95,
-            copies_max: 1_000,
+            copies_max,
             queue_bytes: 1 << 20,
         };
         let files = Arc::new(files.clone());

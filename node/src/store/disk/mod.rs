@@ -135,8 +135,11 @@ impl DiskTier {
     }
 
     fn takes_more(&self) -> bool {
-        let copies = self.shared.state().index.len();
-        copies < self.shared.shape.copies_max && !self.shared.is_resting()
+        let listed = self.shared.state().index.len() < self.shared.shape.copies_max;
+        if !listed {
+            self.shared.crowded.notify_one();
+        }
+        listed && !self.shared.is_resting()
     }
 
     /// Returns once a block is durable.

@@ -1,7 +1,8 @@
 //! Makes room on disk, a whole segment at a time.
 //!
-//! The segment that is dead for the greatest part is next when that is the half or more; else
-//! the oldest. What is pinned in it, and what was read since it was written (in a mostly dead
+//! Room is short when the files take up the budget, or the copies the books, which are in memory.
+//! Of files, the segment that is dead for the greatest part is next when that is the half or more;
+//! else the oldest. What is pinned in it, and what was read since it was written (in a mostly dead
 //! one, all), is carried on to another segment, but no more than a third of what all segments
 //! that went held: so at most one and a half times what blocks take is ever written, and what
 //! lives in a segment that is two thirds dead is never evicted for it. The rest is evicted.
@@ -25,7 +26,7 @@ use super::{
 use crate::store::{CopyKey, pool::PoolError};
 
 /// Segments that should be to spare.
-const SPARE: u64 = 3;
+const SPARE: usize = 3;
 /// Without news it is looked so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -171,22 +172,33 @@ struct Busy;
 
 /// The segment that goes next, and whether it is mostly dead. None: all may stay.
 fn victim(shared: &Shared) -> Option<(u64, bool)> {
-    let crowded = !shared.fits(0, SPARE);
+    let full = Full {
+        files: !shared.fits(0, SPARE as u64),
+        books: !shared.lists(SPARE),
+    };
     let mut state = shared.state();
-    let (number, mostly_dead) = choice(&state.index, crowded)?;
+    let (number, mostly_dead) = choice(&state.index, full)?;
     // Nobody goes on in one that goes.
     state.resumable.retain(|(_, other)| *other != number);
     Some((number, mostly_dead))
 }
 
-fn choice(index: &Index, crowded: bool) -> Option<(u64, bool)> {
+/// What room is short of.
+struct Full {
+    files: bool,
+    books: bool,
+}
+
+fn choice(index: &Index, full: Full) -> Option<(u64, bool)> {
     let segments = index.segments().iter();
     let mut closed = segments.filter(|(_, books)| books.closed);
     if let Some((number, _)) = closed.clone().find(|(_, books)| books.live == 0) {
         return Some((*number, true));
     }
-    if !crowded {
-        return None;
+    if !full.files {
+        // A dead record is in no books.
+        let oldest = closed.next().filter(|_| full.books);
+        return oldest.map(|(number, _)| (*number, false));
     }
     // Segments differ in size: by what is gained for what is written.
     let dead = |books: &Books| (books.bytes - books.live) * 1_000 / books.bytes.max(1);

@@ -31,6 +31,46 @@ fn held(tier: &DiskTier, numbers: std::ops::Range<u64>) -> Vec<u64> {
     numbers.filter(|number| tier.has(&key(*number))).collect()
 }
 
+/// Books are full long before the disk is where blocks are small.
+#[tokio::test]
+async fn the_oldest_go_where_the_books_are_full_and_what_is_pinned_or_read_stays() {
+    // A segment has room for more than twelve.
+    for copies in [64, 12] {
+        books_are_full(copies).await;
+    }
+}
+
+async fn books_are_full(copies: usize) {
+    let files = FaultyFiles::default();
+    // None of these needs to go for bytes.
+    let segments = 700;
+    let mut disk = Running::listing(&files, segments, copies).await;
+    let pinned: BTreeSet<u64> = [3].into();
+    for number in 0..600 {
+        assert_eq!(disk.durable(number).await, Ok(()), "{number}");
+        if number >= 7 {
+            assert!(disk.hit(key(7)).await, "it is read again and again");
+        }
+        reclaim(&mut disk, &pinned).await;
+        if number % 100 == 99 {
+            // What is there at a start is in the books as well.
+            let after = Running::listing(&files.cut(|| false), segments, copies).await;
+            assert!(
+                after.found.len() <= copies,
+                "{} are found",
+                after.found.len()
+            );
+            after.end().await;
+        }
+    }
+    let left = held(&disk.tier, 0..600);
+    assert!(left.len() <= copies && left.len() > copies / 2, "{left:?}");
+    for number in [3, 7, 599] {
+        assert!(left.contains(&number), "{number} stays: {left:?}");
+    }
+    disk.end().await;
+}
+
 /// Else it would look empty, and go with what was written to it.
 #[tokio::test]
 async fn a_segment_is_not_closed_before_what_it_has_is_listed() {

@@ -54,6 +54,12 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// Copies that one segment takes, at most: of small ones a disk has many segments as well, so
+    /// that some can go.
+    pub(super) fn segment_copies(&self) -> usize {
+        (self.copies_max / SEGMENTS_MIN as usize).max(1)
+    }
+
     /// Of a budget.
     pub(super) fn segment_of(disk_bytes: u64) -> u64 {
         let (min, max) = SEGMENT_BYTES;
@@ -187,6 +193,12 @@ impl Shared {
         state.resumable.pop_first();
         state.index.reopen(number, bytes);
         Some((segment, end, more))
+    }
+
+    /// Whether the books have room for so many full segments more.
+    pub(super) fn lists(&self, spare: usize) -> bool {
+        let listed = self.state().index.len();
+        listed + spare * self.shape.segment_copies() <= self.shape.copies_max
     }
 
     /// Whether the budget has room for so many bytes and `spare` segments more.

@@ -277,7 +277,8 @@ impl Copies {
         state.index.open(number, bytes);
         state.index.close(number, end, bytes);
         state.open.insert(number, segment.clone());
-        if end <= shared.shape.segment_bytes / 2 {
+        let has_room = recovered.records.len() <= shared.shape.segment_copies() / 2;
+        if has_room && end <= shared.shape.segment_bytes / 2 {
             state.resumable.insert((end, number));
         }
         for (offset, header) in recovered.records {
