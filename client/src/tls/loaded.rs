@@ -245,3 +245,16 @@ pub fn certificates_of_pem(pem: &[u8]) -> Result<Vec<Certificate>, CertificatePr
         found => Ok(found),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cheapest_suite_is_offered_first_and_none_is_lost() {
+        let suites = provider().cipher_suites;
+        let first = suites.first().map(|suite| suite.suite());
+        assert_eq!(first, Some(CipherSuite::TLS13_AES_128_GCM_SHA256));
+        assert_eq!(suites.len(), ring::default_provider().cipher_suites.len());
+    }
+}
