@@ -1,8 +1,10 @@
 //! Two regions of real processes with a link of delay, rate and loss between them: how long a
-//! block takes to come over it, and how fast many do, beside a plain copy over TCP; or what
-//! encodings save on it.
+//! block takes to come over it, and how fast many do, beside a plain copy over TCP; what encodings
+//! save on it; or who has the right of way on it.
 
+mod classes;
 mod encodings;
+mod gets;
 mod numbers;
 
 use std::{path::Path, time::Duration};
@@ -12,9 +14,9 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use kvmesh_client::{
     Block, Client,
-    client::{Chain, GetOptions, GetOutcome, Opened, PutBlock, PutOptions, PutResult},
+    client::{Chain, Opened, PutBlock},
 };
-use kvmesh_directory::{Description, Part, namespace::AckLevel};
+use kvmesh_directory::{Description, Part};
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -68,6 +70,8 @@ pub enum What {
     Speed,
     /// Bytes that cross, and times, of the same gets with and without encodings.
     Encodings,
+    /// Gets of one block, alone and while blocks are brought that nobody waits for.
+    Classes,
 }
 
 /// Measures, with settings, logs and stores in this folder.
@@ -111,6 +115,7 @@ pub async fn run(plan: &Plan, what: What, folder: &Path) -> Result<Value> {
     };
     let mut told = match what {
         What::Encodings => encodings::measure(&sites, plan.chains.into(), plan.mbit).await?,
+        What::Classes => classes::measure(&sites, plan).await?,
         What::Speed => {
             let description = description();
             let open = |region| sites.open(region, &description, "always");
@@ -185,21 +190,17 @@ impl Measure<'_> {
         let (singles, chains) = (u64::from(self.plan.singles), u64::from(self.plan.chains));
         // The first one is for warming up.
         for chain in 0..=singles {
-            self.put(chain, 1).await?;
+            gets::put(&self.near, chain, 1).await?;
         }
         let bulk = singles + 1..=singles + 2 * chains;
         for chain in bulk.clone() {
-            self.put(chain, CHAIN_BLOCKS).await?;
+            gets::put(&self.near, chain, CHAIN_BLOCKS).await?;
         }
-        poll::until("a get from afar", BOUND, async || self.get(0, 1).await).await?;
-        let mut took = Vec::new();
-        for chain in 1..=singles {
-            let before = Instant::now();
-            self.get(chain, 1).await?;
-            took.push(before.elapsed().as_secs_f64() * 1e3);
-        }
-        took.sort_by(f64::total_cmp);
-        let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
+        poll::until("a get from afar", BOUND, async || {
+            gets::get(&self.far, 0, 1).await
+        })
+        .await?;
+        let took = gets::one_by_one(&self.far, 1..singles + 1).await?;
         let on_the_link = BLOCK_BYTES as f64 * 8.0 / (self.plan.mbit as f64 * 1e3);
         let allowed = self.plan.rtt_ms as f64 * 1.1 + on_the_link;
         let bulk: Vec<u64> = bulk.collect();
@@ -216,47 +217,13 @@ impl Measure<'_> {
         };
         let (copy, mesh) = (mean("copy_mbit"), mean("mesh_mbit"));
         Ok(json!({
-            "single_ms": { "p50": at(0.5), "p95": at(0.95), "max": at(1.0) },
+            "single_ms": took.told(),
             "single_allowed_ms": allowed,
-            "single_of_allowed": at(0.5) / allowed,
+            "single_of_allowed": took.at(0.5) / allowed,
             "rounds": rates,
             "mesh_of_link": mesh / self.plan.mbit as f64,
             "mesh_of_copy": mesh / copy,
         }))
-    }
-
-    async fn put(&self, chain: u64, blocks: u32) -> Result<()> {
-        let options = PutOptions {
-            // A region of one node.
-            ack: Some(AckLevel::Memory),
-            ..PutOptions::default()
-        };
-        for result in self.near.put(&to_put(chain, blocks), options).await? {
-            ensure!(matches!(result, PutResult::Acked(_)), "{result:?}");
-        }
-        Ok(())
-    }
-
-    /// Gets a chain where none of it is, and checks that the other region had it.
-    async fn get(&self, chain: u64, blocks: u32) -> Result<()> {
-        let options = GetOptions {
-            deadline: Some(CALL_BOUND),
-            ..GetOptions::default()
-        };
-        let names = names(chain, blocks)?;
-        let got = self.far.get(&names, options).await?;
-        ensure!(
-            got.summary.outcome == GetOutcome::Complete && got.blocks.len() == blocks as usize,
-            "chain {chain}: {:?}",
-            got.summary
-        );
-        ensure!(
-            got.blocks
-                .iter()
-                .all(|block| block.region.to_string() == REGIONS[0].0),
-            "a block of chain {chain} was there already"
-        );
-        Ok(())
     }
 
     /// Mbit/s of many gets together.
@@ -264,7 +231,7 @@ impl Measure<'_> {
         let before = Instant::now();
         let count = chains.len();
         stream::iter(chains)
-            .map(|chain| self.get(*chain, CHAIN_BLOCKS))
+            .map(|chain| gets::get(&self.far, *chain, CHAIN_BLOCKS))
             .buffer_unordered(GETS)
             .try_collect::<Vec<()>>()
             .await?;

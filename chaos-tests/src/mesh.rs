@@ -13,7 +13,7 @@ use kvmesh_client::{
 };
 
 use self::settings::Place;
-pub(crate) use self::settings::{LOSSY, Spot};
+pub(crate) use self::settings::{LOSSY, PUSHED, Spot};
 use crate::{
     poll,
     process::Process,

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 /// Starts two regions of real processes in network namespaces, all links under mutual TLS, and a link
 /// of delay, rate and loss between them. Measures gets of one block of 2 MiB from the other region,
 /// then many gets together, by turns with a plain copy over TCP; with `--blocks bf16` what encodings
-/// save. Prints JSON. Exits with 1 when a bar is missed. Needs root, `ip` and `/dev/net/tun`.
+/// save; with `--blocks pushed` gets of one block alone, and while chains are brought by policy. Prints JSON. Exits with 1 when a bar is missed. Needs root, `ip` and `/dev/net/tun`.
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
@@ -36,7 +36,7 @@ struct Args {
     /// Of what the blocks are
     #[arg(long, value_enum, default_value_t = Blocks::Random)]
     blocks: Blocks,
-    /// Gets of one block
+    /// Gets of one block; beside blocks that are brought as many again
     #[arg(long, default_value_t = 20)]
     singles: u32,
     /// Chains of 32 MiB in each of two rounds, and of each kind where there are kinds
@@ -66,6 +66,13 @@ struct Args {
     /// Fail when gets of numbers that may be rounded are
     #[arg(long)]
     lossy_faster_min: Option<f64>,
+    /// Fail when half of the gets beside blocks that are brought take more than so many times what
+    /// half of those alone take
+    #[arg(long)]
+    beside_max: Option<f64>,
+    /// Fail when blocks are brought at less than this part of the link's bandwidth
+    #[arg(long)]
+    brought_min: Option<f64>,
     /// Where settings, logs and stores are kept afterwards; without it they are removed
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
@@ -79,6 +86,8 @@ enum Blocks {
     /// Three kinds by turns: random bytes, bf16 numbers of a normal distribution, and such
     /// numbers that may be rounded.
     Bf16,
+    /// Random bytes, most of which a policy brings to the other region.
+    Pushed,
 }
 
 /// Ends of the plain copy, which this program starts in the namespaces.
@@ -131,6 +140,7 @@ async fn main() -> Result<()> {
     let what = match args.blocks {
         Blocks::Random => What::Speed,
         Blocks::Bf16 => What::Encodings,
+        Blocks::Pushed => What::Classes,
     };
     let told = far_link::run(&plan, what, &folder).await?;
     println!("{told:#}");
@@ -144,6 +154,8 @@ async fn main() -> Result<()> {
         ("lossy_bytes", at_most(args.lossy_bytes_max)),
         ("faster", at_least(args.faster_min)),
         ("lossy_faster", at_least(args.lossy_faster_min)),
+        ("beside_of_alone", at_most(args.beside_max)),
+        ("brought_of_link", at_least(args.brought_min)),
     ];
     let wanted = bars
         .into_iter()

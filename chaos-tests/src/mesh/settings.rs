@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use kvmesh_gateway::templates::{self, Template};
+use kvmesh_gateway::templates::{self, Replication, Template};
 use kvmesh_node::MemberSetting;
 use kvmesh_process::tls::TlsSettings;
 use kvmesh_region_sync::PeerSettings;
@@ -12,6 +12,8 @@ use super::ports;
 
 /// A template of every gateway: as `always`, and numbers may be rounded on their way.
 pub(crate) const LOSSY: &str = "always-lossy";
+/// A template of every gateway: every block is brought to all regions of the mesh.
+pub(crate) const PUSHED: &str = "pushed";
 const NODE_MEMORY_BYTES: u64 = 2 << 30;
 
 /// Which network a region's processes are in.
@@ -43,6 +45,8 @@ impl Spot {
 #[derive(Clone)]
 pub(super) struct Place {
     pub(super) region: &'static str,
+    /// All regions of the mesh.
+    all: Vec<String>,
     pub(super) spot: Spot,
     pub(super) nodes: Vec<NodePlace>,
     pub(super) gateway: String,
@@ -75,6 +79,7 @@ pub(super) fn places(
         let there = |address: String| address.replace("127.0.0.1", &spot.ip);
         Place {
             region,
+            all: regions.iter().map(|(name, _)| (*name).to_owned()).collect(),
             nodes: (0..nodes)
                 .map(|_| NodePlace {
                     listen: there(next()),
@@ -146,6 +151,12 @@ impl Place {
         let mut templates = templates::built_in();
         let always = templates[templates::ALWAYS].clone();
         let lossy = true;
+        let pushed = Template {
+            replication: Replication::Push,
+            regions: self.all.clone(),
+            ..always.clone()
+        };
+        templates.insert(PUSHED.to_owned(), pushed);
         templates.insert(LOSSY.to_owned(), Template { lossy, ..always });
         let settings = kvmesh_gateway::Settings {
             templates,
