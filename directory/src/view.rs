@@ -18,7 +18,7 @@ mod view_test;
 mod walk;
 
 pub use self::{
-    digest::{Digest, RangeDigest, range_of},
+    digest::{Digest, ObjectsDigest, RangeDigest, range_of},
     mesh::{MeshView, Moment, RegionSet},
     projection::{MeshStep, mesh_blocks, mesh_namespaces, mesh_tombstones},
     region::{Followed, RegionView},

@@ -117,7 +117,7 @@ const TABLE: &[Row] = &[
     row(
         Role::Node,
         "Compare",
-        &["Digest", "Blocks"],
+        &["Digest", "Blocks", "Objects"],
         &[FAR_REGION_SYNC],
     ),
     row(

@@ -60,6 +60,17 @@ pub(crate) struct Batch {
     changes: usize,
 }
 
+impl Batch {
+    /// Of what a feed left out.
+    pub(crate) fn left_out(effects: Effects, position: FeedPosition) -> Self {
+        Self {
+            effects,
+            position,
+            changes: 0,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {

@@ -13,7 +13,7 @@ pub(crate) use difference::Difference;
 use std::{sync::Arc, time::Duration};
 
 use kvmesh_client::follow;
-use kvmesh_directory::{FeedPosition, PeerState, view::Digest};
+use kvmesh_directory::{FeedPosition, LogIncarnation, PeerState, view::Digest};
 use kvmesh_process::settings::Live;
 use tokio::{
     sync::mpsc,
@@ -24,11 +24,13 @@ use tracing::{debug, warn};
 
 use crate::{
     Settings,
+    backlog::Batch,
+    home::Home,
     mesh::{Frozen, Lost, Mesh},
     meters::Meters,
     peer::Restart,
     push::Push,
-    rpc::compare::{AskError, PeerNodes},
+    rpc::compare::{AskError, Counted, PeerNodes},
 };
 use order::Order;
 
@@ -36,6 +38,10 @@ use order::Order;
 const REACH_MAX: Duration = Duration::from_secs(30);
 /// A comparison takes no longer, mending included.
 const COMPARE_MAX: Duration = Duration::from_secs(600);
+/// How long the view of the own region may take to show what was committed.
+const HOME_VIEW_MAX: Duration = Duration::from_secs(2);
+/// How long the own region may take to commit what it had not heard of.
+const HOME_COMMIT_MAX: Duration = Duration::from_secs(60);
 /// After one that did not end, unless the next one is due earlier.
 const RETRY_AFTER: Duration = Duration::from_secs(20);
 /// How often it is looked whether one is due: settings can change.
@@ -77,6 +83,7 @@ pub(crate) enum CompareError {
 pub(crate) struct Comparing {
     pub(crate) nodes: PeerNodes,
     pub(crate) mesh: Arc<Mesh>,
+    pub(crate) home: Home,
     pub(crate) push: Arc<Push>,
     pub(crate) meters: Meters,
     pub(crate) settings: Live<Settings>,
@@ -86,6 +93,9 @@ pub(crate) struct Comparing {
     pub(crate) restarts: mpsc::Sender<Restart>,
     /// It was said that the peer does not compare.
     pub(crate) told: bool,
+    /// Of the peer's namespaces and deleted names when the own region had all of them, and in
+    /// which of its logs.
+    pub(crate) objects: Option<(LogIncarnation, u64)>,
 }
 
 impl Comparing {
@@ -151,7 +161,8 @@ impl Comparing {
             Ok(found) if !found.is_empty() => {
                 let (missing, gone) = (found.missing.len(), found.gone.len());
                 let (ranges, resized) = (found.ranges(), found.resized.len());
-                warn!(%peer, ranges, missing, gone, resized, "what was known of a region was wrong, and is mended");
+                let objects = found.objects;
+                warn!(%peer, ranges, missing, gone, resized, objects, "what was known of a region was wrong, and is mended");
             }
             Err(CompareError::Ask(error @ AskError::Unknown(_))) if !self.told => {
                 self.told = true;
@@ -162,19 +173,27 @@ impl Comparing {
         compared
     }
 
-    async fn attempt(&self, wish: Wish) -> Result<Difference, CompareError> {
-        let region = &self.nodes.region;
+    async fn attempt(&mut self, wish: Wish) -> Result<Difference, CompareError> {
+        let region = self.nodes.region.clone();
+        let region = &region;
         let link = self.mesh.link(region);
         if link.is_none_or(|link| !wish.holds(link.state)) {
             return Err(CompareError::NotNow);
         }
         let mut frozen = self.mesh.freeze(region).ok_or(CompareError::NotNow)?;
         let at = frozen.at().clone();
-        let (position, theirs) = frozen.during(self.nodes.digest(&at)).await??;
+        let Counted {
+            position,
+            blocks: theirs,
+            objects,
+        } = frozen.during(self.nodes.digest(&at)).await??;
         frozen.reach(&position, Instant::now() + REACH_MAX).await?;
         let view = frozen.view().clone();
         let ours = frozen.during(follow::digest(&view, region)).await?;
         let mut mended = Difference::default();
+        if let Some(digest) = objects {
+            mended.objects = self.objects(&mut frozen, digest).await?;
+        }
         let rate = self.settings.now().mend_blocks_per_second.max(1);
         for (ranges, about) in batches(&ours.differing(&theirs), &theirs, rate as usize) {
             let begun = Instant::now();
@@ -184,6 +203,40 @@ impl Comparing {
             frozen.during(sleep_until(begun + pace)).await?;
         }
         Ok(mended)
+    }
+
+    /// Has the own region commit the peer's namespaces and deleted names that it lacks; how many
+    /// these were. Nothing is read while they are what they were when it had all of them.
+    async fn objects(&mut self, frozen: &mut Frozen, digest: u64) -> Result<usize, CompareError> {
+        let log = self.home.log().ok_or(CompareError::NotNow)?;
+        if self.objects == Some((log, digest)) {
+            return Ok(0);
+        }
+        let at = frozen.at().clone();
+        let asked = self.nodes.objects(&at);
+        let (position, theirs) = frozen.during(asked).await??;
+        // What the feed said is committed before it is shown.
+        frozen.reach(&position, Instant::now() + REACH_MAX).await?;
+        let lacking = || (self.home).with(|home| theirs.lacking(&position.region, home));
+        let mut lacks = lacking();
+        if !lacks.is_empty() {
+            frozen.during(sleep(HOME_VIEW_MAX)).await?;
+            lacks = lacking();
+        }
+        let found = lacks.weight();
+        if found > 0 {
+            let batch = Batch::left_out(lacks, position);
+            let committing = self.home.commit(&batch, true, &self.meters);
+            let committed = frozen.during(timeout(HOME_COMMIT_MAX, committing)).await?;
+            committed.map_err(|_| CompareError::Late)?;
+            let objects = Difference {
+                objects: found,
+                ..Difference::default()
+            };
+            self.meters.mended(&objects);
+        }
+        self.objects = Some((log, digest));
+        Ok(found)
     }
 
     /// Gives some ranges the content that the peer has.

@@ -96,7 +96,14 @@ impl Effects {
         self.raises.retain(|(id, _)| known(*id));
     }
 
-    /// What is newer than what `home` has: nothing else is proposed.
+    /// What `home` lacks of what `from` may tell it: nothing else is proposed.
+    pub(crate) fn lacking(&self, from: &RegionId, home: &DirectoryState) -> Effects {
+        let mut lacking = self.newer_than(home);
+        lacking.keep_shared(from, home);
+        lacking
+    }
+
+    /// What is newer than what `home` has.
     fn newer_than(&self, home: &DirectoryState) -> Effects {
         let newer = |theirs: &&Namespace| {
             home.namespace(theirs.id).is_none_or(|ours| {
@@ -163,8 +170,7 @@ pub(crate) fn plan(
     if known.is_some_and(|known| known.covers(position)) {
         return Vec::new();
     }
-    let mut rest = effects.newer_than(home);
-    rest.keep_shared(&position.region, home);
+    let mut rest = effects.lacking(&position.region, home);
     if rest.is_empty() {
         return Vec::new();
     }
@@ -196,8 +202,7 @@ pub(crate) fn plan_again(
     if known.is_none_or(|known| !known.covers(position)) {
         return plan(effects, position, home);
     }
-    let mut rest = effects.newer_than(home);
-    rest.keep_shared(&position.region, home);
+    let rest = effects.lacking(&position.region, home);
     let namespaces = rest.namespaces.into_iter();
     let opened = namespaces.map(|theirs| Command::OpenNamespace(free_alias(theirs, home)));
     let deletes = in_entries(rest.deletes).into_iter().flatten();

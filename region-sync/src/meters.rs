@@ -133,6 +133,8 @@ impl Meters {
             let counter = metrics::counter!("kvmesh_region_sync_mended_blocks_total", &labels);
             counter.increment(blocks as u64);
         }
+        let objects = metrics::counter!("kvmesh_region_sync_mended_objects_total", &self.labels());
+        objects.increment(difference.objects as u64);
     }
 
     /// An operator has the peer read again.

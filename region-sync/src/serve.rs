@@ -212,12 +212,14 @@ impl Starting<'_> {
                 source: source(),
             },
             mesh: Arc::clone(self.mesh),
+            home: self.home.clone(),
             push,
             meters: meters.clone(),
             settings: self.live.clone(),
             orders,
             restarts,
             told: false,
+            objects: None,
         };
         self.spawn(comparing.run(self.stop.child_token()));
         let probing = Probing {

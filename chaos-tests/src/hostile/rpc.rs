@@ -194,6 +194,13 @@ impl Wanted<'_> {
                 });
                 digest.into_iter().flat_map(one).collect()
             }
+            "Compare/Objects" => {
+                let objects = said.map(|region| wire::ObjectsRequest {
+                    follower_region: region.to_owned(),
+                    ..Default::default()
+                });
+                objects.into_iter().flat_map(one).collect()
+            }
             "Compare/Blocks" => {
                 let blocks = said.map(|region| wire::BlocksRequest {
                     follower_region: region.to_owned(),

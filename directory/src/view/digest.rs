@@ -6,7 +6,12 @@
 
 use twox_hash::XxHash3_64;
 
-use crate::{limits::DIGEST_RANGES, words::Tag};
+use crate::{
+    limits::DIGEST_RANGES,
+    namespace::Namespace,
+    state::Tombstone,
+    words::{BlockName, Hlc, NamespaceId, Tag},
+};
 
 const RANGE_BITS: u32 = DIGEST_RANGES.trailing_zeros();
 
@@ -44,6 +49,42 @@ impl FromIterator<(Tag, u32)> for RangeDigest {
         }
         digest
     }
+}
+
+/// Namespaces and deleted names together. Only digests of one region are compared, each with an
+/// earlier one: it tells whether anything changed, and not what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ObjectsDigest(u64);
+
+impl ObjectsDigest {
+    /// Counts a namespace.
+    pub fn add_namespace(&mut self, namespace: &Namespace) {
+        let mut raw = of_namespace(namespace.id, namespace.generation);
+        raw.extend(namespace.policy_hlc.0.to_le_bytes());
+        raw.extend(namespace.policy_region.as_str().as_bytes());
+        self.add(&raw);
+    }
+
+    /// Counts a deleted name.
+    pub fn add_tombstone(&mut self, name: &BlockName, tombstone: Tombstone) {
+        let mut raw = of_namespace(name.namespace, tombstone.hlc);
+        raw.extend(name.tag().0.to_le_bytes());
+        self.add(&raw);
+    }
+
+    fn add(&mut self, raw: &[u8]) {
+        self.0 = self.0.wrapping_add(XxHash3_64::oneshot(raw));
+    }
+
+    /// As a number.
+    #[must_use]
+    pub fn value(self) -> u64 {
+        self.0
+    }
+}
+
+fn of_namespace(id: NamespaceId, hlc: Hlc) -> Vec<u8> {
+    [&id.0[..], &hlc.0.to_le_bytes()].concat()
 }
 
 /// All ranges of one region.

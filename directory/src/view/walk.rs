@@ -1,8 +1,9 @@
 //! A walk through what another region may see of a directory, piece by piece.
 
-use super::projection::Gate;
+use super::projection::{Gate, mesh_namespaces, mesh_tombstones};
 use crate::{
-    state::DirectoryState,
+    namespace::Namespace,
+    state::{DirectoryState, Tombstone},
     words::{BlockName, RegionId},
 };
 
@@ -23,6 +24,16 @@ impl MeshWalk {
             follower,
             after: None,
         }
+    }
+
+    /// Namespaces that the follower may know of, ascending by id.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        mesh_namespaces(&self.frozen, &self.follower)
+    }
+
+    /// Deleted names that it may know of, in key order.
+    pub fn tombstones(&self) -> impl Iterator<Item = (BlockName, Tombstone)> {
+        mesh_tombstones(&self.frozen, &self.follower)
     }
 
     /// Looks at the next `look_at` blocks, and gives those that the follower may know of, with

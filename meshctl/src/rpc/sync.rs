@@ -35,6 +35,8 @@ pub struct Synced {
     pub gone: u64,
     /// Blocks that were known with another size.
     pub resized: u64,
+    /// Deleted names and namespaces of which the own region had not heard.
+    pub objects: u64,
 }
 
 impl Peer {
@@ -95,6 +97,7 @@ impl Peer {
                         missing: end.missing,
                         gone: end.gone,
                         resized: end.resized,
+                        objects: end.objects,
                     });
                 }
                 None => return Err(self.broken(WHAT, "a stream without an end")),

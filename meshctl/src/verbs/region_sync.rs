@@ -26,6 +26,7 @@ struct Done {
     missing: u64,
     gone: u64,
     resized: u64,
+    objects: u64,
 }
 
 pub(super) async fn run(global: &Global, args: &RegionSyncArgs) -> anyhow::Result<()> {
@@ -64,6 +65,7 @@ pub(super) async fn run(global: &Global, args: &RegionSyncArgs) -> anyhow::Resul
         missing: synced.missing,
         gone: synced.gone,
         resized: synced.resized,
+        objects: synced.objects,
     };
     emit(global.output, &done, || done.text())
 }
@@ -71,9 +73,9 @@ pub(super) async fn run(global: &Global, args: &RegionSyncArgs) -> anyhow::Resul
 impl Done {
     fn text(&self) -> String {
         let heads = [
-            "peer", "blocks", "missing", "gone", "resized", "position", "log",
+            "peer", "blocks", "missing", "gone", "resized", "objects", "position", "log",
         ];
-        let mut table = output::table(&heads, &[1, 2, 3, 4, 5, 6]);
+        let mut table = output::table(&heads, &[1, 2, 3, 4, 5, 6, 7]);
         let found = |blocks: u64| match self.how {
             "compare" => blocks.to_string(),
             _ => "-".to_owned(),
@@ -84,13 +86,18 @@ impl Done {
             found(self.missing),
             found(self.gone),
             found(self.resized),
+            found(self.objects),
             super::topology::index(self.position.as_ref()),
             self.log.clone().unwrap_or_else(|| "-".to_owned()),
         ]);
-        let said = match (self.how, self.ranges) {
-            ("compare", 0) => "region REGION knows what region PEER has".to_owned(),
-            ("compare", ranges) => format!(
+        let said = match (self.how, self.ranges, self.objects) {
+            ("compare", 0, 0) => "region REGION knows what region PEER has".to_owned(),
+            ("compare", ranges, 0) => format!(
                 "region REGION knew PEER wrongly in {ranges} of {DIGEST_RANGES} ranges; they are mended"
+            ),
+            ("compare", ranges, objects) => format!(
+                "region REGION knew PEER wrongly in {ranges} of {DIGEST_RANGES} ranges, and had not \
+                 heard of {objects} deletes or namespaces; they are mended"
             ),
             _ => "region REGION has read again what region PEER has".to_owned(),
         };

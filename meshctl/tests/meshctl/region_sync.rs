@@ -104,7 +104,7 @@ async fn what_is_known_of_a_region_is_compared_and_read_again() {
     assert_eq!(compared["region"], "eu-west");
     assert_eq!(compared["how"], "compare");
     assert_eq!(compared["blocks"], BLOCKS);
-    for kind in ["ranges", "missing", "gone", "resized"] {
+    for kind in ["ranges", "missing", "gone", "resized", "objects"] {
         assert_eq!(compared[kind], 0, "{compared}");
     }
     let table = world.sync(&["--peer", "us-east"]).await.ok();

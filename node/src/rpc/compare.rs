@@ -1,4 +1,5 @@
-//! `Compare`: what this region has for another one, in short, and range by range.
+//! `Compare`: what this region has for another one, in short, range by range, and all of its
+//! namespaces and deleted names.
 //!
 //! A directory is frozen, which costs a few pointers, and walked bit by bit: nothing that goes
 //! on waits for it. One walk at a time, and it takes its time.
@@ -8,12 +9,16 @@ use std::{sync::Arc, time::Duration};
 use kvmesh_client::{
     Problem, ToWire,
     channel::Link,
-    convert::{self, mesh::pack_digest, snapshot::CHUNK_RECORDS_MAX},
+    convert::{
+        self,
+        mesh::{MeshPart, pack_digest},
+        snapshot::CHUNK_RECORDS_MAX,
+    },
 };
 use kvmesh_directory::{
     BlockName, FeedPosition,
     limits::DIGEST_RANGES,
-    view::{Digest, MeshWalk, range_of},
+    view::{Digest, MeshWalk, ObjectsDigest, range_of},
 };
 use kvmesh_process::access;
 use kvmesh_proto::v1::{self as wire, compare_server::Compare};
@@ -24,7 +29,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::feed::{STUCK_AFTER, follower_of};
+use super::feed::{STUCK_AFTER, follower_of, mesh};
 use crate::{Settings, node::Node};
 
 /// Walks at a time; who comes meanwhile is told to come again.
@@ -47,20 +52,73 @@ pub(super) struct CompareService {
 
 /// One pass over a frozen directory, at its own pace.
 struct Walk {
-    blocks: MeshWalk,
+    frozen: MeshWalk,
     position: FeedPosition,
+    pace: Pace,
+    _turn: OwnedSemaphorePermit,
+}
+
+/// No more is looked at in a second than may be.
+struct Pace {
     begun: Instant,
     looked_at: u64,
-    _turn: OwnedSemaphorePermit,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            looked_at: 0,
+        }
+    }
+
+    /// Waits until so many more may be looked at.
+    async fn look_at(&mut self, more: usize) {
+        let due = Duration::from_micros(self.looked_at * 1_000_000 / BLOCKS_PER_SECOND);
+        sleep_until(self.begun + due).await;
+        self.looked_at += more as u64;
+    }
 }
 
 impl Walk {
     /// The next blocks that the follower may know of; none at the end.
     async fn next(&mut self) -> Option<Vec<(BlockName, u32)>> {
-        let due = Duration::from_micros(self.looked_at * 1_000_000 / BLOCKS_PER_SECOND);
-        sleep_until(self.begun + due).await;
-        self.looked_at += LOOK_AT as u64;
-        self.blocks.step(LOOK_AT)
+        self.pace.look_at(LOOK_AT).await;
+        self.frozen.step(LOOK_AT)
+    }
+
+    async fn objects(&mut self) -> ObjectsDigest {
+        let mut digest = ObjectsDigest::default();
+        for namespace in self.frozen.namespaces() {
+            digest.add_namespace(namespace);
+        }
+        for (at, (name, tombstone)) in self.frozen.tombstones().enumerate() {
+            if at % LOOK_AT == 0 {
+                self.pace.look_at(LOOK_AT).await;
+            }
+            digest.add_tombstone(&name, tombstone);
+        }
+        digest
+    }
+
+    /// Sends namespaces and deleted names; an error: the caller is gone.
+    async fn send_objects(
+        &self,
+        frames: &mpsc::Sender<Result<wire::MeshSnapshot, Status>>,
+    ) -> Result<(), ()> {
+        let send = async |part: MeshPart| {
+            let sent = frames.send_timeout(Ok(part.to_wire()), STUCK_AFTER).await;
+            sent.map_err(|_| ())
+        };
+        let namespaces = self.frozen.namespaces().cloned();
+        for part in mesh::parts(&self.position, namespaces, |part| &mut part.namespaces) {
+            send(part).await?;
+        }
+        let tombstones = self.frozen.tombstones();
+        for part in mesh::parts(&self.position, tombstones, |part| &mut part.tombstones) {
+            send(part).await?;
+        }
+        send(mesh::last(self.position.clone())).await
     }
 
     async fn digest(&mut self) -> Digest {
@@ -135,17 +193,39 @@ impl CompareService {
         let frozen = self.node.directory.freeze();
         Ok(Walk {
             position: frozen.position().ok_or(Problem::NotInitialised)?,
-            blocks: MeshWalk::new(frozen, follower),
-            begun: Instant::now(),
-            looked_at: 0,
+            frozen: MeshWalk::new(frozen, follower),
+            pace: Pace::new(),
             _turn: turn,
         })
+    }
+
+    /// Streams what is sent, until all is, the caller goes, or this node ends. A caller that
+    /// gets no last frame knows that it is not whole.
+    fn stream<T: Send + 'static, F>(
+        &self,
+        send: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> F,
+    ) -> ReceiverStream<Result<T, Status>>
+    where
+        F: Future<Output = Result<(), ()>> + Send + 'static,
+    {
+        let (frames, stream) = mpsc::channel(FRAMES_MAX);
+        let (stop, closed) = (self.node.stop.clone(), frames.clone());
+        let sending = timeout(WALK_MAX, send(frames));
+        self.node.tasks.spawn(async move {
+            tokio::select! {
+                _ = sending => {}
+                () = closed.closed() => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        ReceiverStream::new(stream)
     }
 }
 
 #[tonic::async_trait]
 impl Compare for CompareService {
     type BlocksStream = ReceiverStream<Result<wire::BlocksFrame, Status>>;
+    type ObjectsStream = ReceiverStream<Result<wire::MeshSnapshot, Status>>;
 
     async fn digest(
         &self,
@@ -155,11 +235,16 @@ impl Compare for CompareService {
         let asked = request.into_inner();
         let walk = self.walk(link, asked.follower_region, asked.at_least);
         let mut walk = walk.await?;
-        let digest = timeout(WALK_MAX, walk.digest()).await;
-        let digest = digest.map_err(|_| Problem::OutOfTime("counting the region's blocks"))?;
+        let counted = timeout(WALK_MAX, async {
+            (walk.objects().await, walk.digest().await)
+        });
+        let counted = counted.await;
+        let (objects, digest) =
+            counted.map_err(|_| Problem::OutOfTime("counting the region's blocks"))?;
         Ok(Response::new(wire::DigestResponse {
             position: Some(walk.position.to_wire()),
             ranges: pack_digest(&digest),
+            objects: Some(objects.value()),
         }))
     }
 
@@ -180,18 +265,20 @@ impl Compare for CompareService {
         }
         let walk = self.walk(link, asked.follower_region, asked.at_least);
         let mut walk = walk.await?;
-        let (frames, stream) = mpsc::channel(FRAMES_MAX);
-        let stop = self.node.stop.clone();
-        self.node.tasks.spawn(async move {
-            let sending = timeout(WALK_MAX, walk.send(&wanted, &frames));
-            tokio::select! {
-                // A caller that gets no last frame knows that it is not whole.
-                _ = sending => {}
-                () = frames.closed() => {}
-                () = stop.cancelled() => {}
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let send = async move |frames| walk.send(&wanted, &frames).await;
+        Ok(Response::new(self.stream(send)))
+    }
+
+    async fn objects(
+        &self,
+        request: Request<wire::ObjectsRequest>,
+    ) -> Result<Response<Self::ObjectsStream>, Status> {
+        let link = access::link_of(&request).cloned();
+        let asked = request.into_inner();
+        let walk = self.walk(link, asked.follower_region, asked.at_least);
+        let walk = walk.await?;
+        let send = async move |frames| walk.send_objects(&frames).await;
+        Ok(Response::new(self.stream(send)))
     }
 }
 
@@ -294,13 +381,13 @@ mod tests {
         let room = Arc::new(Semaphore::new(WALKS_MAX));
         let mut walk = Walk {
             position: state.position().unwrap(),
-            blocks: MeshWalk::new(state, "eu".parse().unwrap()),
-            begun: Instant::now(),
-            looked_at: 0,
+            frozen: MeshWalk::new(state, "eu".parse().unwrap()),
+            pace: Pace::new(),
             _turn: room.try_acquire_owned().unwrap(),
         };
         assert_eq!(walk.digest().await.total().blocks, count);
         let least = Duration::from_micros(count * 1_000_000 / BLOCKS_PER_SECOND);
-        assert!(walk.begun.elapsed() >= least, "{:?}", walk.begun.elapsed());
+        let took = walk.pace.begun.elapsed();
+        assert!(took >= least, "{took:?}");
     }
 }

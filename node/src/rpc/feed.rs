@@ -3,7 +3,7 @@
 //! Invariants: only applied entries are sent, each whole; a follower that lags behind the
 //! tail, or that followed another log, gets a snapshot.
 
-mod mesh;
+pub(super) mod mesh;
 mod region;
 
 use std::sync::Arc;

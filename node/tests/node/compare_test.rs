@@ -1,10 +1,11 @@
 //! Another region is told what it is to have, in short and range by range.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kvmesh_client::{FromWire, ToWire, convert::mesh::unpack_digest};
 use kvmesh_directory::{
-    BlockName, FeedPosition,
+    BlockHash, BlockKey, BlockName, Command, FeedPosition, Hlc, NamespaceId, Part,
+    command::Deletion,
     limits::DIGEST_RANGES,
     view::{Digest, range_of},
 };
@@ -93,6 +94,87 @@ async fn a_digest_is_of_what_the_follower_is_to_have() {
         let wanted = all.iter().filter(|(name, _)| range_of(name.tag()) == range);
         assert!(some.iter().eq(wanted));
     }
+}
+
+/// Aliases of namespaces, and deleted names.
+async fn objects(region: &Region, follower: &str) -> (BTreeSet<String>, usize) {
+    let request = wire::ObjectsRequest {
+        follower_region: follower.to_owned(),
+        at_least: None,
+    };
+    let mut client = CompareClient::new(region.channel(0));
+    let mut parts = client.objects(request).await.unwrap().into_inner();
+    let (mut names, mut deleted) = (BTreeSet::new(), 0);
+    loop {
+        let part = parts.message().await.unwrap().expect("a last part");
+        assert!(part.blocks.is_empty());
+        deleted += part.tombstones.len();
+        names.extend(part.namespaces.into_iter().map(|namespace| namespace.name));
+        if part.last {
+            return (names, deleted);
+        }
+    }
+}
+
+#[tokio::test]
+async fn objects_are_those_of_the_follower_and_their_number_changes_with_them() {
+    let region = Region::start(1).await;
+    let mut client = CompareClient::new(region.channel(0));
+    let mut number = async |follower: &str| {
+        let answer = client.digest(digest_request(follower, None)).await.unwrap();
+        answer.into_inner().objects.unwrap()
+    };
+    let (all, _) = objects(&region, "eu-west").await;
+    let mut here = description("here");
+    here.residency = vec!["us-east".parse().unwrap()];
+    let (far, near) = (number("eu-west").await, number("us-east").await);
+    let opened = wire::OpenRequest {
+        description: Some(here.to_wire()),
+        name: "here".to_owned(),
+        template: String::new(),
+    };
+    region.cache(0).open(opened).await.unwrap();
+    assert_eq!(number("eu-west").await, far, "it may not know of it");
+    let opened = number("us-east").await;
+    assert_ne!(opened, near);
+    let names = |more: &[&str]| {
+        let more = more.iter().map(|name| (*name).to_owned());
+        all.iter().cloned().chain(more).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(objects(&region, "eu-west").await, (names(&[]), 0));
+    assert_eq!(objects(&region, "us-east").await, (names(&["here"]), 0));
+
+    let namespace = NamespaceId::from_wire(region.namespace.clone()).unwrap();
+    let deletion = |namespace, hlc| Deletion {
+        namespace,
+        keys: vec![BlockKey {
+            hash: BlockHash([7; 32]),
+            part: Part::default(),
+        }],
+        hlc: Hlc(hlc),
+    };
+    region
+        .propose(0, &Command::Delete(deletion(namespace, 9)))
+        .await;
+    region
+        .propose(0, &Command::Delete(deletion(here.id(), 9)))
+        .await;
+    assert_eq!(objects(&region, "eu-west").await, (names(&[]), 1));
+    assert_eq!(objects(&region, "us-east").await.1, 2);
+    let deleted = number("eu-west").await;
+    assert_ne!(deleted, far);
+    // The same name again, later.
+    region
+        .propose(0, &Command::Delete(deletion(namespace, 10)))
+        .await;
+    assert_ne!(number("eu-west").await, deleted);
+    let raised = Command::RaiseGeneration {
+        namespace: here.id(),
+        hlc: Hlc(99),
+    };
+    let before = number("us-east").await;
+    region.propose(0, &raised).await;
+    assert_ne!(number("us-east").await, before);
 }
 
 #[tokio::test]

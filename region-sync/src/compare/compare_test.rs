@@ -10,7 +10,7 @@ use kvmesh_client::{
     channel::{Channels, TcpConnect},
     follow::{MeshViewFollower, SharedMeshView, Source},
 };
-use kvmesh_directory::{Command, FeedPosition, Namespace, PeerState, RegionId, Tag};
+use kvmesh_directory::{Command, FeedPosition, Hlc, Namespace, PeerState, RegionId, Tag};
 use kvmesh_process::{Environment, server};
 use kvmesh_proto::v1::{
     self as wire, region_sync_client::RegionSyncClient, sync_frame::Kind, sync_request::How,
@@ -210,6 +210,53 @@ async fn a_block_that_is_missing_and_one_that_is_gone_are_found_and_mended() {
             .iter()
             .all(|ranges| *ranges == 1)
     );
+}
+
+#[tokio::test]
+async fn a_delete_a_policy_and_a_raise_that_were_lost_are_brought() {
+    let world = World::start(|settings| settings.compare_every_ms = 0).await;
+    let mut other = namespace("other");
+    world.eu.apply(Command::OpenNamespace(other.clone()));
+    for number in 1..4 {
+        world.eu.apply(put(&world.model, number, 10));
+        world.us.apply(put(&world.model, number, 10));
+    }
+    world.reaches(&world.eu.position()).await;
+    let equal = world.sync("eu", compare()).await.unwrap();
+    assert_eq!((equal.ranges, equal.objects), (0, 0));
+
+    let lost = deletion(&world.model, &[1, 2], 20);
+    world.eu.apply_unsaid(Command::Delete(lost));
+    other.policy.ttl_ms = 7_000;
+    other.policy_hlc.0 += 1;
+    world.eu.apply_unsaid(Command::OpenNamespace(other.clone()));
+    world.eu.apply_unsaid(Command::RaiseGeneration {
+        namespace: other.id,
+        hlc: Hlc(50),
+    });
+    // One that is heard of goes on as ever.
+    let heard = deletion(&world.model, &[3], 21);
+    let last = world.eu.apply(Command::Delete(heard)).0;
+    world.reaches(&last).await;
+    let here = |number| {
+        let name = block(&world.model, number);
+        world.us.state.lock().unwrap().entry(&name).is_some()
+    };
+    assert_eq!([1, 2, 3].map(here), [true, true, false]);
+
+    let end = world.sync("eu", compare()).await.unwrap();
+    // Two names and a namespace: its policy and generation come together.
+    assert_eq!((end.gone, end.objects), (2, 3));
+    assert_eq!([1, 2, 3].map(here), [false; 3]);
+    let ours = world.us.state.lock().unwrap().namespace(other.id).cloned();
+    let ours = ours.expect("it is open here");
+    assert_eq!((ours.policy.ttl_ms, ours.generation), (7_000, Hlc(50)));
+
+    // While they are the same they are not read again.
+    let read = world.eu.objects.load(Ordering::Relaxed);
+    let end = world.sync("eu", compare()).await.unwrap();
+    assert_eq!((end.ranges, end.objects), (0, 0));
+    assert_eq!(world.eu.objects.load(Ordering::Relaxed), read);
 }
 
 #[tokio::test]

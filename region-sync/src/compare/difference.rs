@@ -13,6 +13,8 @@ pub(crate) struct Difference {
     pub(crate) gone: Vec<Tag>,
     /// Blocks that are shown with another size.
     pub(crate) resized: Vec<(Tag, u32)>,
+    /// Deleted names, and namespaces, of which the own region had not heard.
+    pub(crate) objects: usize,
 }
 
 impl Difference {
@@ -39,7 +41,10 @@ impl Difference {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.gone.is_empty() && self.resized.is_empty()
+        self.objects == 0
+            && self.missing.is_empty()
+            && self.gone.is_empty()
+            && self.resized.is_empty()
     }
 
     /// Adds what was found elsewhere.
@@ -47,6 +52,7 @@ impl Difference {
         self.missing.extend(more.missing);
         self.gone.extend(more.gone);
         self.resized.extend(more.resized);
+        self.objects += more.objects;
     }
 
     /// Leaves out what is about these tags.

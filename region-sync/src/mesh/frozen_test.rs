@@ -123,6 +123,7 @@ async fn later_steps_are_right_about_what_they_speak_of() {
         missing: vec![(name(5), 9), (name(6), 9)],
         gone: vec![name(1).tag(), name(7).tag()],
         resized: Vec::new(),
+        objects: 0,
     };
     let mended = world.mesh.mend(&mut frozen, found).unwrap();
     assert_eq!(mended.missing, [(name(5), 9)]);

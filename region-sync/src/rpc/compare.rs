@@ -3,19 +3,27 @@
 use std::time::Duration;
 
 use kvmesh_client::{
-    ToWire, WireError,
+    FromWire, ToWire, WireError,
     channel::{AddressError, Channel},
-    convert::{self, mesh::unpack_digest, required},
+    convert::{
+        self,
+        mesh::{MeshPart, unpack_digest},
+        required,
+    },
     follow::Source,
 };
 use kvmesh_directory::{
-    BlockName, FeedPosition, RegionId, limits::MESSAGE_BYTES_MAX, view::Digest,
+    BlockName, FeedPosition, RegionId,
+    limits::{MESSAGE_BYTES_MAX, NAMESPACES_MAX, TOMBSTONES_MAX},
+    view::Digest,
 };
 use kvmesh_proto::v1::{
     self as wire, compare_client::CompareClient, feed_client::FeedClient, feed_frame::Kind,
 };
 use tokio::time::{error::Elapsed, timeout};
 use tonic::{Code, Request, Status};
+
+use crate::effects::Effects;
 
 /// How long an answer may take: a node takes its time over a large directory.
 const ASK_MAX: Duration = Duration::from_secs(130);
@@ -46,7 +54,7 @@ pub(crate) enum AskError {
     #[error("the answer ended early")]
     EndedEarly,
     /// More came than was asked for.
-    #[error("more blocks came than there can be")]
+    #[error("more came than there can be")]
     TooMany,
 }
 
@@ -59,6 +67,14 @@ impl From<Status> for AskError {
 /// Blocks of some ranges, and the position at which they are all.
 pub(crate) type Blocks = (FeedPosition, Vec<(BlockName, u32)>);
 
+/// What a region has, in short, and the position at which it is that.
+pub(crate) struct Counted {
+    pub(crate) position: FeedPosition,
+    pub(crate) blocks: Digest,
+    /// Another number where namespaces or deleted names differ. None: of an earlier version.
+    pub(crate) objects: Option<u64>,
+}
+
 /// The nodes of another region; each is as good as the others.
 pub(crate) struct PeerNodes {
     pub(crate) own: RegionId,
@@ -68,10 +84,7 @@ pub(crate) struct PeerNodes {
 
 impl PeerNodes {
     /// What the region has for this one, in short, at a position or a later one.
-    pub(crate) async fn digest(
-        &self,
-        at_least: &FeedPosition,
-    ) -> Result<(FeedPosition, Digest), AskError> {
+    pub(crate) async fn digest(&self, at_least: &FeedPosition) -> Result<Counted, AskError> {
         self.ask(|channel| async move {
             let request = request(wire::DigestRequest {
                 follower_region: self.own.to_wire(),
@@ -79,7 +92,11 @@ impl PeerNodes {
             });
             let answer = client(channel).digest(request).await?.into_inner();
             let position = self.position(answer.position, at_least)?;
-            Ok((position, unpack_digest(&answer.ranges)?))
+            Ok(Counted {
+                position,
+                blocks: unpack_digest(&answer.ranges)?,
+                objects: answer.objects,
+            })
         })
         .await
     }
@@ -107,6 +124,36 @@ impl PeerNodes {
                 }
                 if frame.last {
                     return Ok((self.position(frame.position, at_least)?, blocks));
+                }
+            }
+        })
+        .await
+    }
+
+    /// The namespaces and deleted names, at a position or a later one.
+    pub(crate) async fn objects(
+        &self,
+        at_least: &FeedPosition,
+    ) -> Result<(FeedPosition, Effects), AskError> {
+        self.ask(|channel| async move {
+            let request = request(wire::ObjectsRequest {
+                follower_region: self.own.to_wire(),
+                at_least: Some(at_least.to_wire()),
+            });
+            let mut parts = client(channel).objects(request).await?.into_inner();
+            let (mut namespaces, mut tombstones) = (Vec::new(), Vec::new());
+            loop {
+                let part = parts.message().await?.ok_or(AskError::EndedEarly)?;
+                let (position, last) = (part.position.clone(), part.last);
+                let part = MeshPart::from_wire(part)?;
+                namespaces.extend(part.namespaces);
+                tombstones.extend(part.tombstones);
+                if namespaces.len() > NAMESPACES_MAX || tombstones.len() > TOMBSTONES_MAX {
+                    return Err(AskError::TooMany);
+                }
+                if last {
+                    let position = self.position(position, at_least)?;
+                    return Ok((position, Effects::of_snapshot(namespaces, tombstones)));
                 }
             }
         })

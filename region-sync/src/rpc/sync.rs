@@ -100,6 +100,7 @@ fn frame(said: Said) -> wire::SyncFrame {
             missing: mended.missing.len() as u64,
             gone: mended.gone.len() as u64,
             resized: mended.resized.len() as u64,
+            objects: mended.objects as u64,
         }),
     };
     wire::SyncFrame { kind: Some(kind) }

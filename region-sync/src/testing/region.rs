@@ -53,6 +53,8 @@ pub(crate) struct FakeRegion {
     /// ranges each time that it was asked for blocks.
     pub(crate) compares: AtomicBool,
     pub(crate) digests: AtomicU32,
+    /// How often its namespaces and deleted names were read.
+    pub(crate) objects: AtomicU32,
     pub(crate) ranges: Mutex<Vec<usize>>,
     refuses: AtomicBool,
     streams: Mutex<CancellationToken>,
@@ -102,6 +104,7 @@ impl FakeRegion {
             kept_from: AtomicU64::new(0),
             compares: AtomicBool::new(true),
             digests: AtomicU32::new(0),
+            objects: AtomicU32::new(0),
             ranges: Mutex::default(),
             refuses: AtomicBool::new(false),
             streams: Mutex::default(),

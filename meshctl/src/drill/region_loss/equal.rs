@@ -122,7 +122,8 @@ impl Pair {
         let late = at.is_some_and(|at| {
             at.log_incarnation == least.log_incarnation && at.index >= least.index
         });
-        synced.ranges == 0 && std::mem::replace(&mut self.late, late)
+        let equal = synced.ranges == 0 && synced.objects == 0;
+        equal && std::mem::replace(&mut self.late, late)
     }
 }
 
@@ -188,6 +189,7 @@ mod tests {
             missing,
             gone: 0,
             resized: 0,
+            objects: 0,
         })
     }
 

@@ -7,7 +7,7 @@ use kvmesh_client::{
     convert::{mesh::MeshPart, snapshot::CHUNK_RECORDS_MAX},
 };
 use kvmesh_directory::{
-    DirectoryState, LogIncarnation, RegionId,
+    DirectoryState, FeedPosition, LogIncarnation, RegionId,
     view::{MeshStep, mesh_blocks, mesh_namespaces, mesh_tombstones},
 };
 use kvmesh_proto::v1::feed_frame::Kind;
@@ -23,48 +23,50 @@ pub(super) async fn snapshot(
     let Some(position) = state.position() else {
         return Err(Gone);
     };
-    let part = |last| MeshPart {
-        position: position.clone(),
+    let send = async |part: MeshPart| follow.send(Kind::MeshSnapshot(part.to_wire())).await;
+    let namespaces = mesh_namespaces(state, follower).cloned();
+    for part in parts(&position, namespaces, |part| &mut part.namespaces) {
+        send(part).await?;
+    }
+    for part in parts(&position, mesh_blocks(state, follower), |part| {
+        &mut part.blocks
+    }) {
+        send(part).await?;
+    }
+    let tombstones = mesh_tombstones(state, follower);
+    for part in parts(&position, tombstones, |part| &mut part.tombstones) {
+        send(part).await?;
+    }
+    send(last(position)).await
+}
+
+/// Parts of a snapshot that have these in a field, as many as one message has room for.
+pub(in crate::rpc) fn parts<T>(
+    position: &FeedPosition,
+    mut all: impl Iterator<Item = T>,
+    field: impl Fn(&mut MeshPart) -> &mut Vec<T>,
+) -> impl Iterator<Item = MeshPart> {
+    std::iter::from_fn(move || {
+        let some: Vec<T> = all.by_ref().take(CHUNK_RECORDS_MAX).collect();
+        let mut part = MeshPart {
+            last: false,
+            ..last(position.clone())
+        };
+        let any = !some.is_empty();
+        *field(&mut part) = some;
+        any.then_some(part)
+    })
+}
+
+/// The part that ends a snapshot.
+pub(in crate::rpc) fn last(position: FeedPosition) -> MeshPart {
+    MeshPart {
+        position,
         blocks: Vec::new(),
         namespaces: Vec::new(),
         tombstones: Vec::new(),
-        last,
-    };
-    let send = async |part: MeshPart| follow.send(Kind::MeshSnapshot(part.to_wire())).await;
-    let namespaces: Vec<_> = mesh_namespaces(state, follower).cloned().collect();
-    for namespaces in namespaces.chunks(CHUNK_RECORDS_MAX) {
-        let namespaces = namespaces.to_vec();
-        send(MeshPart {
-            namespaces,
-            ..part(false)
-        })
-        .await?;
+        last: true,
     }
-    let mut blocks = mesh_blocks(state, follower);
-    loop {
-        let chunk: Vec<_> = blocks.by_ref().take(CHUNK_RECORDS_MAX).collect();
-        if chunk.is_empty() {
-            break;
-        }
-        send(MeshPart {
-            blocks: chunk,
-            ..part(false)
-        })
-        .await?;
-    }
-    let mut tombstones = mesh_tombstones(state, follower);
-    loop {
-        let chunk: Vec<_> = tombstones.by_ref().take(CHUNK_RECORDS_MAX).collect();
-        if chunk.is_empty() {
-            break;
-        }
-        send(MeshPart {
-            tombstones: chunk,
-            ..part(false)
-        })
-        .await?;
-    }
-    send(part(true)).await
 }
 
 /// Sends what the follower may see; entries that it may not only advance its position.

@@ -2,10 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use kvmesh_client::{ToWire, convert, convert::mesh::pack_digest};
+use kvmesh_client::{
+    ToWire,
+    convert::{
+        self,
+        mesh::{MeshPart, pack_digest},
+    },
+};
 use kvmesh_directory::{
-    BlockName,
-    view::{Digest, mesh_blocks, range_of},
+    BlockName, RegionId,
+    view::{Digest, ObjectsDigest, mesh_blocks, mesh_namespaces, mesh_tombstones, range_of},
 };
 use kvmesh_proto::v1::{self as wire, compare_server::Compare};
 use tokio::sync::mpsc;
@@ -26,15 +32,38 @@ impl Service {
         let blocks = mesh_blocks(&state, &follower.parse().unwrap()).collect();
         Ok((state.position().unwrap().to_wire(), blocks))
     }
+
+    fn objects_for(&self, follower: &str) -> MeshPart {
+        let (state, follower): (_, RegionId) = (
+            self.0.state.lock().unwrap().clone(),
+            follower.parse().unwrap(),
+        );
+        MeshPart {
+            position: state.position().unwrap(),
+            blocks: Vec::new(),
+            namespaces: mesh_namespaces(&state, &follower).cloned().collect(),
+            tombstones: mesh_tombstones(&state, &follower).collect(),
+            last: true,
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl Compare for Service {
     type BlocksStream = Stream<wire::BlocksFrame>;
+    type ObjectsStream = Stream<wire::MeshSnapshot>;
 
     async fn digest(&self, request: Request<wire::DigestRequest>) -> Answer<wire::DigestResponse> {
         self.0.digests.fetch_add(1, Ordering::Relaxed);
-        let (position, blocks) = self.blocks_for(&request.into_inner().follower_region)?;
+        let follower = request.into_inner().follower_region;
+        let (position, blocks) = self.blocks_for(&follower)?;
+        let (objects, mut sum) = (self.objects_for(&follower), ObjectsDigest::default());
+        for namespace in &objects.namespaces {
+            sum.add_namespace(namespace);
+        }
+        for (name, tombstone) in objects.tombstones {
+            sum.add_tombstone(&name, tombstone);
+        }
         let mut digest = Digest::default();
         for (name, bytes) in blocks {
             digest.add(name.tag(), bytes);
@@ -42,6 +71,7 @@ impl Compare for Service {
         Ok(Response::new(wire::DigestResponse {
             position: Some(position),
             ranges: pack_digest(&digest),
+            objects: Some(sum.value()),
         }))
     }
 
@@ -57,6 +87,14 @@ impl Compare for Service {
             last: true,
         };
         frames.try_send(Ok(frame)).unwrap();
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn objects(&self, request: Request<wire::ObjectsRequest>) -> Answer<Self::ObjectsStream> {
+        self.0.objects.fetch_add(1, Ordering::Relaxed);
+        let part = self.objects_for(&request.into_inner().follower_region);
+        let (frames, stream) = mpsc::channel(1);
+        frames.try_send(Ok(part.to_wire())).unwrap();
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
