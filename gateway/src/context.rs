@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kvmesh_client::Problem;
+use kvmesh_client::{Problem, local::Local};
 use kvmesh_directory::RegionId;
 use kvmesh_process::{Environment, settings::Live};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -65,11 +65,20 @@ pub(crate) struct Gateway {
     pub(crate) hot: Hot,
     /// Encodings on links.
     pub(crate) coding: Coding,
+    /// Nodes on this host.
+    pub(crate) mapped: Option<Local>,
     /// Room for watches.
     pub(crate) watches: Arc<Semaphore>,
     /// Ends what would go on for long.
     pub(crate) stop: CancellationToken,
     pub(crate) calls: Room,
+}
+
+fn mapped(settings: &Settings, own: &RegionId, environment: &Environment) -> Option<Local> {
+    let place = settings.local_sockets.clone();
+    let local = Local::new(place, &environment.instance);
+    local.settle(own);
+    (!settings.local_sockets.as_os_str().is_empty()).then_some(local)
 }
 
 impl Gateway {
@@ -87,6 +96,7 @@ impl Gateway {
         let meters = Meters::new(Arc::clone(&environment.instance));
         Self {
             peers: Peers::new(&environment.channels, &region, settings.clone()),
+            mapped: mapped(&first, &region, &environment),
             region,
             views,
             reach: Arc::default(),

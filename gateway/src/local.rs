@@ -1,10 +1,12 @@
 //! Calls to the region's own nodes: one stream per node and part, read ahead into a bounded buffer.
+//! Of a node on this host blocks come where they lie, as far as it gives them so, and the rest as
+//! of others.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use kvmesh_client::Ranges;
-use kvmesh_directory::{NodeId, Part, limits::PIECE_BYTES};
+use kvmesh_client::{Ranges, local::Wanted, ranges::Pieces};
+use kvmesh_directory::{BlockKey, NodeId, Part, limits::PIECE_BYTES};
 use kvmesh_process::telemetry::SPANS;
 use tokio::{
     sync::mpsc,
@@ -103,6 +105,17 @@ pub(crate) fn start(
         aside: want.aside,
         until: want.deadline.at,
     };
+    let here = gateway.mapped.is_some().then(|| Here {
+        node,
+        keys: places
+            .iter()
+            .map(|&place| slots[place].name.key())
+            .collect(),
+        touch: touch
+            .iter()
+            .map(|&index| want.name(index, part).key())
+            .collect(),
+    });
     let address = gateway.views.address(node);
     let shared = Arc::clone(gateway);
     let span = info_span!(
@@ -114,7 +127,7 @@ pub(crate) fn start(
     );
     let reading = async move {
         if let Some(address) = address {
-            let over = read(&shared, &address, ask, &places, &frames).await;
+            let over = read(&shared, &address, here, ask, &places, &frames).await;
             drop(frames);
             if let Some(over) = over {
                 over.end().await;
@@ -154,7 +167,7 @@ pub(crate) fn touch_only(gateway: &Arc<Gateway>, want: &Want, node: NodeId, touc
         if let Some(address) = address {
             let all_dropped = async { while taken.recv().await.is_some() {} };
             let reading = async {
-                let over = read(&shared, &address, ask, &[], &frames).await;
+                let over = read(&shared, &address, None, ask, &[], &frames).await;
                 drop(frames);
                 if let Some(over) = over {
                     over.end().await;
@@ -199,22 +212,98 @@ fn buffered_frames(slots: &[Slot], places: &[usize]) -> usize {
     }
 }
 
+/// What is wanted of a node, in case that it is on this host.
+struct Here {
+    node: NodeId,
+    keys: Vec<BlockKey>,
+    touch: Vec<BlockKey>,
+}
+
+/// Passes on what a node on this host gives of the first `places`; how many of them are done.
+async fn read_here(
+    gateway: &Gateway,
+    here: Here,
+    ask: &Ask,
+    places: &[usize],
+    frames: &mpsc::Sender<CallFrame>,
+) -> usize {
+    let Some(local) = gateway.mapped.as_ref().filter(|_| !ask.aside) else {
+        return 0;
+    };
+    let wanted = Wanted {
+        namespace: ask.namespace,
+        node: Some(here.node),
+        keys: &here.keys,
+        touch: &here.touch,
+        ranges: &ask.ranges,
+        at_least: &[],
+        // The client does.
+        verify: false,
+        until: ask.until,
+    };
+    let blocks = local.get(&wanted).await;
+    let came = blocks.len();
+    for (block, &slot) in blocks.into_iter().zip(places) {
+        for kind in kinds(gateway, block, &ask.ranges) {
+            if frames.send(CallFrame { slot, kind }).await.is_err() {
+                return places.len();
+            }
+        }
+    }
+    came
+}
+
+/// The frames of a block: its header with its first piece, its end with the last one.
+fn kinds(
+    gateway: &Gateway,
+    block: Pieces,
+    ranges: &Ranges,
+) -> impl Iterator<Item = FrameKind> + use<> {
+    let mut header = Some(Header {
+        // Of the slot, once it is sent.
+        index: 0,
+        part: Part::default(),
+        meta: block.meta,
+        region: gateway.region.clone(),
+        pieces: match ranges.is_whole() {
+            true => Vec::new(),
+            false => block.numbers,
+        },
+    });
+    let last = block.pieces.len().saturating_sub(1);
+    let pieces = block.pieces.into_iter().enumerate();
+    pieces.map(move |(at, piece)| FrameKind::Block {
+        header: header.take(),
+        piece: Some(piece),
+        whole: at == last,
+    })
+}
+
 /// Passes a node's answer on. What is left of it when everything came: only its end.
 async fn read(
     gateway: &Gateway,
     address: &str,
-    ask: Ask,
+    here: Option<Here>,
+    mut ask: Ask,
     places: &[usize],
     frames: &mpsc::Sender<CallFrame>,
 ) -> Option<ask::Frames> {
     let until = ask.until;
     let reading = async {
+        let came = match here {
+            Some(here) => read_here(gateway, here, &ask, places, frames).await,
+            None => 0,
+        };
+        if came == places.len() && came > 0 {
+            return Ok(None);
+        }
+        ask.select.drain(..came);
         gateway.meters.outbound("Get");
         let mut stream = match gateway.peers.channel(address) {
             Ok(channel) => ask::get(channel, gateway.region.clone(), ask).await?,
             Err(_) => return Ok(None),
         };
-        let (mut current, mut left) = (None, places.len());
+        let (mut current, mut left) = (None, places.len() - came);
         while left > 0 {
             let Some(frame) = stream.next().await? else {
                 return Ok(None);

@@ -1,6 +1,6 @@
 //! Settings of a gateway, with their defaults. Times are in milliseconds.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use kvmesh_directory::{
     RegionId,
@@ -84,6 +84,9 @@ pub struct Settings {
     /// Congestion control of connections from and to other regions, which need TLS, such as
     /// "bbr"; empty: the kernel's usual one. All other connections keep that.
     pub congestion_control: String,
+    /// `local_socket` of a node on this host, or a folder of such sockets: blocks are read where
+    /// these nodes keep them. Empty: all come over gRPC.
+    pub local_sockets: PathBuf,
     /// Certificate, key and CA; without them gRPC is plaintext, on loopback only.
     pub tls: TlsSettings,
     /// Policies that a namespace may be opened with, by name.
@@ -121,6 +124,7 @@ impl Default for Settings {
             otlp_endpoint: String::new(),
             trace_ratio: TRACE_RATIO,
             congestion_control: String::new(),
+            local_sockets: PathBuf::new(),
             tls: TlsSettings::default(),
             templates: templates::built_in(),
         }

@@ -69,6 +69,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         data_dir: None,
         first_port: 0,
         return_after: None,
+        gateways_map: false,
     })
     .await?;
     let measured = measure(args, &mesh.regions()[0].gateway).await;

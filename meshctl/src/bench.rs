@@ -136,6 +136,11 @@ fn check(global: &Global, args: &BenchArgs) -> anyhow::Result<()> {
                    go over gRPC";
         return Err(exit::set_up(why.to_owned()));
     }
+    if args.gateway_maps && !global.gateway.is_empty() {
+        let why = "--gateway-maps is for the region of its own: set local_sockets where the \
+                   --gateway runs";
+        return Err(exit::set_up(why.to_owned()));
+    }
     if args.local == Some(None) && !global.gateway.is_empty() {
         let why = "--local: name the socket of the --gateway's node on this host";
         return Err(exit::set_up(why.to_owned()));
@@ -166,6 +171,7 @@ async fn on_a_mesh_of_its_own(global: &Global, args: &BenchArgs) -> anyhow::Resu
         data_dir: None,
         first_port: 0,
         return_after: None,
+        gateways_map: args.gateway_maps,
     };
     let mesh = match args.tls {
         true => Mesh::start_secured(settings).await,

@@ -105,6 +105,7 @@ async fn a_plain_python_client_puts_finds_gets_and_deletes() {
         data_dir: None,
         first_port: 0,
         return_after: None,
+        gateways_map: false,
     });
     let mesh = mesh.await.unwrap();
     let mut client = Command::new(&python);

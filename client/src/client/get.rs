@@ -254,10 +254,12 @@ impl GetStream {
         let at_least = self.shared.at_least();
         let asked = Wanted {
             namespace: self.request.namespace,
+            node: None,
             keys: &wanted,
             touch: &touch,
             ranges: &self.request.ranges,
             at_least: &at_least,
+            verify: true,
             until: self.deadline,
         };
         let blocks = local.get(&asked).await;

@@ -2,7 +2,8 @@
 //! into memory that it shares.
 //!
 //! Whatever does not work here goes over gRPC instead: nothing of this module is an error of
-//! a get or a put. Every byte is verified, as one that goes by gRPC is.
+//! a get or a put. Every byte is verified, as one that goes by gRPC is, but by who only passes it
+//! on.
 //!
 //! Not here: what is asked for and in which order (`client::get`), nor which blocks a node is
 //! to get (`client::to_nodes`).
@@ -51,7 +52,7 @@ const NAMESPACES_MAX: usize = 64;
 
 /// Nodes on this host, by their sockets.
 #[derive(Debug)]
-pub(crate) struct Local {
+pub struct Local {
     /// A socket, or a folder of sockets.
     place: PathBuf,
     /// The client's own: nodes of others are not read from.
@@ -71,20 +72,29 @@ struct Known {
 
 /// What is wanted of one namespace.
 #[derive(Debug)]
-pub(crate) struct Wanted<'a> {
-    pub(crate) namespace: NamespaceId,
-    /// Until the first that no node here has.
-    pub(crate) keys: &'a [BlockKey],
+pub struct Wanted<'a> {
+    /// Which namespace.
+    pub namespace: NamespaceId,
+    /// Who is asked; none: all nodes here.
+    pub node: Option<NodeId>,
+    /// Until the first that nobody who is asked has.
+    pub keys: &'a [BlockKey],
     /// Names whose recency is renewed.
-    pub(crate) touch: &'a [BlockKey],
+    pub touch: &'a [BlockKey],
     /// Of each block only the pieces that they touch.
-    pub(crate) ranges: &'a Ranges,
-    pub(crate) at_least: &'a [FeedPosition],
-    pub(crate) until: Instant,
+    pub ranges: &'a Ranges,
+    /// The nodes show these positions, or later ones.
+    pub at_least: &'a [FeedPosition],
+    /// Every byte is verified; not, where whoever gets them next does.
+    pub verify: bool,
+    /// No node is waited for longer.
+    pub until: Instant,
 }
 
 impl Local {
-    pub(crate) fn new(place: PathBuf, instance: &str) -> Self {
+    /// By a node's socket, or a folder of such sockets. `instance` is who counts.
+    #[must_use]
+    pub fn new(place: PathBuf, instance: &str) -> Self {
         Self {
             place,
             region: OnceLock::new(),
@@ -94,7 +104,7 @@ impl Local {
     }
 
     /// The region that the client belongs to, as its gateway says.
-    pub(crate) fn settle(&self, region: &RegionId) {
+    pub fn settle(&self, region: &RegionId) {
         let _ = self.region.set(region.clone());
     }
 
@@ -108,11 +118,12 @@ impl Local {
     }
 
     /// The wanted blocks from the first one on, until one that no node here gives.
-    pub(crate) async fn get(&self, wanted: &Wanted<'_>) -> Vec<Pieces> {
+    pub async fn get(&self, wanted: &Wanted<'_>) -> Vec<Pieces> {
         let until = wanted.until.min(Instant::now() + ANSWER_WAIT);
-        let Ok(sessions) = timeout_at(until, self.sessions(wanted.namespace)).await else {
+        let Ok(mut sessions) = timeout_at(until, self.sessions(wanted.namespace)).await else {
             return Vec::new();
         };
+        sessions.retain(|session| wanted.node.is_none_or(|node| node == session.node()));
         let mut blocks = Vec::new();
         // Nodes in a row that had nothing to add; each is asked again where another went on.
         let mut idle = 0;

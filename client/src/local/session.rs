@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use kvmesh_directory::{
-    BlockKey, NamespaceId, RegionId,
+    BlockKey, NamespaceId, NodeId, RegionId,
     limits::{LOCAL_BLOCKS_MAX, LOCAL_PACKET_BYTES_MAX, PROTOCOL_VERSION},
 };
 use tokio::task::yield_now;
@@ -78,6 +78,7 @@ impl Taken {
 #[derive(Debug)]
 pub(super) struct Session {
     path: PathBuf,
+    node: NodeId,
     wire: Arc<Wire>,
     /// One question at a time: it takes microseconds, and reading the bytes is no part of it.
     turn: tokio::sync::Mutex<Turn>,
@@ -120,8 +121,9 @@ impl Session {
         namespace: NamespaceId,
         own: &RegionId,
     ) -> Result<Self, LocalError> {
-        let session = Self {
+        let mut session = Self {
             path: path.to_owned(),
+            node: NodeId(0),
             wire: Arc::new(Wire {
                 socket: Socket::connect(path)?,
                 over: AtomicBool::new(false),
@@ -139,6 +141,7 @@ impl Session {
         match session.ask(hello).await? {
             (Answer::Welcome { node, region, .. }, _) if region == *own => {
                 info!(%node, path = %path.display(), "blocks of a node on this host are mapped");
+                session.node = node;
                 Ok(session)
             }
             (Answer::Welcome { region, .. }, _) => Err(LocalError::Elsewhere(region)),
@@ -148,6 +151,11 @@ impl Session {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whose blocks these are.
+    pub(super) fn node(&self) -> NodeId {
+        self.node
     }
 
     /// The connection broke: what is leased stays readable, and no more is asked for.
@@ -171,7 +179,8 @@ impl Session {
         warn!(path = %self.path.display(), "{why}: blocks come over gRPC meanwhile");
     }
 
-    /// The blocks of these names, verified, until the first that is not to be had.
+    /// The blocks of these names until the first that is not to be had, verified where that is
+    /// wanted.
     pub(super) async fn get(
         &self,
         keys: &[BlockKey],
@@ -195,7 +204,7 @@ impl Session {
             let mut block = match PiecesAssembler::new(mapped.meta, wanted.ranges, &[]) {
                 // gRPC says it to the caller.
                 Err(PiecesError::Range(_)) => return Ok(Taken::until_missing(verified)),
-                block => block?,
+                block => block?.verifying(wanted.verify),
             };
             for piece in pieces.ok_or(LocalError::Protocol)? {
                 let large = piece.len() > RELEASE_BYTES as usize;

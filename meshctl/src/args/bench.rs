@@ -110,6 +110,10 @@ pub struct BenchArgs {
     /// Send and get all blocks through the gateway, as a client does that does not reach nodes.
     #[arg(long)]
     pub through_gateway: bool,
+    /// The gateway of the region of its own reads blocks where its nodes keep them, as one does
+    /// whose `local_sockets` names those of nodes on its host.
+    #[arg(long)]
+    pub gateway_maps: bool,
     /// Read blocks where a node on this host keeps them, and put them through memory that it
     /// shares: its socket, or a folder of sockets [default: of the region of its own]
     #[arg(long, value_name = "PATH", num_args = 0..=1)]

@@ -49,6 +49,8 @@ pub struct Settings {
     pub first_port: u16,
     /// How long a lost region answers before it is asked again; none: as region-syncs have it.
     pub return_after: Option<Duration>,
+    /// Gateways read blocks where nodes keep them, as they may on a node's host.
+    pub gateways_map: bool,
 }
 
 impl From<&MeshArgs> for Settings {
@@ -61,6 +63,7 @@ impl From<&MeshArgs> for Settings {
             data_dir: None,
             first_port: 0,
             return_after: None,
+            gateways_map: false,
         }
     }
 }

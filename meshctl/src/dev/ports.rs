@@ -114,6 +114,7 @@ mod tests {
             data_dir,
             first_port: 7_400,
             return_after: None,
+            gateways_map: false,
         }
     }
 

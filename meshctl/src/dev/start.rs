@@ -208,6 +208,10 @@ impl Starting<'_> {
             listen: door.address,
             nodes: addresses(region),
             region_syncs: vec![region.region_sync.clone()],
+            local_sockets: match self.settings.gateways_map {
+                true => region.local.clone(),
+                false => PathBuf::new(),
+            },
             templates,
             shutdown_grace_ms: GRACE_MS,
             ..Default::default()

@@ -13,6 +13,7 @@ async fn a_context_says_whom_to_ask_and_is_named_before_anything_is_destroyed() 
         data_dir: None,
         first_port: 0,
         return_after: None,
+        gateways_map: false,
     };
     let mesh = Mesh::start(settings).await.unwrap();
     let dir = tempfile::tempdir().unwrap();

@@ -15,6 +15,7 @@ async fn a_file_goes_and_comes_through_the_memory_of_nodes_on_this_host() {
         data_dir: None,
         first_port: 0,
         return_after: None,
+        gateways_map: false,
     });
     let mesh = mesh.await.unwrap();
     let region = &mesh.regions()[0];

@@ -21,6 +21,7 @@ async fn mesh() -> Mesh {
         data_dir: None,
         first_port: 0,
         return_after: None,
+        gateways_map: false,
     };
     Mesh::start(settings).await.unwrap()
 }

@@ -120,6 +120,7 @@ fn settings() -> Settings {
         data_dir: None,
         first_port: 0,
         return_after: None,
+        gateways_map: false,
     }
 }
 

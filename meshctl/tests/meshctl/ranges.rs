@@ -21,6 +21,7 @@ use kvmesh_client::{
     client::{Chain, GetOptions, GetOutcome, Opened, Path, PutBlock, PutOptions, PutResult},
 };
 use kvmesh_directory::{Description, Part};
+use kvmesh_process::telemetry;
 use meshctl::dev::mesh::{Mesh, Settings};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -176,7 +177,7 @@ async fn put(gateway: &str) {
     assert!(results.iter().all(acked), "{results:?}");
 }
 
-async fn mesh() -> Mesh {
+async fn mesh(gateways_map: bool) -> Mesh {
     let settings = Settings {
         regions: 2,
         nodes: 3,
@@ -185,13 +186,14 @@ async fn mesh() -> Mesh {
         data_dir: None,
         first_port: 0,
         return_after: None,
+        gateways_map,
     };
     Mesh::start(settings).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_wants_a_twentieth_of_each_block_receives_its_pieces_and_no_more() {
-    let mesh = mesh().await;
+    let mesh = mesh(false).await;
     let door = |region: usize| mesh.regions()[region].gateway.as_str();
     put(door(0)).await;
     let pieces = u64::from(BLOCKS) * 2 * MIB;
@@ -231,9 +233,61 @@ async fn who_wants_a_twentieth_of_each_block_receives_its_pieces_and_no_more() {
     timeout(Duration::from_secs(15), mesh.stop()).await.unwrap();
 }
 
+/// Bytes that the first region's gateway has read where nodes keep them.
+fn mapped_bytes() -> u64 {
+    let page = telemetry::render().unwrap_or_default();
+    let mut lines = page.lines().filter(|line| {
+        line.starts_with("kvmesh_client_mapped_bytes_total") && line.contains("/gateway-1")
+    });
+    let value = lines.next().and_then(|line| line.split_whitespace().last());
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_on_its_nodes_host_passes_on_what_lies_there() {
+    telemetry::record().unwrap();
+    let mesh = mesh(true).await;
+    let door = mesh.regions()[0].gateway.as_str();
+    put(door).await;
+    let reader = Reader::new(door, false).await;
+    let pieces = u64::from(BLOCKS) * 2 * MIB;
+    let all = u64::from(BLOCKS) * BYTES;
+    // A node may be late, or lend no more of its memory: a block then comes over gRPC.
+    let mapping = async {
+        loop {
+            let before = mapped_bytes();
+            let (got, came) = reader.get(&twentieth()).await;
+            assert_eq!(got.blocks.len() as u32, BLOCKS);
+            for got in &got.blocks {
+                let (raw, ranges) = (payload(got.index), twentieth());
+                let spans = ranges.as_slice().iter();
+                let want = spans.map(|it| raw.slice(it.start as usize..it.end as usize));
+                assert!(want.eq(got.ranges.iter().cloned()), "block {}", got.index);
+            }
+            assert!((pieces..pieces + OTHERS_MAX).contains(&came), "{came}");
+            let options = GetOptions {
+                deadline: Some(LIMIT),
+                ..GetOptions::default()
+            };
+            let whole = reader.opened.get(&chain(), options).await.unwrap();
+            assert_eq!(whole.summary.outcome, GetOutcome::Complete);
+            assert_eq!(whole.blocks.len() as u32, BLOCKS);
+            for got in &whole.blocks {
+                let bytes = got.block.pieces.concat();
+                assert!(bytes == payload(got.index), "block {}", got.index);
+            }
+            if mapped_bytes() - before > (all + pieces) / 2 {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, mapping).await.unwrap();
+    timeout(Duration::from_secs(15), mesh.stop()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_gets_ranges_of_each_block() {
-    let mesh = mesh().await;
+    let mesh = mesh(false).await;
     let door = mesh.regions()[0].gateway.as_str();
     put(door).await;
     let dir = tempfile::tempdir().unwrap();

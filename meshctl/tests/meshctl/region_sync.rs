@@ -27,6 +27,7 @@ impl World {
             data_dir: None,
             first_port: 0,
             return_after: None,
+            gateways_map: false,
         };
         let mesh = Mesh::start_secured(settings).await.unwrap();
         let operator = mesh.secured().unwrap().operator().unwrap();

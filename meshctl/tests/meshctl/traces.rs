@@ -75,6 +75,7 @@ async fn a_get_of_another_regions_block_is_one_trace_through_both_regions() {
         data_dir: None,
         first_port: 0,
         return_after: None,
+        gateways_map: false,
     })
     .await
     .unwrap();
