@@ -28,7 +28,7 @@ use crate::{blocks, disk::Disk, lone::Lone, poll};
 const WRITERS: usize = 8;
 /// Reads at a time.
 const READERS: usize = 8;
-/// Of the file system that is cut, over those of blocks.
+/// Of the file system that is cut, besides.
 const SPARE_BYTES: u64 = 1 << 30;
 /// For blocks, at least.
 const DISK_BYTES_MIN: u64 = 5 << 30;
@@ -63,16 +63,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Half as many again as are put in the mean, with what is under way and comes in after a
-    /// round's last block: of so many nothing is evicted from disk.
+    /// Twice as many as are put in the mean, with what is under way and comes in after a round's
+    /// last block, which is more on a slow machine: of so many nothing is evicted from disk.
     fn blocks_max(&self) -> u64 {
         let rounds = u64::from(self.kills + self.cuts);
-        rounds * (self.blocks + 2 * WRITERS as u64) / 2 * 3
+        rounds * (self.blocks + 2 * WRITERS as u64) * 2
     }
 
     fn disk_bytes(&self) -> u64 {
         let mean = (BLOCK_BYTES.start + BLOCK_BYTES.end) as u64 / 2;
         DISK_BYTES_MIN.max(self.blocks_max() * mean)
+    }
+
+    /// Of the file system that is cut: a node stops writing at `disk_stop_writes` of it, whatever
+    /// its budget.
+    fn file_system_bytes(&self) -> u64 {
+        self.disk_bytes() / 9 * 10 + SPARE_BYTES
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -173,7 +179,7 @@ pub async fn run(plan: Plan, folder: &Path) -> Result<Report> {
     // Where no power is cut, no disk of its own is needed.
     let disk = match plan.cuts {
         0 => None,
-        _ => Some(Disk::new(folder, plan.disk_bytes() + SPARE_BYTES)?),
+        _ => Some(Disk::new(folder, plan.file_system_bytes())?),
     };
     let place = disk.as_ref().map_or(folder, |disk| &disk.path);
     let settings = kvmesh_node::Settings {
