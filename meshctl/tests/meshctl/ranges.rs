@@ -18,7 +18,9 @@ use kvmesh_client::{
     Client, Ranges,
     block::Block,
     channel::{BoxedIo, Channels, Connect, Connecting, TcpConnect},
-    client::{Chain, GetOptions, GetOutcome, Opened, Path, PutBlock, PutOptions, PutResult},
+    client::{
+        Chain, GetOptions, GetOutcome, Opened, Path, PutBlock, PutOptions, PutResult, RangesFetched,
+    },
 };
 use kvmesh_directory::{Description, Part};
 use kvmesh_process::telemetry;
@@ -123,7 +125,7 @@ impl Reader {
     }
 
     /// Gets ranges; the bytes that came meanwhile.
-    async fn get(&self, ranges: &Ranges) -> (kvmesh_client::client::RangesFetched, u64) {
+    async fn get(&self, ranges: &Ranges) -> (RangesFetched, u64) {
         let before = self.came.load(Ordering::Relaxed);
         let options = GetOptions {
             deadline: Some(LIMIT),
@@ -158,6 +160,16 @@ fn payload(number: u32) -> Bytes {
 /// Twice half a piece: a twentieth of a block, in two pieces of it.
 fn twentieth() -> Ranges {
     Ranges::new([7 * MIB + MIB / 2..8 * MIB, 13 * MIB..13 * MIB + MIB / 2]).unwrap()
+}
+
+/// Of each block the very bytes that were put.
+fn assert_twentieths(got: &RangesFetched) {
+    for got in &got.blocks {
+        let (raw, ranges) = (payload(got.index), twentieth());
+        let spans = ranges.as_slice().iter();
+        let want = spans.map(|it| raw.slice(it.start as usize..it.end as usize));
+        assert!(want.eq(got.ranges.iter().cloned()), "block {}", got.index);
+    }
 }
 
 async fn put(gateway: &str) {
@@ -216,11 +228,8 @@ async fn who_wants_a_twentieth_of_each_block_receives_its_pieces_and_no_more() {
         let (got, came) = timeout(LIMIT, getting).await.unwrap();
         assert_eq!(got.summary.outcome, GetOutcome::Complete);
         assert_eq!(got.blocks.len() as u32, BLOCKS);
+        assert_twentieths(&got);
         for got in &got.blocks {
-            let (raw, ranges) = (payload(got.index), twentieth());
-            let spans = ranges.as_slice().iter();
-            let want = spans.map(|it| raw.slice(it.start as usize..it.end as usize));
-            assert!(want.eq(got.ranges.iter().cloned()), "block {}", got.index);
             assert_eq!((got.path, got.block_bytes), (path, BYTES));
         }
         assert_eq!(got.summary.sources[0].bytes, pieces);
@@ -258,12 +267,7 @@ async fn a_gateway_on_its_nodes_host_passes_on_what_lies_there() {
             let before = mapped_bytes();
             let (got, came) = reader.get(&twentieth()).await;
             assert_eq!(got.blocks.len() as u32, BLOCKS);
-            for got in &got.blocks {
-                let (raw, ranges) = (payload(got.index), twentieth());
-                let spans = ranges.as_slice().iter();
-                let want = spans.map(|it| raw.slice(it.start as usize..it.end as usize));
-                assert!(want.eq(got.ranges.iter().cloned()), "block {}", got.index);
-            }
+            assert_twentieths(&got);
             assert!((pieces..pieces + OTHERS_MAX).contains(&came), "{came}");
             let options = GetOptions {
                 deadline: Some(LIMIT),
