@@ -7,6 +7,8 @@
 mod compare_test;
 mod difference;
 pub(crate) mod order;
+#[cfg(test)]
+mod world;
 
 pub(crate) use difference::Difference;
 

@@ -308,3 +308,30 @@ async fn a_region_that_is_dead_is_found_though_another_one_answers_for_it() {
     };
     timeout(Duration::from_secs(5), found).await.unwrap();
 }
+
+/// What it answers beside a dead one is that it lacks the block, and there is no time to ask it
+/// by itself.
+#[tokio::test]
+async fn a_region_of_which_another_gateway_answers_is_not_lost() {
+    let world = World::start(1, |settings| settings.connect_timeout_ms = 100).await;
+    let at = world.place_far(1, 0..4, 900);
+    let (beside, address) = world.another_far("eu-west").await;
+    let dead = CancellationToken::new();
+    let way = goes_by_a_way(&world, &dead).await;
+    world.reach(at).await;
+    world.mesh.link("eu-west", 200.0, &[way, address]);
+    world.reach(world.mesh.has("eu-west", 2, &[])).await;
+    dead.cancel();
+    // Either may be the first one. The dead one takes as long as all may take.
+    let begun = Instant::now();
+    for index in 0..4 {
+        let (got, _) = world.get(one(&world, index, 60_000)).await;
+        assert!(got.is_empty());
+        assert!(!unreached(&world).await);
+        if begun.elapsed() > Duration::from_millis(450) {
+            break;
+        }
+    }
+    assert!(begun.elapsed() > Duration::from_millis(450));
+    assert!(gets(&beside) > 0);
+}

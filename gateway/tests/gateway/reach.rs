@@ -136,7 +136,7 @@ async fn a_dead_region_costs_one_connect_timeout_once_and_then_nothing() {
 
 /// The way to the region is one that swallows everything from `dead` on; connections stay open.
 /// It was just found to be well, so that it is not tried again for a while.
-pub(crate) async fn goes_by_a_way(world: &World, dead: &CancellationToken) {
+pub(crate) async fn goes_by_a_way(world: &World, dead: &CancellationToken) -> String {
     let (address, dead) = (world.far_address.clone(), dead.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let way = listener.local_addr().unwrap().to_string();
@@ -157,8 +157,11 @@ pub(crate) async fn goes_by_a_way(world: &World, dead: &CancellationToken) {
         }
     });
     // Two lanes: the second one is opened when the first one has answered.
-    world.mesh.link_of("eu-west", 10.0, 300e6, &[way]);
+    world
+        .mesh
+        .link_of("eu-west", 10.0, 300e6, std::slice::from_ref(&way));
     until(|| connections.load(Ordering::Relaxed) == 2).await;
+    way
 }
 
 #[tokio::test]

@@ -1,169 +1,16 @@
 //! What a feed left out is found by comparing, and mended here and at gateways.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
-use kvmesh_client::{
-    channel::{Channels, TcpConnect},
-    follow::{MeshViewFollower, SharedMeshView, Source},
-};
-use kvmesh_directory::{Command, FeedPosition, Hlc, Namespace, PeerState, RegionId, Tag};
-use kvmesh_process::{Environment, server};
-use kvmesh_proto::v1::{
-    self as wire, region_sync_client::RegionSyncClient, sync_frame::Kind, sync_request::How,
-};
-use tokio::time::{Instant, timeout};
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
-use tonic::{Code, Status};
+use kvmesh_directory::{Command, FeedPosition, Hlc, PeerState, RegionId};
+use tokio::time::Instant;
+use tonic::Code;
 
+use super::world::{Ours, World, compare, from_zero, settings};
 use crate::{
-    PeerSettings, Settings, serve,
+    Settings,
     testing::{FakeRegion, block, deletion, evict, namespace, put, until},
 };
-
-/// A region-sync of `us` that compares often, and a gateway that follows it.
-struct World {
-    us: Arc<FakeRegion>,
-    eu: Arc<FakeRegion>,
-    model: Namespace,
-    address: String,
-    view: SharedMeshView,
-    _tasks: TaskTracker,
-    _stop: DropGuard,
-}
-
-fn settings(us: &FakeRegion, eu: &FakeRegion) -> Settings {
-    Settings {
-        region: "us".to_owned(),
-        nodes: vec![us.address.to_string()],
-        gateways: vec![us.address.to_string()],
-        peers: vec![PeerSettings {
-            region: "eu".to_owned(),
-            nodes: vec![eu.address.to_string()],
-            gateways: vec![eu.address.to_string()],
-            bandwidth_bits: 8_000_000,
-            dollars_per_gb: 0.0,
-        }],
-        probe_interval_ms: 20,
-        compare_every_ms: 20,
-        ..Settings::default()
-    }
-}
-
-impl World {
-    async fn start(change: impl FnOnce(&mut Settings)) -> Self {
-        let (us, eu) = tokio::join!(FakeRegion::start("us"), FakeRegion::start("eu"));
-        us.sources.lock().unwrap().push(Arc::clone(&eu));
-        let model = namespace("m");
-        eu.apply(Command::OpenNamespace(model.clone()));
-        let mut settings = settings(&us, &eu);
-        change(&mut settings);
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let environment = Environment::real("us/region-sync");
-        let serving = serve(settings, environment, incoming, stop.clone());
-        tasks.spawn(async move { serving.await.unwrap() });
-        let (follower, view) = MeshViewFollower::new(Source {
-            channels: Channels::new(Arc::new(TcpConnect)),
-            addresses: vec![address.to_string()],
-            instance: "us/gateway".into(),
-        });
-        tasks.spawn(follower.run(stop.clone()));
-        let world = Self {
-            us,
-            eu,
-            model,
-            address: address.to_string(),
-            view,
-            _tasks: tasks,
-            _stop: stop.drop_guard(),
-        };
-        world.reaches(&world.eu.position()).await;
-        let eu: RegionId = "eu".parse().unwrap();
-        until("it is asked", || {
-            world.view.link(&eu).is_some_and(|link| link.reachable)
-        })
-        .await;
-        world
-    }
-
-    async fn reaches(&self, position: &FeedPosition) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let reached = self.view.wait_for(position, deadline).await;
-        assert!(reached, "{position:?} is not reached");
-    }
-
-    fn shown(&self) -> BTreeSet<(Tag, u32)> {
-        let eu: RegionId = "eu".parse().unwrap();
-        self.view
-            .with(|view| view.tags_of(&eu))
-            .into_iter()
-            .collect()
-    }
-
-    fn blocks(&self, numbers: impl IntoIterator<Item = u32>) -> BTreeSet<(Tag, u32)> {
-        let tag = |number| (block(&self.model, number).tag(), 1_000 + number);
-        numbers.into_iter().map(tag).collect()
-    }
-
-    fn digests(&self) -> u32 {
-        self.eu.digests.load(Ordering::Relaxed)
-    }
-
-    fn reads(&self) -> usize {
-        self.eu.ranges.lock().unwrap().len()
-    }
-
-    /// Comparisons that begin from now on.
-    async fn compared(&self, times: u32) {
-        let before = self.digests();
-        until("it is compared", || self.digests() > before + times).await;
-    }
-
-    async fn sync(&self, peer: &str, how: Option<How>) -> Result<wire::SyncEnd, Status> {
-        let channels = Channels::new(Arc::new(TcpConnect));
-        let mut client = RegionSyncClient::new(channels.to(&self.address).unwrap());
-        let request = wire::SyncRequest {
-            peer: peer.to_owned(),
-            how,
-        };
-        let mut frames = client.sync(request).await?.into_inner();
-        loop {
-            let next = timeout(Duration::from_secs(20), frames.message());
-            match next.await.unwrap()?.expect("an end").kind.unwrap() {
-                Kind::Progress(_) => {}
-                Kind::End(end) => return Ok(end),
-            }
-        }
-    }
-
-    async fn refused(&self, peer: &str, how: Option<How>) -> (Code, String) {
-        let status = self.sync(peer, how).await.unwrap_err();
-        (status.code(), status.message().to_owned())
-    }
-
-    fn since(&self, log: u64, index: u64) -> Option<How> {
-        Some(How::Since(wire::FeedPosition {
-            region: "eu".to_owned(),
-            log_incarnation: log,
-            index,
-        }))
-    }
-}
-
-fn compare() -> Option<How> {
-    Some(How::Compare(wire::SyncCompare {}))
-}
-
-fn from_zero() -> Option<How> {
-    Some(How::FromZero(wire::SyncFromZero {}))
-}
 
 #[tokio::test]
 async fn a_block_that_is_missing_and_one_that_is_gone_are_found_and_mended() {
@@ -257,6 +104,53 @@ async fn a_delete_a_policy_and_a_raise_that_were_lost_are_brought() {
     let end = world.sync("eu", compare()).await.unwrap();
     assert_eq!((end.ranges, end.objects), (0, 0));
     assert_eq!(world.eu.objects.load(Ordering::Relaxed), read);
+}
+
+/// Neither waits for the other, and what both commit counts once.
+#[tokio::test]
+async fn two_region_syncs_of_a_region_mend_the_same_at_once() {
+    let off = |settings: &mut Settings| settings.compare_every_ms = 0;
+    let world = World::start(off).await;
+    let mut same = settings(&world.us, &world.eu);
+    off(&mut same);
+    let other = Ours::start(same).await;
+    let both = [&world.ours, &other];
+    for number in 1..4 {
+        world.eu.apply(put(&world.model, number, 10));
+        world.us.apply(put(&world.model, number, 10));
+    }
+    for round in 0..5 {
+        let (before, hlc) = (world.eu.position(), 20 + 10 * u64::from(round));
+        for ours in both {
+            ours.reaches(&before).await;
+            ours.sync("eu", compare()).await.unwrap();
+        }
+        let asked = world.us.asked.lock().unwrap().len();
+        let number = 100 + 2 * round;
+        world.eu.apply_unsaid(put(&world.model, number, hlc));
+        world.us.apply(put(&world.model, number + 1, hlc));
+        let lost = deletion(&world.model, &[number + 1], hlc + 1);
+        let last = world.eu.apply_unsaid(Command::Delete(lost));
+        for ours in both {
+            ours.reaches(&last).await;
+        }
+        let mending = both.map(|ours| ours.sync("eu", compare()));
+        for end in futures::future::join_all(mending).await {
+            let end = end.unwrap();
+            assert_eq!((end.missing, end.gone, end.resized), (1, 0, 0));
+            assert!(end.objects <= 1, "the other one may have been there");
+        }
+        let asked = world.us.asked.lock().unwrap().len() - asked;
+        assert!((1..=2).contains(&asked), "{asked} commands");
+        let deleted = block(&world.model, number + 1);
+        assert!(world.us.state.lock().unwrap().entry(&deleted).is_none());
+        for ours in both {
+            let end = ours.sync("eu", compare()).await.unwrap();
+            assert_eq!((end.ranges, end.objects), (0, 0));
+            let put = (0..=round).map(|round| 100 + 2 * round);
+            assert_eq!(ours.shown(), world.blocks((1..4).chain(put)));
+        }
+    }
 }
 
 #[tokio::test]
@@ -436,7 +330,7 @@ async fn a_region_that_comes_back_is_compared_for_an_operator_only() {
     let world = World::start(|_| {}).await;
     let region: RegionId = "eu".parse().unwrap();
     let state = |wanted| {
-        let link = world.view.link(&region);
+        let link = world.ours.view.link(&region);
         link.is_some_and(|link| link.state == wanted)
     };
     let port = world.eu.address.port();

@@ -267,17 +267,24 @@ async fn if_space<T: Send + 'static>(
     bytes: u64,
     work: impl FnOnce(&dyn Files) -> io::Result<T> + Send + 'static,
 ) -> Result<Option<T>, PoolError<io::Error>> {
-    let (files, stop_percent) = (Arc::clone(&shared.files), shared.shape.stop_percent);
+    let (files, shape) = (Arc::clone(&shared.files), shared.shape);
     let working = shared.writes.run(move || {
         let space = files.space()?;
-        let (used, total) = (space.total.saturating_sub(space.free) + bytes, space.total);
-        if used <= total / 100 * stop_percent {
-            return work(&*files).map(Some);
+        match space.used() + bytes <= shape.stop_bytes(space) {
+            true => work(&*files).map(Ok),
+            false => Ok(Err(space)),
         }
-        warn!(used, total, stop_percent, "the disk is too full to write");
-        Ok(None)
     });
-    working.await
+    match working.await? {
+        Ok(done) => Ok(Some(done)),
+        Err(space) => {
+            let (used, total, stop_percent) = (space.used(), space.total, shape.stop_percent);
+            warn!(used, total, stop_percent, "the disk is too full to write");
+            shared.shares(space);
+            shared.crowded.notify_one();
+            Ok(None)
+        }
+    }
 }
 
 /// Records as they are on disk.

@@ -37,6 +37,8 @@ struct Inner {
     files: BTreeMap<u64, Arc<Mutex<Data>>>,
     faults: Faults,
     written: u64,
+    /// Bytes of the file system, and of what others have on it; none: it has room for all.
+    space: Option<(u64, u64)>,
 }
 
 /// See the module. Clones share it.
@@ -57,6 +59,18 @@ fn broken(fails: bool) -> io::Result<()> {
 impl FaultyFiles {
     pub(super) fn fail(&self, faults: Faults) {
         lock(&self.0).faults = faults;
+    }
+
+    /// It is on a file system of so many bytes, of which others have so many.
+    pub(super) fn shares(&self, total: u64, others: u64) {
+        lock(&self.0).space = Some((total, others));
+    }
+
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> u64 {
+        let inner = lock(&self.0);
+        let sizes = inner.files.values().map(|data| lock(data).now.len() as u64);
+        sizes.sum()
     }
 
     /// Bytes of all writes.
@@ -147,11 +161,14 @@ impl Files for FaultyFiles {
     }
 
     fn space(&self) -> io::Result<Space> {
-        let full = lock(&self.0).faults.full;
-        Ok(Space {
-            total: 1 << 40,
-            free: if full { 0 } else { 1 << 40 },
-        })
+        let held = self.bytes();
+        let inner = lock(&self.0);
+        let (total, others) = inner.space.unwrap_or((1 << 40, 0));
+        let free = match inner.faults.full {
+            true => 0,
+            false => total.saturating_sub(others + held),
+        };
+        Ok(Space { total, free })
     }
 }
 

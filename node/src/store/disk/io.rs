@@ -9,6 +9,13 @@ pub(super) struct Space {
     pub(super) free: u64,
 }
 
+impl Space {
+    /// Bytes that are in use.
+    pub(super) fn used(self) -> u64 {
+        self.total.saturating_sub(self.free)
+    }
+}
+
 /// The files of a store, one for each segment.
 pub(super) trait Files: Send + Sync {
     /// Numbers of the segments, ascending.

@@ -56,7 +56,7 @@ pub use start::{DiskSettings, Found, OpenError, Opened, Writer, open};
 pub struct DiskUsage {
     /// Bytes of all segments.
     pub used: u64,
-    /// The budget.
+    /// What they may be: the budget, or what others leave of it on the file system.
     pub max: u64,
     /// Of copies, with their headers.
     pub live: u64,
@@ -289,7 +289,7 @@ impl DiskTier {
         let state = self.shared.state();
         DiskUsage {
             used: state.index.file_bytes(),
-            max: self.shared.shape.disk_bytes,
+            max: self.shared.ceiling(),
             live: state.index.live_bytes(),
             copies: state.index.len() as u64,
             written: of(&counts.written),

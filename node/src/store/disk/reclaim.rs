@@ -1,24 +1,29 @@
 //! Makes room on disk, a whole segment at a time.
 //!
-//! Room is short when the files take up the budget, or the copies the books, which are in memory.
+//! Room is short when the files take up the budget, or what others leave of it on the file system,
+//! or the copies the books, which are in memory.
 //! Of files, the segment that is dead for the greatest part is next when that is the half or more;
 //! else the oldest. What is pinned in it, and what was read since it was written (in a mostly dead
 //! one, all), is carried on to another segment, but no more than a third of what all segments
 //! that went held: so at most one and a half times what blocks take is ever written, and what
-//! lives in a segment that is two thirds dead is never evicted for it. The rest is evicted.
+//! lives in a segment that is two thirds dead is never evicted for it. The rest is evicted, and
+//! where others leave no room to carry anything to, all of it but what is pinned.
 //!
 //! Invariants: what is carried is durable before its old segment goes; where a pinned copy
 //! cannot be carried, its segment stays. Who reads a segment that goes reads it to the end.
 //!
 //! Not here: letting go what was not carried; the store does, so that the ledger agrees.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tokio::time::{Duration, timeout};
 use tracing::warn;
 
 use super::{
-    append::{Appender, Record, WRITE_BYTES_MAX},
+    append::{Appender, Record, Stopped, WRITE_BYTES_MAX},
     index::{Books, Index, Place, Written},
     segment::Segment,
     shared::{Shared, count},
@@ -53,19 +58,43 @@ impl Reclaimer {
         let more = self.shared.crowded.notified();
         // Also without news: what failed is tried again.
         let _ = timeout(LOOK_EVERY, more).await;
+        self.look().await;
+    }
+
+    /// Looks at what others have left of the file system.
+    pub(super) async fn look(&self) {
+        let files = Arc::clone(&self.shared.files);
+        match self.shared.writes.run(move || files.space()).await {
+            Ok(space) => self.shared.shares(space),
+            Err(error) => warn!(%error, "it is not known how full the disk is"),
+        }
     }
 
     /// A segment that can go now: what should stay of it is elsewhere. None: there is nothing
     /// to do, or nothing that can be done.
     pub async fn emptied(&mut self, pinned: &(dyn Fn(&CopyKey) -> bool + Sync)) -> Option<u64> {
-        let (number, mostly_dead) = victim(&self.shared)?;
-        let copies = self.shared.state().index.copies_of(number);
-        let wanted: Vec<_> = copies
-            .into_iter()
-            .map(|(key, written)| (pinned(&key), written))
-            .filter(|(pinned, written)| *pinned || mostly_dead || written.read)
-            .collect();
-        self.carry(number, wanted).await.then_some(number)
+        let mut stay = BTreeSet::new();
+        loop {
+            let (number, mostly_dead) = victim(&self.shared, &stay)?;
+            let copies = self.shared.state().index.copies_of(number);
+            let wanted: Vec<_> = copies
+                .into_iter()
+                .map(|(key, written)| (pinned(&key), written))
+                .filter(|(pinned, written)| *pinned || mostly_dead || written.read)
+                .collect();
+            match self.carry(number, wanted).await {
+                Ok(()) => return Some(number),
+                Err(Stopped::Failed) => return None,
+                // Others want so much that nothing can be carried.
+                Err(Stopped::NoRoom) => {
+                    let left = self.shared.state().index.copies_of(number);
+                    if !left.iter().any(|(key, _)| pinned(key)) {
+                        return Some(number);
+                    }
+                    stay.insert(number);
+                }
+            }
+        }
     }
 
     /// Removes the file of a segment whose copies were forgotten.
@@ -92,10 +121,10 @@ impl Reclaimer {
         let _ = self.appender.close().await;
     }
 
-    /// Writes records again elsewhere, as far as they are allowed. False: it cannot be now.
-    async fn carry(&mut self, number: u64, wanted: Vec<(bool, Written)>) -> bool {
+    /// Writes records again elsewhere, as far as they are allowed.
+    async fn carry(&mut self, number: u64, wanted: Vec<(bool, Written)>) -> Result<(), Stopped> {
         let Some(segment) = self.shared.state().open.get(&number).cloned() else {
-            return false;
+            return Err(Stopped::Failed);
         };
         let held = filled(&self.shared.state().index, number);
         let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -104,15 +133,11 @@ impl Reclaimer {
             if !pinned && !self.allowed(bytes + place.bytes, held) {
                 continue;
             }
-            match self.read(&segment, place).await {
-                Ok(record) => batch.extend(record.map(|record| (place, record))),
-                Err(Busy) => return false,
-            }
+            let record = self.read(&segment, place).await?;
+            batch.extend(record.map(|record| (place, record)));
             bytes += place.bytes;
             if bytes >= WRITE_BYTES_MAX {
-                if !self.write(std::mem::take(&mut batch)).await {
-                    return false;
-                }
+                self.write(std::mem::take(&mut batch)).await?;
                 bytes = 0;
             }
         }
@@ -127,7 +152,7 @@ impl Reclaimer {
     }
 
     /// None: it is not what it should be, and not listed any more.
-    async fn read(&self, segment: &Segment, place: Place) -> Result<Option<Record>, Busy> {
+    async fn read(&self, segment: &Segment, place: Place) -> Result<Option<Record>, Stopped> {
         let segment = segment.clone();
         let reading = self
             .shared
@@ -138,7 +163,7 @@ impl Reclaimer {
                 header,
                 block: Arc::new(block),
             })),
-            Err(PoolError::Busy | PoolError::Stuck) => Err(Busy),
+            Err(PoolError::Busy | PoolError::Stuck) => Err(Stopped::Failed),
             Err(PoolError::Failed(error)) => {
                 warn!(error = %error, "a record cannot be carried on");
                 self.shared.corrupt(place);
@@ -148,36 +173,40 @@ impl Reclaimer {
     }
 
     /// Writes a batch, durable, and notes where it is now.
-    async fn write(&mut self, batch: Vec<(Place, Record)>) -> bool {
+    async fn write(&mut self, batch: Vec<(Place, Record)>) -> Result<(), Stopped> {
         let (old, records): (Vec<Place>, Vec<Record>) = batch.into_iter().unzip();
         let mut done = 0;
         while done < records.len() {
             let (places, stopped) = self.appender.append(&records[done..]).await;
-            if stopped.is_some() || self.appender.sync().await.is_err() {
-                return false;
+            // What the disk failed for is given up, whatever came before it.
+            if let Some(Stopped::Failed) = stopped {
+                return Err(Stopped::Failed);
             }
+            self.appender.sync().await?;
             let mut state = self.shared.state();
             for (from, to) in old[done..].iter().zip(&places) {
                 count(&self.shared.counts.carried, to.bytes);
                 state.index.moved(*from, *to);
             }
+            drop(state);
             done += places.len();
+            if let Some(stopped) = stopped {
+                return Err(stopped);
+            }
         }
-        true
+        Ok(())
     }
 }
 
-/// The disk has no turn for a read.
-struct Busy;
-
-/// The segment that goes next, and whether it is mostly dead. None: all may stay.
-fn victim(shared: &Shared) -> Option<(u64, bool)> {
+/// The segment that goes next, of those that need not stay, and whether it is mostly dead. None:
+/// all may stay.
+fn victim(shared: &Shared, stay: &BTreeSet<u64>) -> Option<(u64, bool)> {
     let full = Full {
         files: !shared.fits(0, SPARE as u64),
         books: !shared.lists(SPARE),
     };
     let mut state = shared.state();
-    let (number, mostly_dead) = choice(&state.index, full)?;
+    let (number, mostly_dead) = choice(&state.index, full, stay)?;
     // Nobody goes on in one that goes.
     state.resumable.retain(|(_, other)| *other != number);
     Some((number, mostly_dead))
@@ -189,9 +218,9 @@ struct Full {
     books: bool,
 }
 
-fn choice(index: &Index, full: Full) -> Option<(u64, bool)> {
+fn choice(index: &Index, full: Full, stay: &BTreeSet<u64>) -> Option<(u64, bool)> {
     let segments = index.segments().iter();
-    let mut closed = segments.filter(|(_, books)| books.closed);
+    let mut closed = segments.filter(|(number, books)| books.closed && !stay.contains(number));
     if let Some((number, _)) = closed.clone().find(|(_, books)| books.live == 0) {
         return Some((*number, true));
     }

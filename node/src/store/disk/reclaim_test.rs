@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use super::*;
 use crate::store::{
     BlockTier, Lookup,
@@ -9,6 +7,7 @@ use crate::store::{
         faulty_io::FaultyFiles,
         io::Files,
         record::Header,
+        shared::KEPT_PART,
     },
 };
 
@@ -153,6 +152,71 @@ async fn a_disk_that_nobody_makes_room_on_takes_no_more_than_its_budget() {
     }
     assert!(number > 50);
     assert_eq!(held(&disk.tier, 0..number).len() as u64, number);
+    disk.end().await;
+}
+
+/// Puts until nothing is taken, or so many blocks; how many were.
+async fn put(disk: &mut Running, numbers: std::ops::Range<u64>, pinned: &BTreeSet<u64>) -> u64 {
+    let first = numbers.start;
+    for number in numbers {
+        disk.reclaimer.look().await;
+        reclaim(disk, pinned).await;
+        if disk.durable(number).await.is_err() {
+            return number - first;
+        }
+        assert!(disk.hit(key(number)).await);
+    }
+    disk.reclaimer.look().await;
+    reclaim(disk, pinned).await;
+    u64::MAX
+}
+
+#[tokio::test]
+async fn where_others_fill_the_file_system_the_oldest_go_and_a_part_stays() {
+    let files = FaultyFiles::default();
+    // Of 100 segments 95 may be in use; others leave 32.
+    let others = |segments| files.shares(100 * SEGMENT, segments * SEGMENT);
+    let held_segments = || files.bytes() / SEGMENT;
+    others(63);
+    let mut disk = Running::over(&files, 48).await;
+    let pinned: BTreeSet<u64> = [3].into();
+    let (all, least) = (u64::MAX, 32 / KEPT_PART);
+    assert_eq!(put(&mut disk, 0..600, &pinned).await, all);
+    assert!((27..=32).contains(&held_segments()), "{}", held_segments());
+    assert_eq!(disk.tier.usage().max, 32 * SEGMENT, "it says so");
+    assert!(disk.tier.has(&key(3)) && !disk.tier.has(&key(4)));
+
+    // They want more: it gives way, and goes on.
+    others(80);
+    assert_eq!(put(&mut disk, 600..1_000, &pinned).await, all);
+    assert!((10..=15).contains(&held_segments()), "{}", held_segments());
+    assert!(disk.tier.has(&key(3)) && disk.tier.has(&key(999)));
+
+    // They want all: a part stays and is read, nothing is written.
+    others(95);
+    assert!(put(&mut disk, 1_000..1_100, &pinned).await < 100);
+    assert_eq!(disk.tier.usage().max, least * SEGMENT);
+    assert!(
+        (4..=least).contains(&held_segments()),
+        "{}",
+        held_segments()
+    );
+    let stays = held(&disk.tier, 0..1_100);
+    assert!(stays.contains(&3) && stays.len() > 20, "{stays:?}");
+    for number in &stays {
+        assert!(disk.hit(key(*number)).await);
+    }
+
+    // They are gone: it has its budget again.
+    others(0);
+    let again = async {
+        while disk.durable(1_100).await.is_err() {
+            disk.reclaimer.crowded().await;
+        }
+    };
+    timeout(Duration::from_secs(20), again).await.unwrap();
+    assert_eq!(put(&mut disk, 1_101..1_700, &pinned).await, all);
+    assert!((43..=48).contains(&held_segments()), "{}", held_segments());
     disk.end().await;
 }
 

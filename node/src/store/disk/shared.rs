@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     index::{Index, Place},
-    io::Files,
+    io::{Files, Space},
     record::{ALIGN, Header, aligned},
     segment::Segment,
 };
@@ -39,6 +39,9 @@ const REST: Duration = Duration::from_secs(5);
 const SEGMENT_BYTES: (u64, u64) = (1 << 20, 128 << 20);
 /// Segments that a disk has, at least.
 const SEGMENTS_MIN: u64 = 32;
+/// Of what a store could have when it was opened, others on its file system can displace it down
+/// to this part.
+pub(super) const KEPT_PART: u64 = 4;
 
 /// How large things are.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +61,11 @@ impl Shape {
     /// that some can go.
     pub(super) fn segment_copies(&self) -> usize {
         (self.copies_max / SEGMENTS_MIN as usize).max(1)
+    }
+
+    /// Bytes of a file system that may be in use.
+    pub(super) fn stop_bytes(&self, space: Space) -> u64 {
+        space.total / 100 * self.stop_percent
     }
 
     /// Of a budget.
@@ -114,6 +122,10 @@ pub(super) struct Shared {
     pub(super) counts: Counts,
     state: Mutex<State>,
     log: AtomicU64,
+    /// Bytes that files may take now.
+    ceiling: AtomicU64,
+    /// The least that `ceiling` can be.
+    floor: AtomicU64,
 }
 
 impl Shared {
@@ -130,6 +142,8 @@ impl Shared {
             counts: Counts::default(),
             state: Mutex::default(),
             log: AtomicU64::new(0),
+            ceiling: AtomicU64::new(shape.disk_bytes),
+            floor: AtomicU64::new(0),
         }
     }
 
@@ -187,12 +201,39 @@ impl Shared {
         let segment = state.open.get(&number).cloned()?;
         let more = bytes.checked_sub(segment.file.bytes())?;
         let held = state.index.file_bytes();
-        if end + record + ALIGN > bytes || held + more + spare * bytes > self.shape.disk_bytes {
+        if end + record + ALIGN > bytes || held + more + spare * bytes > self.ceiling() {
             return None;
         }
         state.resumable.pop_first();
         state.index.reopen(number, bytes);
         Some((segment, end, more))
+    }
+
+    /// Bytes that files may take now: the budget, or less where others fill the file system.
+    pub(super) fn ceiling(&self) -> u64 {
+        self.ceiling.load(Ordering::Relaxed)
+    }
+
+    /// Takes what the file system has at the start.
+    pub(super) fn begins_with(&self, space: Space) {
+        let could = self.left_by(space);
+        self.floor.store(could / KEPT_PART, Ordering::Relaxed);
+        self.ceiling.store(could, Ordering::Relaxed);
+    }
+
+    /// Takes what the file system has now.
+    pub(super) fn shares(&self, space: Space) {
+        let floor = self.floor.load(Ordering::Relaxed);
+        let ceiling = self.left_by(space).max(floor);
+        self.ceiling.store(ceiling, Ordering::Relaxed);
+    }
+
+    /// Of the budget, what others leave on a file system.
+    fn left_by(&self, space: Space) -> u64 {
+        let held = self.state().index.file_bytes();
+        let others = space.used().saturating_sub(held);
+        let left = self.shape.stop_bytes(space).saturating_sub(others);
+        left.min(self.shape.disk_bytes)
     }
 
     /// Whether the books have room for so many full segments more.
@@ -204,6 +245,6 @@ impl Shared {
     /// Whether the budget has room for so many bytes and `spare` segments more.
     pub(super) fn fits(&self, bytes: u64, spare: u64) -> bool {
         let held = self.state().index.file_bytes();
-        held + bytes + spare * self.shape.segment_bytes <= self.shape.disk_bytes
+        held + bytes + spare * self.shape.segment_bytes <= self.ceiling()
     }
 }

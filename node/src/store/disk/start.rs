@@ -224,6 +224,14 @@ pub(super) async fn open_files(
         torn = copies.torn,
         "read the disk back"
     );
+    shared.begins_with(shared.files.space()?);
+    let (left, disk_bytes) = (shared.ceiling(), shape.disk_bytes);
+    if left < disk_bytes {
+        info!(
+            left,
+            disk_bytes, "others on the file system leave less than the budget"
+        );
+    }
     let (sender, orders) = mpsc::channel(writer::ORDERS_MAX);
     let tier = DiskTier {
         shared: Arc::clone(&shared),
