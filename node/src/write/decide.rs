@@ -93,7 +93,13 @@ pub(super) async fn complete(
 ) -> Result<Entry, Failure> {
     let too_few = |have: usize| {
         let needed = terms.needed();
-        let message = format!("{have} of {needed} owners have the block: the others do not answer");
+        let (kept, why) = match terms.durable() {
+            true => (" on disk", ", or their disks take nothing now"),
+            false => ("", ""),
+        };
+        let message = format!(
+            "{have} of {needed} owners have the block{kept}: the others do not answer{why}"
+        );
         Failure::later(Reason::Unavailable, message)
     };
     let mut sure = sure.clone();

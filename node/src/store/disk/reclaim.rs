@@ -31,7 +31,7 @@ use super::{
 use crate::store::{CopyKey, pool::PoolError};
 
 /// Segments that should be to spare.
-const SPARE: usize = 3;
+pub(super) const SPARE: u64 = 3;
 /// Without news it is looked so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -202,8 +202,8 @@ impl Reclaimer {
 /// all may stay.
 fn victim(shared: &Shared, stay: &BTreeSet<u64>) -> Option<(u64, bool)> {
     let full = Full {
-        files: !shared.fits(0, SPARE as u64),
-        books: !shared.lists(SPARE),
+        files: !shared.fits(0, SPARE),
+        books: !shared.lists(SPARE as usize),
     };
     let mut state = shared.state();
     let (number, mostly_dead) = choice(&state.index, full, stay)?;

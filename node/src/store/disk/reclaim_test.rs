@@ -187,22 +187,19 @@ async fn where_others_fill_the_file_system_the_oldest_go_and_a_part_stays() {
     assert!(disk.tier.has(&key(3)) && !disk.tier.has(&key(4)));
 
     // They want more: it gives way, and goes on.
-    others(80);
+    others(75);
     assert_eq!(put(&mut disk, 600..1_000, &pinned).await, all);
-    assert!((10..=15).contains(&held_segments()), "{}", held_segments());
+    assert!((15..=20).contains(&held_segments()), "{}", held_segments());
     assert!(disk.tier.has(&key(3)) && disk.tier.has(&key(999)));
 
     // They want all: a part stays and is read, nothing is written.
     others(95);
     assert!(put(&mut disk, 1_000..1_100, &pinned).await < 100);
-    assert_eq!(disk.tier.usage().max, least * SEGMENT);
-    assert!(
-        (4..=least).contains(&held_segments()),
-        "{}",
-        held_segments()
-    );
+    assert_eq!(disk.tier.usage().max, (least + SPARE + 1) * SEGMENT);
+    let left = held_segments();
+    assert!((least..=least + SPARE).contains(&left), "{left}");
     let stays = held(&disk.tier, 0..1_100);
-    assert!(stays.contains(&3) && stays.len() > 20, "{stays:?}");
+    assert!(stays.contains(&3) && stays.len() > 30, "{stays:?}");
     for number in &stays {
         assert!(disk.hit(key(*number)).await);
     }

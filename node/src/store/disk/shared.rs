@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     index::{Index, Place},
     io::{Files, Space},
+    reclaim::SPARE,
     record::{ALIGN, Header, aligned},
     segment::Segment,
 };
@@ -39,8 +40,7 @@ const REST: Duration = Duration::from_secs(5);
 const SEGMENT_BYTES: (u64, u64) = (1 << 20, 128 << 20);
 /// Segments that a disk has, at least.
 const SEGMENTS_MIN: u64 = 32;
-/// Of what a store could have when it was opened, others on its file system can displace it down
-/// to this part.
+/// Of what a store could have when it was opened, others on its file system leave it this part.
 pub(super) const KEPT_PART: u64 = 4;
 
 /// How large things are.
@@ -217,7 +217,10 @@ impl Shared {
     /// Takes what the file system has at the start.
     pub(super) fn begins_with(&self, space: Space) {
         let could = self.left_by(space);
-        self.floor.store(could / KEPT_PART, Ordering::Relaxed);
+        // What is to spare is emptied first, and by whole segments.
+        let spare = (SPARE + 1) * self.shape.segment_bytes;
+        let floor = (could / KEPT_PART + spare).min(could);
+        self.floor.store(floor, Ordering::Relaxed);
         self.ceiling.store(could, Ordering::Relaxed);
     }
 

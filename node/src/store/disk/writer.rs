@@ -20,8 +20,9 @@ use super::{
 pub(super) const ORDERS_MAX: usize = 4_096;
 /// Without news room is looked for so often: the file system is shared.
 const ROOM_WAIT: Duration = Duration::from_millis(250);
-/// After so long without room what waits is given up.
-const FULL_WAIT: Duration = Duration::from_secs(1);
+/// After so long without room what waits is given up: before a gateway that waits for an owner
+/// (a second, at least) takes it for one that does not answer.
+const FULL_WAIT: Duration = Duration::from_millis(750);
 
 /// What the writer is to do.
 pub(super) enum Order {
