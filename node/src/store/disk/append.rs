@@ -86,6 +86,12 @@ impl Appender {
         self.active.as_ref().is_some_and(fits)
     }
 
+    /// Whether there is a segment to write to, or room for one.
+    pub(super) fn has_place(&self) -> bool {
+        let segment = self.shared.shape.segment_bytes;
+        self.active.is_some() || self.shared.fits(segment, self.spare)
+    }
+
     /// What was written is durable on return.
     pub(super) async fn sync(&mut self) -> Result<(), Stopped> {
         let Some(active) = &self.active else {

@@ -37,6 +37,7 @@ struct Inner {
     files: BTreeMap<u64, Arc<Mutex<Data>>>,
     faults: Faults,
     written: u64,
+    read: u64,
     /// Bytes of the file system, and of what others have on it; none: it has room for all.
     space: Option<(u64, u64)>,
 }
@@ -76,6 +77,11 @@ impl FaultyFiles {
     /// Bytes of all writes.
     pub(super) fn written(&self) -> u64 {
         lock(&self.0).written
+    }
+
+    /// Bytes of all reads.
+    pub(super) fn read(&self) -> u64 {
+        lock(&self.0).read
     }
 
     /// What a disk has after the power was cut: of what was not synced, the sectors that
@@ -183,7 +189,12 @@ impl SegmentFile for FaultyFile {
     }
 
     fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        broken(lock(&self.files.0).faults.reads)?;
+        let reads = {
+            let mut inner = lock(&self.files.0);
+            inner.read += into.len() as u64;
+            inner.faults.reads
+        };
+        broken(reads)?;
         let data = lock(&self.data);
         let from = data.now.get(offset as usize..offset as usize + into.len());
         into.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);

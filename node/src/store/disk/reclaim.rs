@@ -126,6 +126,10 @@ impl Reclaimer {
         let Some(segment) = self.shared.state().open.get(&number).cloned() else {
             return Err(Stopped::Failed);
         };
+        // Not read in vain.
+        if !wanted.is_empty() && !self.appender.has_place() {
+            return Err(Stopped::NoRoom);
+        }
         let held = filled(&self.shared.state().index, number);
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for (pinned, written) in wanted {

@@ -218,6 +218,37 @@ async fn where_others_fill_the_file_system_the_oldest_go_and_a_part_stays() {
 }
 
 #[tokio::test]
+async fn what_is_more_than_fits_at_a_start_goes_once_it_may() {
+    let files = FaultyFiles::default();
+    let mut disk = Running::over(&files, 48).await;
+    assert_eq!(put(&mut disk, 0..250, &BTreeSet::new()).await, u64::MAX);
+    disk.end().await;
+    let before = files.bytes() / SEGMENT;
+    assert!(before > 30, "{before}");
+
+    // 95 may be in use, and 99 are or so.
+    let others = 99 - before;
+    files.shares(100 * SEGMENT, others * SEGMENT);
+    let mut disk = Running::over(&files, 48).await;
+    let mut pinned: BTreeSet<u64> = disk.found.iter().map(|it| it.key.copy.copy.0).collect();
+    let read = files.read();
+    assert_eq!(reclaim(&mut disk, &pinned).await, [0; 0]);
+    assert_eq!(files.read(), read, "nothing is read in vain");
+    assert_eq!(files.bytes() / SEGMENT, before);
+    // A few are not claimed yet.
+    let kept = pinned.split_off(&(pinned.len() as u64 - 9));
+    reclaim(&mut disk, &kept).await;
+    let left = files.bytes() / SEGMENT;
+    assert!(left <= 95 - others - SPARE, "{left}");
+    for found in &disk.found {
+        let number = found.key.copy.copy.0;
+        assert!(!kept.contains(&number) || disk.hit(found.key).await);
+    }
+    assert_eq!(disk.durable(900).await, Ok(()));
+    disk.end().await;
+}
+
+#[tokio::test]
 async fn what_is_written_again_is_bounded() {
     let files = FaultyFiles::default();
     let mut disk = Running::over(&files, SEGMENTS).await;
