@@ -8,7 +8,7 @@ mod compare_test;
 mod difference;
 pub(crate) mod order;
 #[cfg(test)]
-mod world;
+mod world_test;
 
 pub(crate) use difference::Difference;
 

@@ -6,7 +6,7 @@ use kvmesh_directory::{Command, FeedPosition, Hlc, PeerState, RegionId};
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::world::{Ours, World, compare, from_zero, settings};
+use super::world_test::{Ours, World, compare, from_zero, settings};
 use crate::{
     Settings,
     testing::{FakeRegion, block, deletion, evict, namespace, put, until},
