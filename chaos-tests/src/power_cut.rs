@@ -4,7 +4,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,9 +20,13 @@ use kvmesh_client::{
 use kvmesh_directory::{Description, Part, namespace::AckLevel};
 use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng};
 use serde_json::json;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
-use crate::{blocks, disk::Disk, lone::Lone, poll};
+use crate::{blocks, disk::Disk, lone::Lone};
 
 /// Puts at a time.
 const WRITERS: usize = 8;
@@ -119,14 +123,13 @@ impl Report {
 #[derive(Default)]
 struct Work {
     next: AtomicU64,
-    acked: Mutex<Vec<u64>>,
+    acked: watch::Sender<Vec<u64>>,
     unanswered: AtomicU64,
 }
 
 impl Work {
     fn acked(&self) -> Vec<u64> {
-        let acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
-        acked.clone()
+        self.acked.borrow().clone()
     }
 
     async fn put(&self, opened: &Opened) {
@@ -143,8 +146,7 @@ impl Work {
         };
         match opened.put(&[put], options).await.as_deref() {
             Ok([PutResult::Acked(acked)]) if acked.level == AckLevel::Durable => {
-                let mut all = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
-                all.push(number);
+                self.acked.send_modify(|all| all.push(number));
             }
             _ => {
                 self.unanswered.fetch_add(1, Ordering::Relaxed);
@@ -243,13 +245,14 @@ async fn write_until_fault(
             }
         });
     }
-    let wanted = work.acked().len() + blocks as usize;
-    poll::until("durable acknowledgements", ACKS_BOUND, async || {
-        let got = work.acked().len();
-        ensure!(got >= wanted, "{got} of {wanted} came");
-        Ok(())
-    })
-    .await?;
+    let mut acked = work.acked.subscribe();
+    let wanted = acked.borrow().len() + blocks as usize;
+    let came = timeout(ACKS_BOUND, acked.wait_for(|all| all.len() >= wanted)).await;
+    ensure!(
+        came.is_ok(),
+        "{} of {wanted} durable acknowledgements came within {ACKS_BOUND:?}",
+        work.acked().len()
+    );
     match cut {
         Some(disk) => {
             disk.cut()?;
