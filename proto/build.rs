@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("kvmesh.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
+        .extern_path(".kvmesh.v1.RaftEntry", "crate::raft_entry::RaftEntry")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Generated types stop at the edges: conversions to words live in `kvmesh-client`.
 //! What each message and field means stands in the `.proto` files and in `docs/protocol.md`.
 
+pub mod raft_entry;
+
 /// Version 1 of the protocol.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod v1 {

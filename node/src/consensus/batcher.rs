@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{PROPOSAL_MAX, error::ProposeError, raft::Raft};
+use super::{PROPOSAL_MAX, error::ProposeError, logged::Logged, raft::Raft};
 
 /// Changes that wait at the leader, of all nodes together.
 const WAITING_CHANGES_MAX: usize = 65_536;
@@ -102,19 +102,15 @@ pub(super) async fn run(
                 },
             },
         };
-        let (batches, left) = gather(first, &mut waiting);
+        let (changes, asked, left) = gather(first, &mut waiting);
         held = left;
-        let changes: Vec<BlockChange> = batches
-            .iter()
-            .flat_map(|batch| batch.changes.iter().cloned())
-            .collect();
         let instance = environment.instance.to_string();
         counter!("kvmesh_node_raft_batches_total", "instance" => instance.clone()).increment(1);
         histogram!("kvmesh_node_raft_batch_changes", "instance" => instance)
             .record(changes.len() as f64);
         // Queued at Raft here, in order; only the waiting is left to the task.
         let Ok(answer) = raft
-            .client_write_ff(Arc::new(Command::Blocks(changes)))
+            .client_write_ff(Logged::new(Command::Blocks(changes)))
             .await
         else {
             return;
@@ -127,29 +123,46 @@ pub(super) async fn run(
                 Err(_) => Err(ProposeError::OutOfTime),
             };
             drop(slot);
-            answer_all(batches, committed);
+            answer_all(asked, committed);
         });
     }
 }
 
-/// As many batches as fit an entry, and the one that did not fit any more.
-fn gather(first: Batch, waiting: &mut mpsc::Receiver<Batch>) -> (Vec<Batch>, Option<Batch>) {
-    let mut room = ENTRY_CHANGES_MAX.saturating_sub(first.changes.len());
-    let mut batches = vec![first];
-    while room > 0
-        && let Ok(batch) = waiting.try_recv()
-    {
-        let Some(left) = room.checked_sub(batch.changes.len()) else {
-            return (batches, Some(batch));
+/// Who waits for so many changes of an entry.
+struct Asked {
+    changes: usize,
+    reply: oneshot::Sender<Committed>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The changes of as many batches as fit an entry, who waits for them, and the batch that did
+/// not fit any more.
+fn gather(
+    first: Batch,
+    waiting: &mut mpsc::Receiver<Batch>,
+) -> (Vec<BlockChange>, Vec<Asked>, Option<Batch>) {
+    let (mut changes, mut asked) = (Vec::new(), Vec::new());
+    let mut next = Some(first);
+    while let Some(batch) = next {
+        if changes.len() + batch.changes.len() > ENTRY_CHANGES_MAX {
+            return (changes, asked, Some(batch));
+        }
+        asked.push(Asked {
+            changes: batch.changes.len(),
+            reply: batch.reply,
+            _room: batch._room,
+        });
+        changes.extend(batch.changes);
+        next = match changes.len() < ENTRY_CHANGES_MAX {
+            true => waiting.try_recv().ok(),
+            false => None,
         };
-        room = left;
-        batches.push(batch);
     }
-    (batches, None)
+    (changes, asked, None)
 }
 
 fn answer_all(
-    batches: Vec<Batch>,
+    asked: Vec<Asked>,
     committed: Result<(u64, kvmesh_directory::Outcome), ProposeError>,
 ) {
     let (index, mut outcomes) = match committed {
@@ -159,10 +172,10 @@ fn answer_all(
         },
         Err(error) => (Err(error), Vec::new().into_iter()),
     };
-    for batch in batches {
-        let mine: Vec<ChangeOutcome> = outcomes.by_ref().take(batch.changes.len()).collect();
+    for one in asked {
+        let mine: Vec<ChangeOutcome> = outcomes.by_ref().take(one.changes).collect();
         // Whoever asked may be gone.
-        let _ = batch.reply.send(index.clone().map(|index| (index, mine)));
+        let _ = one.reply.send(index.clone().map(|index| (index, mine)));
     }
 }
 

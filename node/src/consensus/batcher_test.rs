@@ -28,10 +28,10 @@ async fn batches_fill_an_entry_and_what_does_not_fit_is_held_in_order() {
         answers.push(batcher.submit(changes(count)).unwrap());
     }
     let first = waiting.recv().await.unwrap();
-    let (batches, held) = gather(first, &mut waiting);
-    assert_eq!(batches.len(), 2);
-    let (rest, held) = gather(held.unwrap(), &mut waiting);
-    assert_eq!(rest.len(), 2);
+    let (gathered, batches, held) = gather(first, &mut waiting);
+    assert_eq!((gathered.len(), batches.len()), (200, 2));
+    let (gathered, rest, held) = gather(held.unwrap(), &mut waiting);
+    assert_eq!((gathered.len(), rest.len()), (107, 2));
     assert!(held.is_none());
 
     let outcome = Outcome {

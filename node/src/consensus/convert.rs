@@ -1,14 +1,13 @@
 //! Between openraft's types and the wire; the same messages are kept on disk.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use kvmesh_client::{FromWire, ToWire, WireError};
-use kvmesh_directory::Command;
-use kvmesh_proto::v1 as wire;
+use kvmesh_client::WireError;
+use kvmesh_proto::{
+    raft_entry::{Payload, RaftEntry},
+    v1 as wire,
+};
 use openraft::{
     CommittedLeaderId, EntryPayload, SnapshotSegmentId,
     error::{InstallSnapshotError, SnapshotMismatch},
@@ -20,11 +19,12 @@ use openraft::{
 use wire::append_entries_response::Result as Appended;
 
 use super::{
+    logged::Logged,
     raft::{Entry, LogId, Membership, Peer, SnapshotMeta, StoredMembership, TypeConfig, Vote},
     snapshot_intake::Taken,
 };
 
-/// Format of [`wire::RaftEntry`] that this build writes, and the newest that it reads.
+/// Format of [`RaftEntry`] that this build writes, and the newest that it reads.
 const ENTRY_VERSION: u32 = 1;
 
 pub(super) fn vote_to_wire(vote: &Vote) -> wire::RaftVote {
@@ -91,36 +91,43 @@ fn membership_from_wire(membership: wire::RaftMembership) -> Membership {
     Membership::new(configs, nodes)
 }
 
-pub(super) fn entry_to_wire(entry: &Entry) -> wire::RaftEntry {
-    use wire::raft_entry::Payload;
+/// An entry that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EntryError {
+    /// Not to be skipped, and not to be waited for: it is committed, or will be.
+    #[error("entry {index} of the log is of a later version than this build reads: upgrade it")]
+    Later { index: u64 },
+    #[error(transparent)]
+    Malformed(#[from] WireError),
+}
+
+pub(super) fn entry_to_wire(entry: &Entry) -> RaftEntry {
     let payload = match &entry.payload {
         EntryPayload::Blank => None,
-        EntryPayload::Normal(command) => Some(Payload::Command(command.as_ref().to_wire())),
+        EntryPayload::Normal(logged) => Some(Payload::Command(logged.encoded())),
         EntryPayload::Membership(membership) => {
             Some(Payload::Membership(membership_to_wire(membership)))
         }
     };
-    wire::RaftEntry {
+    RaftEntry {
         version: ENTRY_VERSION,
         id: Some(log_id_to_wire(&entry.log_id)),
         payload,
     }
 }
 
-pub(super) fn entry_from_wire(entry: wire::RaftEntry) -> Result<Entry, WireError> {
-    use wire::raft_entry::Payload;
-    if entry.version != ENTRY_VERSION {
-        return Err(WireError::Version {
-            what: "a raft entry",
-            got: entry.version,
-            known: ENTRY_VERSION,
-        });
-    }
+pub(super) fn entry_from_wire(entry: RaftEntry) -> Result<Entry, EntryError> {
     let id = entry.id.ok_or(WireError::Missing("id"))?;
+    let later = EntryError::Later { index: id.index };
+    match entry.version {
+        0 => return Err(WireError::Missing("version").into()),
+        ENTRY_VERSION => {}
+        _ => return Err(later),
+    }
     let payload = match entry.payload {
         None => EntryPayload::Blank,
-        Some(Payload::Command(command)) => {
-            EntryPayload::Normal(Arc::new(Command::from_wire(command)?))
+        Some(Payload::Command(encoded)) => {
+            EntryPayload::Normal(Logged::decode(&encoded)?.ok_or(later)?)
         }
         Some(Payload::Membership(membership)) => {
             EntryPayload::Membership(membership_from_wire(membership))
@@ -164,25 +171,9 @@ pub(super) fn append_to_wire(
     }
 }
 
-/// The first entry that only a later build can have written.
-pub(super) fn unknown_entry(request: &wire::AppendEntriesRequest) -> Option<u64> {
-    use wire::raft_entry::Payload;
-    let unknown = |entry: &&wire::RaftEntry| {
-        let command = match &entry.payload {
-            Some(Payload::Command(command)) => command.clone(),
-            _ => return entry.version > ENTRY_VERSION,
-        };
-        let kind = command.kind.is_some();
-        let later = matches!(Command::from_wire(command), Err(WireError::Version { .. }));
-        entry.version > ENTRY_VERSION || later || !kind
-    };
-    let entry = request.entries.iter().find(unknown)?;
-    Some(entry.id.map_or(0, |id| id.index))
-}
-
 pub(super) fn append_from_wire(
     request: wire::AppendEntriesRequest,
-) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
+) -> Result<AppendEntriesRequest<TypeConfig>, EntryError> {
     let entries = request.entries.into_iter().map(entry_from_wire);
     Ok(AppendEntriesRequest {
         vote: vote_from_wire(request.vote)?,

@@ -1,17 +1,17 @@
 //! The Raft group as proposals meet it: commit here, or on whichever node leads.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use kvmesh_client::{FromWire, Problem, ToWire, channel::Channels};
 use kvmesh_directory::{Command, NodeId, Outcome};
 use kvmesh_proto::v1 as wire;
 use openraft::error::{ClientWriteError, RaftError};
-use prost::Message;
 use tokio::time::{self, Instant};
 use tonic::Code;
 
 use super::{
     error::ProposeError,
+    logged::Logged,
     network,
     raft::{Metrics, Peer, Raft},
 };
@@ -79,18 +79,17 @@ impl Group {
         command: Command,
         deadline: Instant,
     ) -> Result<(u64, Outcome), ProposeError> {
-        let encoded = command.to_wire();
-        let bytes = encoded.encoded_len();
+        let logged = Logged::new(command);
+        let bytes = logged.encoded().len();
         if bytes > COMMAND_BYTES_MAX {
             let max = COMMAND_BYTES_MAX;
             return Err(ProposeError::TooLarge { bytes, max });
         }
-        let command = Arc::new(command);
         loop {
             let attempt = deadline.min(Instant::now() + ATTEMPT_MAX);
             let done = match self.leader() {
-                Some(leader) if leader.node == self.node => self.commit(&command, attempt).await,
-                Some(leader) => self.forward(&encoded, &leader, attempt).await,
+                Some(leader) if leader.node == self.node => self.commit(&logged, attempt).await,
+                Some(leader) => self.forward(logged.command(), &leader, attempt).await,
                 None if !self.is_formed() => Err(Failed::For(ProposeError::NotInitialised)),
                 None => Err(Failed::Again),
             };
@@ -114,7 +113,7 @@ impl Group {
         command: Command,
         deadline: Instant,
     ) -> Result<(u64, Outcome), ProposeError> {
-        match self.commit(&Arc::new(command), deadline).await {
+        match self.commit(&Logged::new(command), deadline).await {
             Ok(done) => Ok(done),
             Err(Failed::For(error)) => Err(error),
             Err(Failed::Again) if Instant::now() < deadline => Err(ProposeError::NotLeader),
@@ -122,12 +121,8 @@ impl Group {
         }
     }
 
-    async fn commit(
-        &self,
-        command: &Arc<Command>,
-        attempt: Instant,
-    ) -> Result<(u64, Outcome), Failed> {
-        let needed = command.feature_level();
+    async fn commit(&self, logged: &Logged, attempt: Instant) -> Result<(u64, Outcome), Failed> {
+        let needed = logged.command().feature_level();
         let committed = self.directory.with(|state| {
             let formed = state.region().is_some();
             formed.then(|| state.feature_level())
@@ -136,7 +131,7 @@ impl Group {
             let error = ProposeError::FeatureLevel { needed, committed };
             return Err(Failed::For(error));
         }
-        let write = self.raft.client_write(Arc::clone(command));
+        let write = self.raft.client_write(logged.clone());
         match time::timeout_at(attempt, write).await {
             Ok(Ok(done)) => Ok((done.log_id.index, done.data)),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) | Err(_) => {
@@ -151,14 +146,14 @@ impl Group {
 
     async fn forward(
         &self,
-        command: &wire::Command,
+        command: &Command,
         leader: &Leader,
         attempt: Instant,
     ) -> Result<(u64, Outcome), Failed> {
         let channel = self.channels.to(&leader.address);
         let channel = channel.map_err(|error| Failed::For(invalid(error)))?;
         let request = wire::ProposeRequest {
-            command: Some(command.clone()),
+            command: Some(command.to_wire()),
             forwarded: true,
         };
         let mut client = network::client(channel);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kvmesh_proto::v1 as wire;
+use kvmesh_proto::{raft_entry::RaftEntry, v1 as wire};
 use openraft::{
     ErrorSubject, ErrorVerb, LogState, OptionalSend, RaftLogReader,
     storage::{LogFlushed, RaftLogStorage},
@@ -171,7 +171,7 @@ fn decode_log_id(raw: Bytes) -> io::Result<LogId> {
 }
 
 fn decode_entry(raw: Bytes) -> io::Result<Entry> {
-    convert::entry_from_wire(wire::RaftEntry::decode(raw)?).map_err(io::Error::other)
+    convert::entry_from_wire(RaftEntry::decode(raw)?).map_err(io::Error::other)
 }
 
 fn encode(message: &impl Message) -> Bytes {

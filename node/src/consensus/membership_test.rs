@@ -7,7 +7,11 @@ use kvmesh_directory::{
     ChangeOutcome, Command, Incarnation, LogIncarnation, NodeId, command::Refusal,
     limits::FEATURE_LEVEL,
 };
-use kvmesh_proto::v1 as wire;
+use kvmesh_proto::{
+    raft_entry::{Payload, RaftEntry},
+    v1 as wire,
+};
+use prost::Message;
 use tokio::time::Instant;
 
 use super::{Ended, ProposeError, network, testing::*};
@@ -385,10 +389,10 @@ async fn a_member_that_meets_an_unknown_command_stops() {
             committed: true,
         }),
         prev_log_id: None,
-        entries: vec![wire::RaftEntry {
+        entries: vec![RaftEntry {
             version: 1,
             id: Some(wire::RaftLogId { term, node, index }),
-            payload: Some(wire::raft_entry::Payload::Command(command)),
+            payload: Some(Payload::Command(command.encode_to_vec().into())),
         }],
         leader_commit: None,
     };

@@ -28,6 +28,7 @@ mod log_disk_owner;
 mod log_disk_sled;
 mod log_parts;
 mod log_store;
+mod logged;
 mod network;
 mod raft;
 mod reconcile;

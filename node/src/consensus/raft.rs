@@ -1,15 +1,13 @@
 //! What openraft's type parameters are here.
 
-use std::sync::Arc;
+use kvmesh_directory::Outcome;
 
-use kvmesh_directory::{Command, Outcome};
-
-use super::{runtime::SeedableRuntime, snapshot_data::SnapshotData};
+use super::{logged::Logged, runtime::SeedableRuntime, snapshot_data::SnapshotData};
 
 openraft::declare_raft_types!(
     /// The region's log: commands in, outcomes out.
     pub(super) TypeConfig:
-        D = Arc<Command>,
+        D = Logged,
         R = Outcome,
         NodeId = u64,
         Node = Peer,

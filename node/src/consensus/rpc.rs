@@ -22,7 +22,7 @@ use tracing::debug;
 use super::{
     PROPOSAL_MAX,
     attend_words::{Notice, Report, STREAM_MAX},
-    convert,
+    convert::{self, EntryError},
     desk::Desk,
     ended::{Ended, Ending},
     error::ProposeError,
@@ -69,13 +69,14 @@ impl consensus_server::Consensus for ConsensusService {
         &self,
         request: Request<wire::AppendEntriesRequest>,
     ) -> Result<Response<wire::AppendEntriesResponse>, Status> {
-        let request = request.into_inner();
-        if let Some(index) = convert::unknown_entry(&request) {
-            // Not to be skipped, and not to be waited for: it is committed, or will be.
-            self.ending.end(Ended::UnknownCommand { index });
-            return Err(Problem::unavailable("an entry is of a later version").into());
-        }
-        let request = convert::append_from_wire(request).map_err(unreadable)?;
+        let request = convert::append_from_wire(request.into_inner());
+        let request = request.map_err(|error| match error {
+            EntryError::Later { index } => {
+                self.ending.end(Ended::UnknownCommand { index });
+                Problem::unavailable("an entry is of a later version").into()
+            }
+            EntryError::Malformed(error) => unreadable(error),
+        })?;
         let appended = self.group.raft.append_entries(request).await;
         let appended = appended.map_err(raft_status)?;
         Ok(Response::new(convert::appended_to_wire(&appended)))

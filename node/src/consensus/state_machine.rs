@@ -69,7 +69,9 @@ impl StateMachine {
         let index = entry.log_id.index;
         self.applied = Some(entry.log_id);
         match entry.payload {
-            EntryPayload::Normal(command) => self.directory.apply(index, Some(command)),
+            EntryPayload::Normal(logged) => {
+                self.directory.apply(index, Some(logged.into_command()))
+            }
             EntryPayload::Blank => self.directory.apply(index, None),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);

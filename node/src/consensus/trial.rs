@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    logged::Logged,
     raft::{Entry, LogId, SnapshotMeta},
     reserve::Reserve,
     snapshot_data::SnapshotData,
@@ -57,7 +58,7 @@ impl Trial {
     pub async fn apply(&mut self, index: u64, command: Arc<Command>) -> io::Result<()> {
         let entry = Entry {
             log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
-            payload: EntryPayload::Normal(command),
+            payload: EntryPayload::Normal(Logged::new(command)),
         };
         let applied = self.machine.apply([entry]).await;
         applied.map(drop).map_err(io::Error::other)

@@ -26,6 +26,8 @@ impl DirectoryState {
         changes: &[BlockChange],
         events: &mut Vec<Event>,
     ) -> Outcome {
+        // A claim is mostly of a block that appears, and of one copy.
+        events.reserve(2 * changes.len());
         let outcomes = changes.iter().map(|change| match &change.kind {
             ChangeKind::Claim(claim) => self.claim(change.name, claim, events),
             ChangeKind::Evict(copy) => self.leave(change.name, copy, Leaving::Evicted, events),
@@ -60,19 +62,19 @@ impl DirectoryState {
         }
         let appeared = known.is_none();
         let mut row = known.cloned().unwrap_or_else(|| row_of(claim));
-        let (accepted, copies) = self.add_copies(name, &mut row, &claim.copies);
+        let first = events.len();
+        let accepted = self.add_copies(name, &mut row, &claim.copies, events);
         if accepted {
             let wanted = u32::from(row.holders.wanted()).max(self.copies_possible(claim.replicas));
             row.holders.want(wanted.clamp(1, REPLICAS_MAX) as u8);
             if appeared {
                 let bytes = row.bytes;
-                events.push(Event::Appeared { name, bytes });
+                events.insert(first, Event::Appeared { name, bytes });
             }
-            if self.blocks.get(&name) != Some(&row) {
+            if known != Some(&row) {
                 self.blocks.put(name, row);
             }
         }
-        events.extend(copies);
         match accepted {
             true => ChangeOutcome::Accepted,
             false => ChangeOutcome::Stale,
@@ -85,9 +87,14 @@ impl DirectoryState {
         replicas.min(u32::try_from(members).unwrap_or(u32::MAX))
     }
 
-    /// Whether any of the copies is in the row now, and what happened to the copies.
-    fn add_copies(&self, name: BlockName, row: &mut Row, copies: &[Copy]) -> (bool, Vec<Event>) {
-        let mut events = Vec::new();
+    /// Whether any of the copies is in the row now; says what happened to the copies.
+    fn add_copies(
+        &self,
+        name: BlockName,
+        row: &mut Row,
+        copies: &[Copy],
+        events: &mut Vec<Event>,
+    ) -> bool {
         let mut accepted = false;
         for &copy in copies {
             let Some(slot) = self.current(&copy) else {
@@ -118,7 +125,7 @@ impl DirectoryState {
                 }
             }
         }
-        (accepted, events)
+        accepted
     }
 
     /// Tells the holders to drop them; a copy that an earlier claim committed stays.
