@@ -4,7 +4,8 @@
 //! [--depth D] [--rounds R] [--min RATIO] [--chain]`: writes blocks durably, then reads all of them in a
 //! random order, so many at a time, by turns through the tier (every byte verified) and by
 //! threads that only read the same ranges of one file with `O_DIRECT` into memory of their
-//! own. Prints GB/s of the median round of each; exits 1 below `--min` of the plain loop.
+//! own. Prints GB/s of the median round of each, and the median of the rounds' ratios, since a
+//! machine's speed changes from round to round; exits 1 when that is below `--min`.
 //!
 //! With `--chain`: reads the blocks in the order of their chain, one after the other, through a
 //! store whose memory is empty at first, by turns without reading ahead and `--ahead` blocks
@@ -61,7 +62,7 @@ struct Args {
     #[arg(long, default_value_t = 8)]
     depth: usize,
     /// Times that each of the two reads everything.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Read a chain in order instead, with and without reading ahead.
     #[arg(long)]
@@ -162,6 +163,7 @@ async fn chains(tier: &DiskTier, args: &Args) -> anyhow::Result<bool> {
         with.push(along_the_chain(tier, args, args.ahead).await?);
     }
     let total = (args.blocks * args.bytes) as f64 / 1e9;
+    let ratio = ratio(&with, &without);
     let (without, with) = (total / median(without), total / median(with));
     println!(
         "a chain of {} blocks of {} bytes, in order:",
@@ -169,8 +171,8 @@ async fn chains(tier: &DiskTier, args: &Args) -> anyhow::Result<bool> {
     );
     println!("without reading ahead  {without:.2} GB/s");
     println!("{:>2} blocks ahead        {with:.2} GB/s", args.ahead);
-    println!("ratio                  {:.2}", with / without);
-    Ok(args.min.is_none_or(|min| with / without >= min))
+    println!("ratio                  {ratio:.2}");
+    Ok(args.min.is_none_or(|min| ratio >= min))
 }
 
 fn plainly(file: &Arc<File>, args: &Args, round: usize) -> anyhow::Result<f64> {
@@ -253,6 +255,16 @@ fn median(mut seconds: Vec<f64>) -> f64 {
     seconds[seconds.len() / 2]
 }
 
+/// How many times as fast as the others ours were, in the median round.
+fn ratio(ours: &[f64], others: &[f64]) -> f64 {
+    median(
+        ours.iter()
+            .zip(others)
+            .map(|(ours, others)| others / ours)
+            .collect(),
+    )
+}
+
 async fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.bytes.is_multiple_of(ALIGN) && args.rounds > 0 && args.blocks > 0);
     let dir = tempfile::tempdir_in(&args.dir)?;
@@ -270,8 +282,8 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     }
     stop.cancel();
     let total = (args.blocks * args.bytes) as f64 / 1e9;
+    let ratio = ratio(&tiers, &plains);
     let (tier, plain) = (total / median(tiers), total / median(plains));
-    let ratio = tier / plain;
     println!(
         "{} blocks of {} bytes, {} deep:",
         args.blocks, args.bytes, args.depth
