@@ -106,17 +106,23 @@ impl Sight<'_> {
         let hashes = query.chain.hashes_from(query.start);
         let (held, local_bytes) = self.state.run(namespace, hashes, &query.parts);
         let here = query.start + held;
-        // Of what is here, nothing is left to find out but how far others' runs go.
-        let first = if asked.is_empty() { here } else { query.start };
         let mut found = Match {
             local_blocks: held as u32,
             local_bytes,
-            mesh_blocks: (first - query.start) as u32,
             ..Match::default()
         };
         let (mut pending, mut mesh) = (true, true);
         let (mut remote, mut fetch_bytes) = (asked, 0);
-        for index in first..query.chain.len() {
+        let mut next = query.start;
+        while next < query.chain.len() {
+            if next < here && remote.is_empty() {
+                // Of what is here, nothing is left to find out but how far others' runs go.
+                found.mesh_blocks = held as u32;
+                next = here;
+                continue;
+            }
+            let index = next;
+            next += 1;
             let far = mesh || !remote.is_empty();
             let local = index < here;
             let at = self.position(namespace, query, index, (asked, far), local);
@@ -231,3 +237,7 @@ impl Sight<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "lookup_test.rs"]
+mod tests;

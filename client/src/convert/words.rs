@@ -217,14 +217,18 @@ pub fn chain(wire: &wire::Chain, expected_width: u32) -> Result<Vec<BlockHash>, 
             bytes / width
         ));
     }
-    let read =
-        |raw| BlockHash::from_engine(raw).map_err(|why| WireError::field("chain.width", why));
-    wire.hashes.chunks_exact(width).map(read).collect()
+    let mut hashes = Vec::with_capacity(bytes / width);
+    for raw in wire.hashes.chunks_exact(width) {
+        let hash = BlockHash::from_engine(raw);
+        hashes.push(hash.map_err(|why| WireError::field("chain.width", why))?);
+    }
+    Ok(hashes)
 }
 
 /// Packs engine hashes, all of one width, into a chain.
 pub fn chain_of<'a>(width: u32, hashes: impl IntoIterator<Item = &'a [u8]>) -> wire::Chain {
-    let mut packed = BytesMut::new();
+    let hashes = hashes.into_iter();
+    let mut packed = BytesMut::with_capacity(hashes.size_hint().0 * width as usize);
     for hash in hashes {
         debug_assert_eq!(hash.len(), width as usize);
         packed.extend_from_slice(hash);
