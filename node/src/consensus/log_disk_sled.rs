@@ -17,7 +17,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -67,6 +67,9 @@ struct Inner {
     store: u64,
     /// Entries below this are purged, but perhaps not removed.
     purged_end: AtomicU64,
+    /// Goes to the disk with what is appended next, or at the end: it only saves replaying, and
+    /// Raft waits for each one.
+    committed: Mutex<Option<Bytes>>,
 }
 
 /// See the module.
@@ -135,6 +138,7 @@ impl Inner {
             database,
             store: 0,
             purged_end: AtomicU64::new(0),
+            committed: Mutex::default(),
         };
         let found = match inner.marks.get(OWNER)? {
             Some(raw) => Owner::decode(&raw)?,
@@ -175,6 +179,16 @@ impl Inner {
         Ok(())
     }
 
+    fn committed(&self) -> MutexGuard<'_, Option<Bytes>> {
+        let committed = self.committed.lock();
+        committed.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert_committed(&self) -> io::Result<()> {
+        let newest = self.committed().take();
+        newest.map_or(Ok(()), |raw| self.insert(COMMITTED, &raw))
+    }
+
     /// Keys of entries below an index, so many and those that the last one has besides.
     fn keys_below(&self, end: u64, count: usize) -> io::Result<Vec<sled::IVec>> {
         let mut keys = Vec::new();
@@ -186,6 +200,13 @@ impl Inner {
             keys.push(key);
         }
         Ok(keys)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Replayed from Raft where it cannot be written any more.
+        let _ = self.insert_committed();
     }
 }
 
@@ -252,6 +273,7 @@ impl LogDisk for SledDisk {
                     batch.insert(key, part);
                 }
             }
+            disk.insert_committed()?;
             disk.room_for(bytes)?;
             disk.log.apply_batch(batch)?;
             disk.sync()
@@ -283,16 +305,17 @@ impl LogDisk for SledDisk {
     }
 
     async fn save(&self, mark: Mark, value: Bytes) -> io::Result<()> {
-        self.run(move |disk| match mark {
-            Mark::Committed => disk.insert(COMMITTED, &value),
-            Mark::Vote => {
-                disk.insert(VOTE, &value)?;
-                disk.sync()
+        let name = match mark {
+            Mark::Committed => {
+                *self.0.committed() = Some(value);
+                return Ok(());
             }
-            Mark::Admitted => {
-                disk.insert(ADMITTED, &value)?;
-                disk.sync()
-            }
+            Mark::Vote => VOTE,
+            Mark::Admitted => ADMITTED,
+        };
+        self.run(move |disk| {
+            disk.insert(name, &value)?;
+            disk.sync()
         })
         .await
     }

@@ -68,7 +68,14 @@ async fn a_log_in_memory_and_one_on_disk_do_the_same_and_a_disk_keeps_it() {
     fill(&disk).await.unwrap();
     check(&disk).await;
     drop(disk);
-    check(&open(dir.path()).await.unwrap()).await;
+    let disk = open(dir.path()).await.unwrap();
+    check(&disk).await;
+
+    let last = Bytes::from_static(b"without an append behind it");
+    disk.save(Mark::Committed, last.clone()).await.unwrap();
+    drop(disk);
+    let found = open(dir.path()).await.unwrap().load().await.unwrap();
+    assert_eq!(found.committed, Some(last));
 }
 
 #[tokio::test]
