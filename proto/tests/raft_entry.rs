@@ -20,8 +20,8 @@ struct Generated {
 
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Whole {
-    #[prost(message, tag = "3")]
-    Command(Command),
+    #[prost(message, boxed, tag = "3")]
+    Command(Box<Command>),
     #[prost(message, tag = "4")]
     Membership(RaftMembership),
 }
@@ -67,7 +67,10 @@ fn its_bytes_are_those_of_a_generated_one() {
     let raw = command.encode_to_vec().into();
     for (ours, generated) in [
         (None, None),
-        (Some(Payload::Command(raw)), Some(Whole::Command(command))),
+        (
+            Some(Payload::Command(raw)),
+            Some(Whole::Command(Box::new(command))),
+        ),
         (
             Some(Payload::Membership(membership.clone())),
             Some(Whole::Membership(membership)),
