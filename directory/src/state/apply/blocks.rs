@@ -26,8 +26,6 @@ impl DirectoryState {
         changes: &[BlockChange],
         events: &mut Vec<Event>,
     ) -> Outcome {
-        // A claim is mostly of a block that appears, and of one copy.
-        events.reserve(2 * changes.len());
         let outcomes = changes.iter().map(|change| match &change.kind {
             ChangeKind::Claim(claim) => self.claim(change.name, claim, events),
             ChangeKind::Evict(copy) => self.leave(change.name, copy, Leaving::Evicted, events),
