@@ -22,8 +22,8 @@ mod patience;
 mod prefill;
 
 pub use advice::{Advice, Run, Split, Weighed, weigh};
-pub use estimate::{Estimate, Window, Z95};
-pub use link::{Configured, LinkCost, Time, Transfer};
+pub use estimate::{Estimate, Told, Window, Z95};
+pub use link::{Configured, LinkCost, Seen, Time, Transfer};
 pub use links::Links;
 pub use patience::Pace;
 pub use prefill::Prefill;

@@ -33,6 +33,8 @@ pub const TEXT_BYTES_MAX: usize = 256;
 pub const NAMESPACES_MAX: usize = 65_536;
 /// Regions of one mesh; the mesh view keeps a bit for each.
 pub const REGIONS_MAX: usize = 64;
+/// Transfers over links that a gateway tells its region-syncs of in one call.
+pub const LINK_TRANSFERS_MAX: usize = 1_024;
 /// Ranges of tags in which regions are compared; a power of two.
 pub const DIGEST_RANGES: usize = 1_024;
 /// Wants after which a chain is kept, at most.
@@ -153,6 +155,7 @@ const _: () = assert!(
     "a hold fits its field on the wire"
 );
 const _: () = assert!(DELETE_NAMES_MAX * 64 <= MESSAGE_BYTES_MAX);
+const _: () = assert!(LINK_TRANSFERS_MAX * 128 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(
     LOCAL_BLOCKS_MAX * 64 + REGIONS_MAX * 64 <= LOCAL_PACKET_BYTES_MAX / 2,
     "what is asked for fits half a packet, and leases that end the other half"

@@ -40,6 +40,7 @@ mod request;
 mod rpc;
 mod serve;
 pub mod settings;
+mod tell;
 pub mod templates;
 mod transcode;
 mod views;

@@ -1,12 +1,13 @@
 //! What is known of the links to other regions: round trips as region-sync's probes say, and
 //! bandwidths and times to the first byte as this gateway's own fetches showed.
 //!
-//! The one place where the two meet; the rules are in `directory/src/cost.rs`. Soft state of
-//! one gateway. Who has the right of way on them is in `way`; what is pushed keeps to a part of
+//! The one place where the two meet; the rules are in `directory/src/cost.rs`. What this
+//! gateway saw is told to region-sync (`tell`), which tells all gateways of the region. Who has the right of way on them is in `way`; what is pushed keeps to a part of
 //! the link, and so shows nothing of it.
 
 use std::{
     collections::BTreeMap,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,6 +15,7 @@ use kvmesh_client::follow::Link;
 use kvmesh_directory::{
     RegionId,
     cost::{Configured, LinkCost, Links as Measured, Transfer, Z95},
+    limits::LINK_TRANSFERS_MAX,
 };
 use tokio::time::{Duration, Instant};
 
@@ -26,6 +28,8 @@ use crate::{
 pub(crate) struct Links {
     begun: Instant,
     measured: Mutex<Measured>,
+    /// Of these region-sync is not told yet; more than a call takes are not kept.
+    untold: Mutex<Vec<(RegionId, Transfer)>>,
     /// Bounded by the regions of a mesh.
     ways: Mutex<BTreeMap<RegionId, Way>>,
     meters: Meters,
@@ -59,6 +63,7 @@ impl Links {
         Self {
             begun: Instant::now(),
             measured: Mutex::default(),
+            untold: Mutex::default(),
             ways: Mutex::default(),
             meters,
         }
@@ -70,15 +75,25 @@ impl Links {
     }
 
     /// Whether a small fetch is worth its bytes, to know a link that nobody has used for long.
-    pub(crate) fn wants_probe(&self, region: &RegionId) -> bool {
-        self.lock().wants_probe(self.now(), region)
+    pub(crate) fn wants_probe(&self, region: &RegionId, link: &Link) -> bool {
+        (self.lock()).wants_probe(self.now(), region, &link.configured)
+    }
+
+    /// What region-sync is to be told now.
+    pub(crate) fn take_untold(&self) -> Vec<(RegionId, Transfer)> {
+        mem::take(&mut *self.untold())
     }
 
     /// Whether a push may ask a region for so many bytes now, as they travel; it counts as asking
     /// for them then.
     pub(crate) fn may_push(&self, region: &RegionId, link: &Link, bytes: u64) -> bool {
-        let now = Instant::now();
-        self.way(region, |way| way.may_push(now, link.bandwidth, bytes))
+        let (now, bandwidth) = (Instant::now(), self.bandwidth(region, link));
+        self.way(region, |way| way.may_push(now, bandwidth, bytes))
+    }
+
+    /// Bytes a second that a fetch is expected to see; infinite: not known.
+    pub(crate) fn bandwidth(&self, region: &RegionId, link: &Link) -> f64 {
+        self.cost(region, link).bandwidth.median
     }
 
     /// Begins to time a fetch over so many lanes, which expects so many bytes, as they travel.
@@ -115,6 +130,7 @@ impl Links {
             measured.transferred(now, region, configured, transfer);
             measured.cost(now, region, configured)
         };
+        self.tell(region, transfer);
         self.meters.transferred(region, transfer.bytes);
         let first_byte = cost.first_byte;
         let bandwidth = cost.bandwidth;
@@ -135,6 +151,17 @@ impl Links {
         }
         let way = ways.entry(region.clone());
         then(way.or_insert_with(|| Way::new(Instant::now())))
+    }
+
+    fn tell(&self, region: &RegionId, transfer: Transfer) {
+        let mut untold = self.untold();
+        if untold.len() < LINK_TRANSFERS_MAX {
+            untold.push((region.clone(), transfer));
+        }
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Vec<(RegionId, Transfer)>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> f64 {
@@ -182,6 +209,7 @@ impl Timing {
         drop(clock);
         let links = &self.links;
         (links.lock()).transferred(links.now(), &self.region, &self.configured, transfer);
+        links.tell(&self.region, transfer);
     }
 
     /// A lane was not read for so long.

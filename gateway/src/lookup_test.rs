@@ -8,7 +8,7 @@ use kvmesh_directory::{
     BlockHash, ChangeKind, Checksum, Command, Copy, CopyNumber, Description, Hlc, Incarnation,
     LogIncarnation, Member, NodeId, Part, Policy,
     command::{BlockChange, Claim},
-    cost::{Configured, Estimate},
+    cost::{Configured, Estimate, Seen},
     limits::FEATURE_LEVEL,
     peer::PeerState,
 };
@@ -110,6 +110,7 @@ fn link() -> (Link, LinkCost) {
             rtt: known(1e-3),
             bandwidth: 1e9,
             dollars_per_gb: 0.0,
+            seen: Seen::default(),
         },
         gateways: Vec::new(),
         heard: Instant::now(),

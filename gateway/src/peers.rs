@@ -32,6 +32,8 @@ const DOUBTED_MAX: usize = 64;
 pub(crate) struct Peers {
     /// To nodes of the own region.
     near: Channels,
+    /// To region-syncs of the own region.
+    syncs: Channels,
     /// To gateways of other regions.
     far: Channels,
     settings: Live<Settings>,
@@ -45,6 +47,7 @@ impl Peers {
     pub(crate) fn new(channels: &Channels, own: &RegionId, settings: Live<Settings>) -> Self {
         Self {
             near: channels.expecting(Expected::of(Role::Node, own)),
+            syncs: channels.expecting(Expected::of(Role::RegionSync, own)),
             far: channels.far(),
             settings,
             failing: Mutex::default(),
@@ -56,6 +59,13 @@ impl Peers {
     /// The channel to a node of the own region.
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, Problem> {
         self.near
+            .to(address)
+            .map_err(|error| Problem::Internal(error.to_string()))
+    }
+
+    /// The channel to a region-sync of the own region.
+    pub(crate) fn region_sync(&self, address: &str) -> Result<Channel, Problem> {
+        self.syncs
             .to(address)
             .map_err(|error| Problem::Internal(error.to_string()))
     }

@@ -169,7 +169,8 @@ fn probe(gateway: &Arc<Gateway>, want: &Want, left: &[Slot]) {
         .collect();
     let bytes: u64 = wanted.iter().map(|slot| slot.bytes).sum();
     let fits = (PROBE_BYTES_MIN..=PROBE_BYTES_MAX).contains(&bytes);
-    if !fits || !gateway.links.wants_probe(region) {
+    let link = gateway.views.mesh.link(region);
+    if !fits || !link.is_some_and(|link| gateway.links.wants_probe(region, &link)) {
         return;
     }
     gateway.meters.decided("probe");

@@ -182,6 +182,7 @@ const TABLE: &[Row] = &[
         &["Peers", "Sync"],
         &[OPERATOR],
     ),
+    row(Role::RegionSync, "RegionSync", &["Transferred"], &[GATEWAY]),
 ];
 
 const fn row(

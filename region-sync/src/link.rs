@@ -147,6 +147,9 @@ impl Probing {
         if let Some(link) = self.mesh.link(&self.region) {
             self.meters.probed(&link, rtt.is_none());
         }
+        if let Some(cost) = self.mesh.cost(&self.region) {
+            self.meters.link(&cost);
+        }
     }
 }
 

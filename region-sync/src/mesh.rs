@@ -5,18 +5,21 @@
 //! region's tags anew. Repeated steps are harmless: their positions are covered already.
 
 mod frozen;
+mod seen;
 
 pub(crate) use frozen::{Frozen, Lost};
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
 use kvmesh_client::follow::SILENCE_MAX;
 use kvmesh_directory::{
-    FeedPosition, MeshView, PeerState, RegionId, Tag, cost::Estimate, view::RangeDigest,
+    FeedPosition, MeshView, PeerState, RegionId, Tag,
+    cost::{Estimate, Links},
+    view::RangeDigest,
 };
 use tokio::{sync::broadcast, time::Instant};
 
@@ -83,6 +86,9 @@ struct Inner {
 /// See the module.
 pub(crate) struct Mesh {
     inner: RwLock<Inner>,
+    begun: Instant,
+    /// What gateways of the region saw of the links; bounded by the peers.
+    seen: Mutex<Links>,
     news: broadcast::Sender<Arc<News>>,
 }
 
@@ -96,6 +102,8 @@ impl Mesh {
         let view = MeshView::new();
         Self {
             inner: RwLock::new(Inner { view, links }),
+            begun: Instant::now(),
+            seen: Mutex::default(),
             news: broadcast::Sender::new(news_max),
         }
     }

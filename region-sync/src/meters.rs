@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use kvmesh_directory::{Command, PeerState, RegionId};
+use kvmesh_directory::{
+    Command, PeerState, RegionId,
+    cost::{LinkCost, Z95},
+};
 
 use crate::{
     compare::Difference,
@@ -154,6 +157,19 @@ impl Meters {
         }
         let reachable = f64::from(u8::from(state.is_asked()));
         metrics::gauge!("kvmesh_region_sync_reachable", &self.labels()).set(reachable);
+    }
+
+    /// What a fetch from the peer is expected to see: half of the time better, 19 times of 20
+    /// better.
+    pub(crate) fn link(&self, cost: &LinkCost) {
+        for (quantile, z) in [("0.5", 0.0), ("0.95", Z95)] {
+            let [instance, peer] = self.labels();
+            let labels = [instance, peer, ("quantile", quantile.to_owned())];
+            metrics::gauge!("kvmesh_region_sync_link_first_byte_seconds", &labels)
+                .set(cost.first_byte.quantile(z));
+            metrics::gauge!("kvmesh_region_sync_link_bandwidth_bytes", &labels)
+                .set(cost.bandwidth.quantile(-z));
+        }
     }
 
     /// A probe ended.

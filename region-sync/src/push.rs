@@ -213,7 +213,6 @@ pub(crate) struct Pushing {
     pub(crate) mesh: Arc<Mesh>,
     pub(crate) settings: Live<Settings>,
     pub(crate) calls: Arc<Semaphore>,
-    pub(crate) bandwidth_bits: u64,
 }
 
 impl Pushing {
@@ -378,6 +377,8 @@ impl Pushing {
     /// Bytes a second that what is pushed may take of the link.
     fn rate(&self) -> f64 {
         let share = f64::from(self.settings.now().push_share_permille) / 1_000.0;
-        (self.bandwidth_bits as f64 / 8.0 * share).max(1.0)
+        let cost = self.mesh.cost(&self.push.region);
+        // Of a setting without any transfer, it is the setting.
+        cost.map_or(1.0, |cost| (cost.bandwidth.median * share).max(1.0))
     }
 }

@@ -191,7 +191,6 @@ impl Starting<'_> {
             mesh: Arc::clone(self.mesh),
             settings: self.live.clone(),
             calls: Arc::clone(&self.calls),
-            bandwidth_bits: peer.bandwidth_bits,
         };
         self.spawn(pushing.run(self.stop.child_token()));
         let following = Peer {

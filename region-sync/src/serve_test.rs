@@ -4,9 +4,15 @@ use kvmesh_client::{
     channel::{Channels, TcpConnect},
     follow::{MeshViewFollower, SharedMeshView, Source},
 };
-use kvmesh_directory::{BlockName, Command, FeedPosition, PeerState, RegionId, Tag};
+use kvmesh_directory::{
+    BlockName, Command, FeedPosition, PeerState, RegionId, Tag, cost::Seen,
+    limits::LINK_TRANSFERS_MAX,
+};
 use kvmesh_process::{Environment, server};
-use kvmesh_proto::v1::{FollowRequest, feed_client::FeedClient};
+use kvmesh_proto::v1::{
+    FollowRequest, LinkTransfer, TransferredRequest, feed_client::FeedClient,
+    region_sync_client::RegionSyncClient,
+};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Code;
@@ -279,6 +285,66 @@ async fn a_region_is_reachable_while_any_of_its_gateways_answers() {
     .await;
     other.end();
     until("the region is unreachable", || !link().unwrap().reachable).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn what_gateways_saw_of_a_link_is_told_to_all_of_them() {
+    let (us, eu) = tokio::join!(FakeRegion::start("us"), FakeRegion::start("eu"));
+    let running = Running::start(&us, &[&eu]).await;
+    let region: RegionId = "eu".parse().unwrap();
+    let seen = || running.view.link(&region).map(|link| link.configured.seen);
+    until("the link is known", || seen().is_some()).await;
+    assert_eq!(seen(), Some(Seen::default()));
+
+    let channels = Channels::new(Arc::new(TcpConnect));
+    let client = RegionSyncClient::new(channels.to(&running.address).unwrap());
+    let tell = async |transfers| {
+        let request = TransferredRequest { transfers };
+        let answer = client.clone().transferred(request).await;
+        answer.map(drop).map_err(|status| status.code())
+    };
+    let transfer = |region: &str, bytes| LinkTransfer {
+        region: region.to_owned(),
+        first_byte_ms: 120.0,
+        rtt_ms: 80.0,
+        bytes,
+        took_ms: 50.0,
+    };
+    let backwards = LinkTransfer {
+        took_ms: -1.0,
+        ..transfer("eu", 5 << 20)
+    };
+    let refused = tell(vec![transfer("eu", 5 << 20), backwards]).await;
+    assert_eq!(refused, Err(Code::InvalidArgument));
+    let too_many = vec![transfer("eu", 5 << 20); LINK_TRANSFERS_MAX + 1];
+    assert_eq!(tell(too_many).await, Err(Code::InvalidArgument));
+    assert_eq!(tell(vec![transfer("elsewhere", 5 << 20)]).await, Ok(()));
+    // Too few bytes tell no bandwidth.
+    assert_eq!(tell(vec![transfer("eu", 4_096)]).await, Ok(()));
+    until("the time to the first byte is told", || {
+        seen().is_some_and(|seen| seen.first_byte.is_some())
+    })
+    .await;
+    assert_eq!(
+        seen().unwrap().bandwidth,
+        None,
+        "what was refused counts not"
+    );
+
+    assert_eq!(tell(vec![transfer("eu", 5 << 20); 3]).await, Ok(()));
+    let told = || seen().and_then(|seen| seen.bandwidth);
+    until("the bandwidth is told", || told().is_some()).await;
+    let told = told().unwrap();
+    let wanted = f64::from(5 << 20) / 0.05;
+    assert!(
+        (told.estimate.median / wanted - 1.0).abs() < 1e-9,
+        "{told:?}"
+    );
+    // Three samples: 1, 0.85 and 0.7225.
+    assert!((told.weight - 2.5725).abs() < 0.01, "{told:?}");
+    let trips = seen().unwrap().first_byte.unwrap();
+    assert!((trips.estimate.median - 1.5).abs() < 1e-9, "{trips:?}");
     running.end().await;
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kvmesh_directory::{
     PeerState,
-    cost::{Configured, Estimate, Z95},
+    cost::{Configured, Estimate, Seen, Told, Z95},
     limits::MESSAGE_BYTES_MAX,
 };
 use kvmesh_proto::v1::{self as wire, feed_client::FeedClient};
@@ -149,5 +149,24 @@ fn configured(raw: &wire::LinkState) -> Configured {
         },
         bandwidth: raw.bandwidth,
         dollars_per_gb: raw.dollars_per_gb,
+        seen: Seen {
+            first_byte: raw.first_byte_trips.and_then(told),
+            bandwidth: raw.bandwidth_seen.and_then(told),
+        },
     }
+}
+
+/// None where it is no estimate.
+fn told(raw: wire::LinkSeen) -> Option<Told> {
+    let positive = |number: f64| number > 0.0 && number.is_finite();
+    let can_be = positive(raw.median) && positive(raw.weight);
+    let can_be = can_be && raw.sigma >= 0.0 && raw.sigma.is_finite();
+    can_be.then_some(Told {
+        estimate: Estimate {
+            median: raw.median,
+            sigma: raw.sigma,
+        },
+        weight: raw.weight,
+        age: raw.age_ms as f64 / 1e3,
+    })
 }

@@ -3,7 +3,7 @@
 
 use kvmesh_directory::{
     RegionId,
-    cost::{Advice, Configured, Estimate, LinkCost, Links, Pace, Run, Transfer, weigh},
+    cost::{Advice, Configured, Estimate, LinkCost, Links, Pace, Run, Seen, Transfer, weigh},
 };
 
 use crate::{
@@ -121,6 +121,7 @@ impl<'a> Player<'a> {
             },
             bandwidth: CONFIGURED_BANDWIDTH,
             dollars_per_gb: 0.0,
+            seen: Seen::default(),
         }
     }
 
@@ -137,7 +138,7 @@ impl<'a> Player<'a> {
         let (seconds, bytes) = match from {
             Some(from) => self.fetch(run, &cost, hit.truth, from),
             None => {
-                let probe = match links.wants_probe(hit.at, region) {
+                let probe = match links.wants_probe(hit.at, region, &configured) {
                     true => PROBE_BYTES.min(run.bytes as f64),
                     false => 0.0,
                 };

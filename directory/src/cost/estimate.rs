@@ -52,6 +52,17 @@ impl Estimate {
     }
 }
 
+/// What the samples of others say, as much as they count now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Told {
+    /// Without any prior.
+    pub estimate: Estimate,
+    /// What these samples weigh together; a new one weighs 1.
+    pub weight: f64,
+    /// Seconds since the newest one was taken.
+    pub age: f64,
+}
+
 /// The newest samples.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
@@ -79,26 +90,68 @@ impl Window {
     /// What it is now, given what is thought without any sample.
     #[must_use]
     pub fn estimate(&self, at: f64, prior: Estimate) -> Estimate {
-        let mut by_number = 1.0;
-        let mut weighed = Vec::with_capacity(self.samples.len() + 1);
-        for (taken, value) in self.samples.iter().rev() {
-            let age = (at - taken).max(0.0);
-            weighed.push((*value, by_number * (-age / HALF_LIFE).exp2()));
-            by_number *= BY_NUMBER;
+        self.estimate_with(at, prior, None)
+    }
+
+    /// The same, where others have samples as well.
+    #[must_use]
+    pub fn estimate_with(&self, at: f64, prior: Estimate, told: Option<Told>) -> Estimate {
+        let samples = self.weighed(at);
+        let thought = told.map(|told| (told.estimate, told.weight));
+        let thought: Vec<_> = thought.into_iter().chain([(prior, PRIOR)]).collect();
+        let middles = thought.iter().map(|(it, weight)| (it.median.ln(), *weight));
+        let middle = median(samples.iter().copied().chain(middles).collect());
+        let weight = weight_of(&samples);
+        let mut spread = weight * deviation(&samples, middle).powi(2);
+        let mut weights = weight;
+        for (it, weight) in thought {
+            spread += weight * it.sigma * it.sigma;
+            weights += weight;
         }
-        let weight: f64 = weighed.iter().map(|(_, weight)| weight).sum();
-        let samples = weighed.clone();
-        weighed.push((prior.median.ln(), PRIOR));
-        let middle = median(weighed);
-        let deviations = samples.iter();
-        let deviations = deviations.map(|(value, weight)| ((value - middle).abs(), *weight));
-        let seen = MAD * median(deviations.collect());
-        let pooled = weight * seen * seen + PRIOR * prior.sigma * prior.sigma;
         Estimate {
             median: middle.exp(),
-            sigma: (pooled / (weight + PRIOR)).sqrt(),
+            sigma: (spread / weights).sqrt(),
         }
     }
+
+    /// What others are told of the samples; none without any.
+    #[must_use]
+    pub fn told(&self, at: f64) -> Option<Told> {
+        let age = (at - self.newest()?).max(0.0);
+        let samples = self.weighed(at);
+        let middle = median(samples.clone());
+        Some(Told {
+            estimate: Estimate {
+                median: middle.exp(),
+                sigma: deviation(&samples, middle),
+            },
+            weight: weight_of(&samples),
+            age,
+        })
+    }
+
+    /// The samples' logarithms, and what each weighs.
+    fn weighed(&self, at: f64) -> Vec<(f64, f64)> {
+        let mut by_number = 1.0;
+        let weigh = |(taken, value): &(f64, f64)| {
+            let age = (at - taken).max(0.0);
+            let weight = by_number * (-age / HALF_LIFE).exp2();
+            by_number *= BY_NUMBER;
+            (*value, weight)
+        };
+        self.samples.iter().rev().map(weigh).collect()
+    }
+}
+
+fn weight_of(samples: &[(f64, f64)]) -> f64 {
+    samples.iter().map(|(_, weight)| weight).sum()
+}
+
+/// Standard deviation from `middle`.
+fn deviation(samples: &[(f64, f64)], middle: f64) -> f64 {
+    let deviations = samples.iter();
+    let deviations = deviations.map(|(value, weight)| ((value - middle).abs(), *weight));
+    MAD * median(deviations.collect())
 }
 
 /// Where half of the weight is reached; 0 without any.
@@ -181,6 +234,38 @@ mod tests {
         assert!((0.2..0.4).contains(&estimate.sigma), "{estimate:?}");
         let p95 = estimate.quantile(Z95);
         assert!(p95 > estimate.mean() && estimate.mean() > estimate.median);
+    }
+
+    #[test]
+    fn what_others_measured_counts_as_their_samples_do() {
+        let (own, now) = window([]);
+        let (others, _) = window([400.0; 32]);
+        let told = others.told(32.0);
+        let estimate = own.estimate_with(now, PRIOR_OF_100, told);
+        assert!(near(estimate.median, 400.0), "{estimate:?}");
+        assert!(estimate.sigma < 0.2, "{estimate:?}");
+        // Own samples that are as new count as much, older ones less.
+        let (own, now) = window([200.0; 32]);
+        let at = |now, told| own.estimate_with(now, PRIOR_OF_100, told).median;
+        let between = 199.9..=400.1;
+        assert!(between.contains(&at(now, told)), "{}", at(now, told));
+        assert!(near(at(now + HALF_LIFE, told), 400.0));
+        assert_eq!(
+            own.estimate_with(now, PRIOR_OF_100, None),
+            own.estimate(now, PRIOR_OF_100)
+        );
+    }
+
+    #[test]
+    fn what_is_told_says_how_old_it_is_and_what_it_weighs() {
+        assert_eq!(window([]).0.told(1.0), None);
+        let (one, now) = window([400.0]);
+        let told = one.told(now + HALF_LIFE).unwrap();
+        assert!(near(told.estimate.median, 400.0) && told.estimate.sigma == 0.0);
+        assert!(
+            near(told.weight, 0.5) && near(told.age, HALF_LIFE),
+            "{told:?}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is known of the link to another region, from settings, probes and transfers.
 
-use super::estimate::{Estimate, Window, Z95};
+use super::estimate::{Estimate, Told, Window, Z95};
 
 /// Bytes after the first ones from which on a transfer tells the bandwidth: fewer lie in
 /// buffers on the way and tell nothing.
@@ -24,6 +24,17 @@ pub struct Configured {
     pub bandwidth: f64,
     /// Dollars that 1e9 bytes cost; 0: not known.
     pub dollars_per_gb: f64,
+    /// What the transfers of all gateways of the region showed.
+    pub seen: Seen,
+}
+
+/// What transfers over a link showed; none: there were none that tell it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Seen {
+    /// Time to the first byte, in round trips.
+    pub first_byte: Option<Told>,
+    /// Bytes per second.
+    pub bandwidth: Option<Told>,
 }
 
 /// One transfer over the link, in seconds.
@@ -102,7 +113,8 @@ impl MeasuredLink {
 
     /// What to expect at this time, where links are usually so much of their setting.
     pub(super) fn cost(&self, at: f64, configured: &Configured, usual: Estimate) -> LinkCost {
-        let trips = self.first_byte.estimate(at, FIRST_BYTE);
+        let seen = &configured.seen;
+        let trips = (self.first_byte).estimate_with(at, FIRST_BYTE, seen.first_byte);
         let rtt = configured.rtt;
         let unbound = Estimate {
             median: f64::INFINITY,
@@ -118,17 +130,26 @@ impl MeasuredLink {
                 sigma: rtt.sigma.hypot(trips.sigma),
             },
             bandwidth: match configured.bandwidth > 0.0 {
-                true => self.bandwidth.estimate(at, prior),
+                true => (self.bandwidth).estimate_with(at, prior, seen.bandwidth),
                 false => unbound,
             },
             dollars_per_gb: configured.dollars_per_gb,
         }
     }
 
+    /// See [`Links::seen`](super::Links::seen).
+    pub(super) fn seen(&self, at: f64) -> Seen {
+        Seen {
+            first_byte: self.first_byte.told(at),
+            bandwidth: self.bandwidth.told(at),
+        }
+    }
+
     /// See [`Links::wants_probe`](super::Links::wants_probe).
-    pub(super) fn wants_probe(&mut self, at: f64) -> bool {
+    pub(super) fn wants_probe(&mut self, at: f64, seen: &Seen) -> bool {
         let old = |when: Option<f64>| when.is_none_or(|when| at - when >= PROBE_AGE);
-        let wanted = old(self.bandwidth.newest()) && old(self.probed);
+        let by_others = seen.bandwidth.map(|told| at - told.age);
+        let wanted = old(self.bandwidth.newest()) && old(by_others) && old(self.probed);
         if wanted {
             self.probed = Some(at);
         }
@@ -177,6 +198,10 @@ mod tests {
         },
         bandwidth: 125e6,
         dollars_per_gb: 0.02,
+        seen: Seen {
+            first_byte: None,
+            bandwidth: None,
+        },
     };
 
     const USUAL: Estimate = Estimate {
@@ -210,6 +235,21 @@ mod tests {
     }
 
     #[test]
+    fn what_other_gateways_saw_counts_before_own_transfers_do() {
+        let mut theirs = MeasuredLink::default();
+        for second in 0..20 {
+            theirs.transferred(f64::from(second), 125e6, transfer(50 << 20, 500e6));
+        }
+        let told = Configured {
+            seen: theirs.seen(20.0),
+            ..GIGABIT
+        };
+        let own = MeasuredLink::default().cost(3.0, &told, USUAL).fetch(500e6);
+        assert!((own.p50 - 1.100).abs() < 1e-3, "{own:?}");
+        assert!(own.p95 < 1.4, "{own:?}");
+    }
+
+    #[test]
     fn small_transfers_tell_no_bandwidth() {
         let mut link = MeasuredLink::default();
         link.transferred(0.0, 125e6, transfer(4_096, 1e3));
@@ -223,10 +263,20 @@ mod tests {
     #[test]
     fn a_link_that_nobody_uses_is_probed_now_and_then() {
         let mut link = MeasuredLink::default();
-        assert!(link.wants_probe(0.0) && !link.wants_probe(299.0));
-        assert!(link.wants_probe(300.0));
+        let wants = |link: &mut MeasuredLink, at| link.wants_probe(at, &Seen::default());
+        assert!(wants(&mut link, 0.0) && !wants(&mut link, 299.0));
+        assert!(wants(&mut link, 300.0));
         link.transferred(400.0, 125e6, transfer(2 << 20, 1e8));
-        assert!(!link.wants_probe(650.0) && link.wants_probe(700.0));
+        assert!(!wants(&mut link, 650.0) && wants(&mut link, 700.0));
+        let others = link.seen(700.0);
+        let mut unused = MeasuredLink::default();
+        assert!(unused.wants_probe(700.0, &others), "theirs is as old");
+        link.transferred(701.0, 125e6, transfer(2 << 20, 1e8));
+        let others = link.seen(702.0);
+        assert!(
+            !unused.wants_probe(1_001.0, &others),
+            "another gateway used it a second ago"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     estimate::{Estimate, Window},
-    link::{CONFIGURED_SIGMA, Configured, LinkCost, MeasuredLink, Transfer},
+    link::{CONFIGURED_SIGMA, Configured, LinkCost, MeasuredLink, Seen, Transfer},
 };
 use crate::words::RegionId;
 
@@ -43,11 +43,18 @@ impl Links {
         link.cost(at, configured, usual)
     }
 
-    /// Whether a small transfer over a link is worth its bytes, since its bandwidth was not
-    /// measured for long; one that says yes says no for as long again.
-    pub fn wants_probe(&mut self, at: f64, region: &RegionId) -> bool {
+    /// What the transfers over a link say now, for others who use it.
+    #[must_use]
+    pub fn seen(&self, at: f64, region: &RegionId) -> Seen {
+        let link = self.links.get(region);
+        link.map(|link| link.seen(at)).unwrap_or_default()
+    }
+
+    /// Whether a small transfer over a link is worth its bytes, since nobody measured its
+    /// bandwidth for long; one that says yes says no for as long again.
+    pub fn wants_probe(&mut self, at: f64, region: &RegionId, by: &Configured) -> bool {
         let link = self.links.entry(region.clone()).or_default();
-        link.wants_probe(at)
+        link.wants_probe(at, &by.seen)
     }
 
     /// Forgets regions that are not there any more.
@@ -70,6 +77,7 @@ mod tests {
             },
             bandwidth,
             dollars_per_gb: 0.0,
+            seen: Seen::default(),
         };
         let mut links = Links::default();
         let thought = |links: &Links, bandwidth| {

@@ -150,7 +150,7 @@ pub(crate) fn bring_hot(
 /// Bytes of one call for blocks that a region has.
 fn bytes_max(gateway: &Gateway, region: &RegionId) -> u64 {
     let link = gateway.views.mesh.link(region);
-    let bandwidth = link.map_or(0.0, |link| link.bandwidth);
+    let bandwidth = link.map_or(0.0, |link| gateway.links.bandwidth(region, &link));
     way::push_bytes_max(bandwidth, BATCH_BYTES)
 }
 

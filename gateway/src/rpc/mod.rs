@@ -14,6 +14,7 @@ mod prefetch;
 mod report;
 pub(crate) mod topology;
 pub(crate) mod touch;
+pub(crate) mod transferred;
 mod watch;
 
 use std::sync::Arc;

@@ -123,6 +123,7 @@ impl Topology for Rpc {
                 continue;
             }
             let name = region.to_wire();
+            let seen = link.configured.seen.bandwidth;
             regions.push(wire::RegionStatus {
                 local: false,
                 reachable: link.reachable,
@@ -132,6 +133,8 @@ impl Topology for Rpc {
                 blocks: blocks.get(&name).copied().unwrap_or_default(),
                 state: link.state.to_wire(),
                 lag_entries: link.lag_entries,
+                bandwidth: known(self.gateway.links.bandwidth(&region, &link)),
+                bandwidth_age_ms: seen.map(|told| (told.age * 1e3) as u64),
                 region: name,
             });
         }
@@ -245,5 +248,13 @@ impl Topology for Rpc {
     ) -> Result<Response<wire::RaiseResponse>, Status> {
         let raised = policy::serve_raise(&self.gateway, request).await?;
         Ok(Response::new(raised))
+    }
+}
+
+/// 0 for a bandwidth without a bound.
+fn known(bandwidth: f64) -> f64 {
+    match bandwidth.is_finite() {
+        true => bandwidth,
+        false => 0.0,
     }
 }

@@ -13,6 +13,7 @@ mod hedging;
 mod lanes;
 mod lease;
 mod leaving;
+mod links;
 mod local;
 mod lossy;
 mod missing;

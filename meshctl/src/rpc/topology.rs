@@ -86,6 +86,10 @@ pub struct RegionStatus {
     pub state: Option<&'static str>,
     /// Log entries of it that were heard and are not shown yet.
     pub lag_entries: u64,
+    /// Bytes per second that a fetch from there is expected to see; 0: not known.
+    pub bandwidth: f64,
+    /// Since a fetch told it; none: the settings say so.
+    pub bandwidth_age_ms: Option<u64>,
 }
 
 /// Counts of a region, or of a node.
@@ -283,6 +287,8 @@ impl Peer {
                 blocks: raw.blocks,
                 state: PeerState::from_wire(raw.state).ok().map(PeerState::name),
                 lag_entries: raw.lag_entries,
+                bandwidth: raw.bandwidth,
+                bandwidth_age_ms: raw.bandwidth_age_ms,
             })
         };
         answer.regions.into_iter().map(read).collect()

@@ -6,6 +6,8 @@ use serde::Serialize;
 use crate::{
     args::Global,
     output::{self, emit, ms},
+    rpc::topology::RegionStatus,
+    sizes::human,
 };
 
 pub(super) async fn init(global: &Global) -> anyhow::Result<()> {
@@ -49,9 +51,16 @@ pub(super) async fn list(global: &Global) -> anyhow::Result<()> {
     let regions = super::peer(global)?.regions().await?;
     emit(global.output, &regions, || {
         let heads = [
-            "region", "state", "rtt", "blocks", "position", "lag", "heard",
+            "region",
+            "state",
+            "rtt",
+            "bandwidth",
+            "blocks",
+            "position",
+            "lag",
+            "heard",
         ];
-        let mut table = output::table(&heads, &[2, 3, 4, 5, 6]);
+        let mut table = output::table(&heads, &[2, 3, 4, 5, 6, 7]);
         for region in &regions {
             let state = match (region.local, region.state, region.reachable) {
                 (true, _, _) => "local",
@@ -69,6 +78,7 @@ pub(super) async fn list(global: &Global) -> anyhow::Result<()> {
                 region.region.clone(),
                 state.to_owned(),
                 rtt,
+                bandwidth(region),
                 region.blocks.to_string(),
                 super::topology::index(region.position.as_ref()),
                 region.lag_entries.to_string(),
@@ -77,4 +87,16 @@ pub(super) async fn list(global: &Global) -> anyhow::Result<()> {
         }
         table.to_string()
     })
+}
+
+/// What a fetch is expected to see, and by whose word.
+fn bandwidth(region: &RegionStatus) -> String {
+    if region.bandwidth <= 0.0 {
+        return "-".to_owned();
+    }
+    let bandwidth = human(region.bandwidth as u64);
+    match region.bandwidth_age_ms {
+        Some(_) => format!("{bandwidth}/s"),
+        None => format!("{bandwidth}/s, as set"),
+    }
 }

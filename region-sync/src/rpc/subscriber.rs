@@ -9,7 +9,10 @@ use kvmesh_client::{
     ToWire,
     convert::mesh::{pack_appeared, pack_vanished},
 };
-use kvmesh_directory::{FeedPosition, RegionId, Tag, cost::Z95};
+use kvmesh_directory::{
+    FeedPosition, RegionId, Tag,
+    cost::{Told, Z95},
+};
 use kvmesh_proto::v1::{self as wire, mesh_frame::Kind};
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
@@ -191,6 +194,7 @@ impl Subscriber {
     }
 
     fn link_state(&self, region: &RegionId, link: Link) -> wire::LinkState {
+        let seen = self.mesh.seen(region);
         wire::LinkState {
             reachable: link.state.is_asked(),
             rtt_ms: link.rtt.map_or(0.0, |rtt| rtt.as_secs_f64() * 1e3),
@@ -202,6 +206,8 @@ impl Subscriber {
             rtt_p50_ms: link.trips.map_or(0.0, |trips| trips.median * 1e3),
             rtt_p95_ms: link.trips.map_or(0.0, |trips| trips.quantile(Z95) * 1e3),
             dollars_per_gb: link.dollars_per_gb,
+            first_byte_trips: seen.first_byte.map(link_seen),
+            bandwidth_seen: seen.bandwidth.map(link_seen),
         }
     }
 
@@ -210,6 +216,15 @@ impl Subscriber {
             "kvmesh_region_sync_subscribers", "instance" => self.instance.to_string()
         )
         .increment(change);
+    }
+}
+
+fn link_seen(told: Told) -> wire::LinkSeen {
+    wire::LinkSeen {
+        median: told.estimate.median,
+        sigma: told.estimate.sigma,
+        weight: told.weight,
+        age_ms: (told.age * 1e3) as u64,
     }
 }
 

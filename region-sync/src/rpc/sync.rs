@@ -1,9 +1,13 @@
-//! Service `RegionSync`: what operators order.
+//! Service `RegionSync`: what operators order, and what gateways saw of the links.
 
 use std::sync::Arc;
 
 use kvmesh_client::{FromWire, Problem, ToWire, convert};
-use kvmesh_directory::{FeedPosition, RegionId, limits::MESSAGE_BYTES_MAX};
+use kvmesh_directory::{
+    FeedPosition, RegionId,
+    cost::Transfer,
+    limits::{LINK_TRANSFERS_MAX, MESSAGE_BYTES_MAX},
+};
 use kvmesh_proto::v1::{
     self as wire,
     region_sync_server::{RegionSync, RegionSyncServer},
@@ -81,6 +85,38 @@ impl RegionSync for Service {
         let frames = ReceiverStream::new(said).map(|said| Ok(frame(said?)));
         Ok(Response::new(Box::pin(frames)))
     }
+
+    async fn transferred(
+        &self,
+        request: Request<wire::TransferredRequest>,
+    ) -> Result<Response<wire::TransferredResponse>, Status> {
+        let transfers = request.into_inner().transfers;
+        if transfers.len() > LINK_TRANSFERS_MAX {
+            let why = format!("at most {LINK_TRANSFERS_MAX} at a time");
+            return Err(Problem::invalid("transfers", why).into());
+        }
+        let transfers: Result<Vec<_>, _> = transfers.iter().map(transfer).collect();
+        self.mesh.transferred(&transfers?);
+        Ok(Response::new(wire::TransferredResponse {}))
+    }
+}
+
+fn transfer(raw: &wire::LinkTransfer) -> Result<(RegionId, Transfer), Problem> {
+    let region = convert::region("transfers.region", &raw.region).map_err(Problem::from)?;
+    let seconds = |field, ms: f64| match ms >= 0.0 && ms.is_finite() {
+        true => Ok(ms / 1e3),
+        false => Err(Problem::invalid(
+            field,
+            "a time that is no number, or below 0",
+        )),
+    };
+    let transfer = Transfer {
+        first_byte: seconds("transfers.first_byte_ms", raw.first_byte_ms)?,
+        rtt: seconds("transfers.rtt_ms", raw.rtt_ms)?,
+        bytes: raw.bytes,
+        took: seconds("transfers.took_ms", raw.took_ms)?,
+    };
+    Ok((region, transfer))
 }
 
 fn frame(said: Said) -> wire::SyncFrame {

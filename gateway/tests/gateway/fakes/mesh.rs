@@ -1,5 +1,7 @@
 //! A made-up region-sync: says which far region has what.
 
+use std::sync::{Arc, Mutex};
+
 use kvmesh_client::{ToWire, convert::mesh::pack_appeared};
 use kvmesh_directory::{BlockName, FeedPosition, LogIncarnation, RegionId};
 use kvmesh_proto::v1::{self as wire, mesh_frame::Kind};
@@ -7,12 +9,17 @@ use tokio::sync::watch;
 
 pub(crate) struct Mesh {
     pub(crate) frames: watch::Sender<Vec<wire::MeshFrame>>,
+    /// What the gateway said that it saw of links.
+    pub(crate) told: Told,
 }
+
+pub(crate) type Told = Arc<Mutex<Vec<wire::LinkTransfer>>>;
 
 impl Mesh {
     pub(crate) fn new() -> Self {
         Self {
             frames: watch::Sender::new(Vec::new()),
+            told: Told::default(),
         }
     }
 

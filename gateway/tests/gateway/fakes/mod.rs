@@ -6,6 +6,7 @@ mod coded;
 mod consensus;
 pub(crate) mod feed;
 mod lease;
+mod links;
 pub(crate) mod mesh;
 mod mood;
 pub(crate) mod region;

@@ -18,6 +18,7 @@ use kvmesh_process::{Environment, SystemClock, server};
 use kvmesh_proto::v1::{
     self as wire, cache_client::CacheClient, cache_server::CacheServer,
     consensus_server::ConsensusServer, feed_server::FeedServer,
+    region_sync_server::RegionSyncServer,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
@@ -26,6 +27,7 @@ use super::{
     Holder,
     cache::{Served, owners},
     feed::{MeshFeed, RegionFeed},
+    links::Orders,
     mesh::Mesh,
     region::Region,
 };
@@ -192,7 +194,9 @@ impl World {
         let far_address = host_holder(&far, &stop).await;
         let mesh = Mesh::new();
         let feed = FeedServer::new(MeshFeed(mesh.frames.clone()));
-        let sync = host(Routes::new(feed), stop.child_token()).await;
+        let orders = RegionSyncServer::new(Orders(Arc::clone(&mesh.told)));
+        let routes = Routes::new(feed).add_service(orders);
+        let sync = host(routes, stop.child_token()).await;
         let mut settings = Settings {
             region: "us-east".to_owned(),
             nodes: addresses,

@@ -81,6 +81,8 @@ mod tests {
             blocks: 0,
             state: Some(state),
             lag_entries: 0,
+            bandwidth: 0.0,
+            bandwidth_age_ms: None,
         };
         let unfit = |known: &[RegionStatus]| unfit("a", "b", known).unwrap_or_default();
         assert_eq!(unfit(&[]), "a does not know b");
