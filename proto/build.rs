@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "kvmesh/v1/common.proto",
     "kvmesh/v1/state.proto",
     "kvmesh/v1/cache.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 9] = [
     "kvmesh/v1/consensus.proto",
     "kvmesh/v1/local.proto",
     "kvmesh/v1/sync.proto",
+    "kvmesh/v1/link.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -253,6 +253,12 @@ impl Channel {
     pub fn received(&self) -> u64 {
         self.line.heard.bytes()
     }
+
+    /// How many connections it has had.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.line.heard.connections()
+    }
 }
 
 /// The future of the head of an answer.

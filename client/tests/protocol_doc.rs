@@ -75,6 +75,7 @@ fn the_listed_values_are_the_limits() {
         ("NAMESPACES_MAX", limits::NAMESPACES_MAX as u64),
         ("REGIONS_MAX", limits::REGIONS_MAX as u64),
         ("LINK_TRANSFERS_MAX", limits::LINK_TRANSFERS_MAX as u64),
+        ("LINK_MEASURE_BYTES_MAX", limits::LINK_MEASURE_BYTES_MAX),
         ("HOT_AFTER_MAX", limits::HOT_AFTER_MAX.into()),
         ("NODES_MAX", limits::NODES_MAX as u64),
         ("REPLICAS_MAX", limits::REPLICAS_MAX.into()),

@@ -35,6 +35,8 @@ pub const NAMESPACES_MAX: usize = 65_536;
 pub const REGIONS_MAX: usize = 64;
 /// Transfers over links that a gateway tells its region-syncs of in one call.
 pub const LINK_TRANSFERS_MAX: usize = 1_024;
+/// Bytes that say nothing, for which a gateway asks one of another region at a time.
+pub const LINK_MEASURE_BYTES_MAX: u64 = 64 << 20;
 /// Ranges of tags in which regions are compared; a power of two.
 pub const DIGEST_RANGES: usize = 1_024;
 /// Wants after which a chain is kept, at most.

@@ -25,6 +25,7 @@ mod local;
 mod locate;
 mod lookup;
 mod manage;
+mod measure;
 mod merge;
 mod meters;
 mod patience;

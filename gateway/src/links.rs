@@ -123,7 +123,18 @@ impl Links {
         }
     }
 
-    fn transferred(&self, region: &RegionId, configured: &Configured, transfer: Transfer) {
+    /// Bytes from there that fetches expect which somebody waits for.
+    pub(crate) fn expected(&self, region: &RegionId) -> u64 {
+        self.way(region, |way| way.expected())
+    }
+
+    /// Takes what a transfer showed.
+    pub(crate) fn transferred(
+        &self,
+        region: &RegionId,
+        configured: &Configured,
+        transfer: Transfer,
+    ) {
         let now = self.now();
         let cost = {
             let mut measured = self.lock();

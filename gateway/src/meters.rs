@@ -170,6 +170,13 @@ impl Meters {
         .increment(bytes as u64);
     }
 
+    /// So many bytes that say nothing came from there.
+    pub(crate) fn measured(&self, peer: &RegionId, bytes: u64) {
+        counter!("kvmesh_gateway_measured_bytes_total",
+            "instance" => self.instance(), "peer" => peer.as_str().to_owned())
+        .increment(bytes);
+    }
+
     /// What a fetch from there is expected to see now: half of the time better, 19 times of 20
     /// better.
     pub(crate) fn link(&self, peer: &RegionId, quantile: &'static str, first: f64, rate: f64) {

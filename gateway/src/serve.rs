@@ -16,7 +16,9 @@ use kvmesh_process::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use crate::{Settings, budget, context::Gateway, fill, fill::Fills, rpc, tell, views::Views, warm};
+use crate::{
+    Settings, budget, context::Gateway, fill, fill::Fills, measure, rpc, tell, views::Views, warm,
+};
 
 /// Why a gateway ended.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +78,7 @@ pub async fn serve(
     tasks.spawn(fill::run(Arc::clone(&gateway), queue, over.clone()).instrument(span.clone()));
     tasks.spawn(budget::run(Arc::clone(&gateway), over.clone()).instrument(span.clone()));
     tasks.spawn(tell::run(Arc::clone(&gateway), over.clone()).instrument(span.clone()));
+    tasks.spawn(measure::run(Arc::clone(&gateway), over.clone()).instrument(span.clone()));
     tasks.spawn(warm::run(Arc::clone(&gateway), over.clone()).instrument(span));
     let routes = rpc::routes(&gateway);
     let served = kvmesh_process::server::serve(routes, own, incoming, stop, grace).await;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use kvmesh_directory::{
     RegionId,
-    limits::{BLOCK_BYTES_MAX, HOT_AFTER_MAX, REGIONS_MAX, REPLICAS_MAX},
+    limits::{BLOCK_BYTES_MAX, HOT_AFTER_MAX, LINK_MEASURE_BYTES_MAX, REGIONS_MAX, REPLICAS_MAX},
 };
 use kvmesh_process::{
     program::ProgramSettings,
@@ -69,6 +69,10 @@ pub struct Settings {
     /// Share of the calls to other regions that may be made a second time, of another gateway,
     /// because their first bytes are late; in thousandths. 0: none is.
     pub hedge_budget_permille: u64,
+    /// A new connection to another region carries at most so many bytes that say nothing, before
+    /// anybody waits for blocks on it; it then sends at the link's rate from the first block on.
+    /// 0: none does.
+    pub measure_bytes_max: u64,
     /// A node or far gateway that could not be reached is left alone for so long.
     pub failure_memory_ms: u64,
     /// Gets, puts and lookups that may be under way at once.
@@ -117,6 +121,7 @@ impl Default for Settings {
             connect_timeout_ms: 500,
             failover_share_max_permille: 200,
             hedge_budget_permille: 50,
+            measure_bytes_max: 16 << 20,
             failure_memory_ms: 1_000,
             calls_max: 4_096,
             shutdown_grace_ms: 30_000,
@@ -211,6 +216,7 @@ impl ProgramSettings for Settings {
         "inflight_bytes_max",
         "log",
         "lookup_deadline_ms",
+        "measure_bytes_max",
         "owner_timeout_ms",
         "put_deadline_ms",
         "remote_fetch_max_ms",
@@ -312,6 +318,14 @@ impl Settings {
                 return Err(impossible(key, &share, "0 to 1000"));
             }
         }
+        if self.measure_bytes_max > LINK_MEASURE_BYTES_MAX {
+            let want = "at most 67108864";
+            return Err(impossible(
+                "measure_bytes_max",
+                &self.measure_bytes_max,
+                want,
+            ));
+        }
         if self.calls_max > 1 << 20 {
             return Err(impossible("calls_max", &self.calls_max, "at most 1048576"));
         }
@@ -412,7 +426,7 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_key() {
         type Case = (&'static str, fn(&mut Settings));
-        let cases: [Case; 12] = [
+        let cases: [Case; 13] = [
             ("region", |s| s.region = "US East".to_owned()),
             ("listen", |s| s.listen = SocketAddr::from(([0, 0, 0, 0], 1))),
             ("nodes", |s| s.nodes.clear()),
@@ -424,6 +438,9 @@ mod tests {
             ("get_deadline_ms", |s| s.get_deadline_ms = 0),
             ("fill_queue_bytes", |s| s.fill_queue_bytes = 1),
             ("hedge_budget_permille", |s| s.hedge_budget_permille = 1_001),
+            ("measure_bytes_max", |s| {
+                s.measure_bytes_max = (64 << 20) + 1
+            }),
             ("congestion_control", |s| {
                 s.congestion_control = "reno".to_owned()
             }),

@@ -1,5 +1,6 @@
 //! Keeps connections to the other regions' gateways open, so that a far hit costs one round
 //! trip, and not a handshake's as well; and tries those that failed, so that no client has to.
+//! New connections find out how fast they may send by `measure`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 const GATEWAYS_MAX: usize = 4;
 
 /// A gateway, and its region.
-type Known = (RegionId, String);
+pub(crate) type Known = (RegionId, String);
 
 /// Touches the gateways of reachable regions until `over`.
 pub(crate) async fn run(gateway: Arc<Gateway>, over: CancellationToken) {
@@ -87,7 +88,8 @@ fn soon(next: &BTreeMap<Known, Instant>, at: &Known, now: Instant) -> bool {
     due.is_none_or(|&due| due <= now + TOUCH_EVERY - RETRY_EVERY)
 }
 
-fn known(gateway: &Gateway) -> Vec<Known> {
+/// The gateways of reachable regions that are kept warm.
+pub(crate) fn known(gateway: &Gateway) -> Vec<Known> {
     let links = gateway.views.mesh.links().into_iter();
     let reachable = links.filter(|(_, link)| link.reachable);
     let known = reachable.flat_map(|(region, link)| {

@@ -74,6 +74,11 @@ impl Way {
         self.to_come = self.to_come.saturating_sub(bytes);
     }
 
+    /// Bytes of demand that are expected.
+    pub(crate) fn expected(&self) -> u64 {
+        self.to_come
+    }
+
     /// Whether a push may ask for so many bytes now, of a link of so many a second; it counts as
     /// asking for them then.
     pub(crate) fn may_push(&mut self, now: Instant, bandwidth: f64, bytes: u64) -> bool {

@@ -163,6 +163,7 @@ const TABLE: &[Row] = &[
         &[CLIENT, OPERATOR, GUEST],
     ),
     variant(Role::Gateway, "Cache", &["Get"], "hop 1", &[FAR_GATEWAY]),
+    row(Role::Gateway, "Link", &["Measure"], &[FAR_GATEWAY]),
     row(
         Role::Gateway,
         "Topology",

@@ -123,7 +123,7 @@ async fn open(
     heard: Heard,
     tasks: &TaskTracker,
 ) -> Result<Sender, Status> {
-    heard.more(0);
+    heard.connected();
     let io = Listening {
         io,
         heard: heard.clone(),
@@ -187,6 +187,7 @@ pub(super) struct Heard {
     since: Instant,
     after_ns: Arc<AtomicU64>,
     bytes: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
 }
 
 impl Heard {
@@ -195,6 +196,7 @@ impl Heard {
             since: Instant::now(),
             after_ns: Arc::default(),
             bytes: Arc::default(),
+            connections: Arc::default(),
         }
     }
 
@@ -210,6 +212,15 @@ impl Heard {
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn connected(&self) {
+        self.more(0);
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 

@@ -8,6 +8,7 @@ mod encode;
 pub(crate) mod hand;
 pub(crate) mod hold;
 mod lease;
+pub(crate) mod measure;
 pub(crate) mod messages;
 pub(crate) mod policy;
 mod prefetch;
@@ -32,5 +33,7 @@ pub(crate) fn routes(gateway: &Arc<Gateway>) -> Routes {
     let topology = TopologyServer::new(topology::Rpc::new(Arc::clone(gateway)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    Routes::new(cache).add_service(topology)
+    Routes::new(cache)
+        .add_service(topology)
+        .add_service(measure::service())
 }

@@ -1,13 +1,21 @@
-//! What gateways see of a link is told to region-sync, and what others saw is expected.
+//! What gateways see of a link is told to region-sync, and what others saw is expected; and new
+//! connections are measured.
 
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
 use kvmesh_client::ToWire;
-use kvmesh_directory::namespace::Fallback;
-use kvmesh_proto::v1 as wire;
+use kvmesh_directory::{limits::LINK_MEASURE_BYTES_MAX, namespace::Fallback};
+use kvmesh_gateway::Settings;
+use kvmesh_process::Environment;
+use kvmesh_proto::v1::{self as wire, link_client::LinkClient};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use crate::fakes::{
     mesh::link,
-    start::{World, chain, places, until},
+    start::{World, chain, channel_to, gateway_at, places, until},
 };
 
 const REGION: &str = "eu-west";
@@ -46,9 +54,7 @@ async fn is_expected(world: &World, holds: impl Fn(f64, f64) -> bool) {
             }
         }
     };
-    timeout(std::time::Duration::from_secs(10), waited)
-        .await
-        .unwrap();
+    timeout(Duration::from_secs(10), waited).await.unwrap();
 }
 
 #[tokio::test]
@@ -89,4 +95,66 @@ async fn what_other_gateways_saw_is_expected() {
     // What is no estimate is as if nobody had seen anything.
     say(f64::NAN, -1.0);
     is_expected(&world, |p50, _| near(p50, 80.0)).await;
+}
+
+/// A gateway of the other region, which knows nothing.
+async fn far_gateway(stop: &CancellationToken) -> String {
+    let settings = Settings {
+        region: REGION.to_owned(),
+        nodes: vec!["127.0.0.1:1".to_owned()],
+        ..Settings::default()
+    };
+    let environment = Environment::real("eu-west/gateway");
+    gateway_at(settings, environment, None, stop).await
+}
+
+#[tokio::test]
+async fn a_new_connection_over_a_long_link_is_measured() {
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let far = far_gateway(&stop).await;
+    let world = World::start(1, |settings| settings.measure_bytes_max = 8 << 20).await;
+    // 1 Gbit/s: twice what is on the way is more than it may be.
+    world.mesh.link(REGION, 80.0, std::slice::from_ref(&far));
+    let told = || world.mesh.told.lock().unwrap().clone();
+    until(|| !told().is_empty()).await;
+    assert_eq!(told().len(), 1, "{:?}", told());
+    let told = &told()[0];
+    assert_eq!((told.region.as_str(), told.rtt_ms), (REGION, 80.0));
+    // The first half came while the rate grew.
+    assert_eq!(told.bytes, 4 << 20);
+    assert!(told.took_ms > 0.0 && told.first_byte_ms > 0.0, "{told:?}");
+}
+
+#[tokio::test]
+async fn bytes_that_say_nothing_are_served_and_bounded() {
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let far = far_gateway(&stop).await;
+    let client = LinkClient::new(channel_to(&far)).max_decoding_message_size(8 << 20);
+    let ask = async |bytes| {
+        let asked = client.clone().measure(wire::MeasureRequest { bytes }).await;
+        asked.map(tonic::Response::into_inner)
+    };
+    for bytes in [0, 1, 300 << 10, 5 << 20] {
+        let came = ask(bytes).await.unwrap();
+        let came = came.map_ok(|message| message.filling.len() as u64);
+        let came: Vec<u64> = came.try_collect().await.unwrap();
+        assert_eq!(came.iter().sum::<u64>(), bytes);
+    }
+    let too_many = ask(LINK_MEASURE_BYTES_MAX + 1).await.unwrap_err();
+    assert_eq!(too_many.code(), Code::InvalidArgument);
+
+    // Those who do not read keep their places, up to the end of their time.
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let mut came = ask(LINK_MEASURE_BYTES_MAX).await.unwrap();
+        came.next().await.unwrap().unwrap();
+        unread.push(came);
+    }
+    let another = ask(1).await.unwrap_err();
+    assert_eq!(another.code(), Code::ResourceExhausted);
+    unread.pop();
+    let served = async { while ask(1).await.is_err() {} };
+    timeout(Duration::from_secs(10), served).await.unwrap();
 }

@@ -91,6 +91,23 @@ async fn host_gateway_in(
     link: Option<Link>,
     stop: &CancellationToken,
 ) -> CacheClient<Channel> {
+    let address = gateway_at(settings, environment, link, stop).await;
+    CacheClient::new(channel_to(&address))
+        .max_decoding_message_size(MESSAGE)
+        .max_encoding_message_size(MESSAGE)
+}
+
+pub(crate) fn channel_to(address: &str) -> Channel {
+    Channels::new(Arc::new(TcpConnect)).to(address).unwrap()
+}
+
+/// Starts a gateway, and says where.
+pub(crate) async fn gateway_at(
+    settings: Settings,
+    environment: Environment,
+    link: Option<Link>,
+    stop: &CancellationToken,
+) -> String {
     let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let ends = stop.child_token();
     let incoming: Incoming = Box::pin(incoming.map(move |accepted| {
@@ -102,11 +119,7 @@ async fn host_gateway_in(
             .await
             .unwrap();
     });
-    let channels = Channels::new(Arc::new(TcpConnect));
-    let channel = channels.to(&address.to_string()).unwrap();
-    CacheClient::new(channel)
-        .max_decoding_message_size(MESSAGE)
-        .max_encoding_message_size(MESSAGE)
+    address.to_string()
 }
 
 /// Waits until it holds.

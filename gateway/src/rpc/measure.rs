@@ -1,0 +1,87 @@
+//! Service `Link`: bytes that say nothing, asked for and served.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, future::ready, stream};
+use kvmesh_client::{Problem, channel::Channel};
+use kvmesh_directory::limits::{LINK_MEASURE_BYTES_MAX, MESSAGE_BYTES_MAX};
+use kvmesh_proto::v1::{
+    self as wire,
+    link_client::LinkClient,
+    link_server::{Link, LinkServer},
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until},
+};
+use tonic::{Request, Response, Status};
+
+use crate::{context::exhausted, deadline::Deadline};
+
+/// Served at a time: few gateways begin at once, and they can wait.
+const AT_ONCE: usize = 4;
+/// Bytes of one message.
+const FILLING_BYTES: usize = 256 << 10;
+/// How long one may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+static FILLING: [u8; FILLING_BYTES] = [0; FILLING_BYTES];
+
+struct Service {
+    room: Arc<Semaphore>,
+}
+
+type Filling = std::pin::Pin<Box<dyn Stream<Item = Result<wire::MeasureResponse, Status>> + Send>>;
+
+/// The service.
+pub(super) fn service() -> LinkServer<impl Link> {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    LinkServer::new(Service { room }).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+#[tonic::async_trait]
+impl Link for Service {
+    type MeasureStream = Filling;
+
+    async fn measure(
+        &self,
+        request: Request<wire::MeasureRequest>,
+    ) -> Result<Response<Self::MeasureStream>, Status> {
+        let until = Deadline::of(request.metadata(), 0, LIMIT).at;
+        let bytes = request.into_inner().bytes;
+        if bytes > LINK_MEASURE_BYTES_MAX {
+            let why = format!("at most {LINK_MEASURE_BYTES_MAX}");
+            return Err(Problem::invalid("bytes", why).into());
+        }
+        let room = Arc::clone(&self.room).try_acquire_owned();
+        let room = room.map_err(|_| exhausted("measures at a time (4)"))?;
+        let filling = stream::unfold((bytes, room), async |(left, room)| {
+            let next = left.min(FILLING_BYTES as u64);
+            let filling = Bytes::from_static(FILLING.get(..next as usize)?);
+            (next > 0).then_some((Ok(wire::MeasureResponse { filling }), (left - next, room)))
+        });
+        let filling = filling.take_until(sleep_until(until));
+        Ok(Response::new(Box::pin(filling)))
+    }
+}
+
+/// Asks for so many bytes, which come as the numbers of those of each message; it ends early when
+/// they do not come in time, or break off.
+///
+/// # Errors
+/// What the other gateway says that does not serve it.
+pub(crate) async fn ask(
+    channel: Channel,
+    bytes: u64,
+    until: Instant,
+) -> Result<impl Stream<Item = usize>, Status> {
+    let mut request = Request::new(wire::MeasureRequest { bytes });
+    request.set_timeout(until.saturating_duration_since(Instant::now()));
+    let mut client = LinkClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let answer = client.measure(request).await?.into_inner();
+    let came = answer.scan((), |(), message| {
+        ready(message.ok().map(|it| it.filling.len()))
+    });
+    Ok(came.take_until(sleep_until(until)))
+}
