@@ -12,6 +12,7 @@ use kvmesh_client::{channel::Channel, follow::Link};
 use kvmesh_directory::{RegionId, cost::Transfer};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
 use tracing::debug;
 
 use crate::{
@@ -91,15 +92,21 @@ async fn measure_new(gateway: &Gateway, at: &Known, done: &mut BTreeMap<(Known, 
             continue;
         }
         let again = before.filter(|done| done.connection == connection);
-        let tries = again.map_or(0, |done| done.tries) + 1;
-        let came = measure(gateway, (region, &link), channel, bytes).await;
+        let tries = again.map_or(0, |done| done.tries);
+        let measured = measure(gateway, (region, &link), channel, bytes).await;
+        // A gateway that has no place for it now is asked again, however often.
+        let has_place = !matches!(&measured, Err(Code::ResourceExhausted));
+        let came = measured.unwrap_or_default();
         let all = came.last().map_or(0, |(_, all)| *all);
         gateway.meters.measured(region, all);
         // Where the time ends it, the link is slow, and was filled all the same.
         let whole = all == bytes || begun.elapsed() >= LIMIT;
         let lane_done = Done {
             connection,
-            tries: if whole { TRIES_MAX } else { tries },
+            tries: match whole {
+                true => TRIES_MAX,
+                false => tries + u32::from(has_place),
+            },
             begun,
         };
         done.insert(key, lane_done);
@@ -123,28 +130,25 @@ fn is_due(done: Option<&Done>, connection: u64, now: Instant) -> bool {
 
 /// Has so many bytes sent, until somebody waits for as many of blocks. Says when how many of them
 /// had come.
+///
+/// # Errors
+/// With what the other gateway refused it by, or that it did not answer.
 async fn measure(
     gateway: &Gateway,
     (region, link): (&RegionId, &Link),
     channel: Channel,
     bytes: u64,
-) -> Vec<(Instant, u64)> {
+) -> Result<Vec<(Instant, u64)>, Code> {
     let until = Instant::now() + LIMIT;
+    let asked = timeout_at(until, rpc::measure::ask(channel, bytes, until)).await;
+    let asked = asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+    let came = asked.map_err(|status| {
+        debug!(%region, rtt_ms = link.rtt_ms, %status, "a link is not measured");
+        status.code()
+    })?;
+    let mut came = pin!(came);
     // Bounded by the messages in so many bytes.
     let mut all: Vec<(Instant, u64)> = Vec::new();
-    let asked = timeout_at(until, rpc::measure::ask(channel, bytes, until)).await;
-    let came = match asked {
-        Ok(Ok(came)) => came,
-        Ok(Err(status)) => {
-            debug!(%region, rtt_ms = link.rtt_ms, %status, "a link is not measured");
-            return all;
-        }
-        Err(_) => {
-            debug!(%region, rtt_ms = link.rtt_ms, "a link is not measured: no answer in time");
-            return all;
-        }
-    };
-    let mut came = pin!(came);
     while let Some(more) = came.next().await {
         let before = all.last().map_or(0, |(_, bytes)| *bytes);
         all.push((Instant::now(), before + more as u64));
@@ -153,7 +157,7 @@ async fn measure(
             break;
         }
     }
-    all
+    Ok(all)
 }
 
 /// How many bytes fill a link; none: it is short, or not known yet.

@@ -251,6 +251,13 @@ impl Wanted<'_> {
                 copies: vec![self.copy()],
                 durable: false,
             }),
+            "Link/Measure" => one(wire::MeasureRequest { bytes: 4_096 }),
+            "RegionSync/Transferred" => one(wire::TransferredRequest {
+                transfers: vec![wire::LinkTransfer {
+                    region: self.regions[0].to_owned(),
+                    ..Default::default()
+                }],
+            }),
             // What is asked of them needs nothing of the namespace; or it would change the mesh
             // that the test needs, and an empty one is told as much as any.
             "Cache/Open"
