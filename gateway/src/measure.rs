@@ -8,7 +8,10 @@
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use kvmesh_client::{channel::Channel, follow::Link};
+use kvmesh_client::{
+    channel::{Channel, STREAM_WINDOW_BYTES},
+    follow::Link,
+};
 use kvmesh_directory::{RegionId, cost::Transfer};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +27,8 @@ use crate::{
 /// What a link has on its way at once, so many times: a rate that doubles with each round trip
 /// has reached the link's by then.
 const FULL_LINKS: f64 = 2.0;
+/// A call that has this part of its window on its way is held up by it, and not by the link.
+const WINDOW_PART: f64 = 0.7;
 /// Fewer bytes are not worth it: a block makes up for them by itself.
 const BYTES_MIN: u64 = 2 << 20;
 /// How long one may take.
@@ -113,7 +118,8 @@ async fn measure_new(gateway: &Gateway, at: &Known, done: &mut BTreeMap<(Known, 
         let configured = &link.configured;
         let transfer = shown(begun, configured.rtt.median, &came);
         // The other lanes do not fill the link, and so do not tell how fast it is.
-        if let Some(transfer) = transfer.filter(|_| whole && lane == 0) {
+        let tells = |it: &Transfer| whole && lane == 0 && tells(it, bandwidth, most);
+        if let Some(transfer) = transfer.filter(tells) {
             gateway.links.transferred(region, configured, transfer);
         }
     }
@@ -168,6 +174,16 @@ fn bytes(bandwidth: f64, rtt_ms: f64, most: u64) -> Option<u64> {
     (bytes >= BYTES_MIN).then_some(bytes)
 }
 
+/// Whether a transfer tells the bandwidth of a link that is thought to have so much. One call has
+/// no more on its way than its window, and fewer bytes than fill the link end while their rate
+/// still grows: what these show is told only where it is more than was thought.
+fn tells(transfer: &Transfer, bandwidth: f64, most: u64) -> bool {
+    let rate = transfer.bytes as f64 / transfer.took;
+    let window = f64::from(STREAM_WINDOW_BYTES) * WINDOW_PART;
+    let filled = bandwidth * transfer.rtt * FULL_LINKS <= most as f64;
+    rate > bandwidth || filled && rate * transfer.rtt < window
+}
+
 /// What the second half of the bytes showed: the first came while the rate grew.
 fn shown(begun: Instant, rtt: f64, came: &[(Instant, u64)]) -> Option<Transfer> {
     let ((first, _), (last, all)) = (came.first()?, came.last()?);
@@ -216,6 +232,31 @@ mod tests {
             assert!(!is_due(Some(&done), 2, begun + MEASURE_EVERY / 2));
             assert!(is_due(Some(&done), 2, begun + MEASURE_EVERY));
         }
+    }
+
+    #[test]
+    fn what_a_window_or_too_few_bytes_held_up_is_told_only_where_it_is_more_than_was_thought() {
+        let (rtt, most) = (0.08, 16 * MIB);
+        let tells = |rate: f64, bandwidth: f64, most: u64| {
+            let transfer = Transfer {
+                first_byte: rtt,
+                rtt,
+                bytes: 8 * MIB,
+                took: 8.0 * MIB as f64 / rate,
+            };
+            tells(&transfer, bandwidth, most)
+        };
+        assert!(
+            tells(20e6, 62.5e6, most),
+            "the link is slower than it is set to be"
+        );
+        assert!(
+            !tells(100e6, 125e6, most),
+            "a window of 8 MiB carries no more"
+        );
+        assert!(tells(100e6, 62.5e6, most));
+        assert!(!tells(20e6, 62.5e6, 4 * MIB), "the rate still grew");
+        assert!(!tells(0.0, 62.5e6, 4 * MIB));
     }
 
     #[test]
