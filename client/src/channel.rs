@@ -6,7 +6,9 @@
 //! One [`Channels`] per process: channels to one address are shared and stay warm.
 
 pub(crate) mod between_regions;
+mod body;
 mod call;
+mod heard;
 mod line;
 mod traced;
 
@@ -16,7 +18,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -32,8 +34,10 @@ use tonic::{Status, body::Body, transport::server::Connected};
 use tower::Service;
 
 pub use between_regions::{CongestionControl, CongestionError, UNSENT_BYTES};
+pub use body::{Received, Sending};
 pub use call::call_timeout;
-use line::{Heard, Line};
+pub use heard::{Heard, Listening};
+use line::Line;
 
 use crate::tls::{Expected, Identity};
 
@@ -50,9 +54,13 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// Bytes of one HTTP/2 frame that the receiver admits.
 pub const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// The same of connections to other regions. Answers to probes wait until a frame is through, and
-/// only a whole one shows that the other end lives: one of 1 MiB takes longer than a probe may
-/// where a connection gets 4 Mbit/s.
+/// to who is not ours only a whole one shows that the other end lives: one of 1 MiB takes longer
+/// than a probe may where a connection gets 4 Mbit/s.
 pub const FAR_FRAME_BYTES_MAX: u32 = 64 << 10;
+/// Bytes of the headers of a message.
+pub const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Bytes of one call or of its answer that wait in the process to be sent.
+pub const UNSENT_CALL_BYTES_MAX: usize = 1 << 20;
 
 /// A byte stream, whatever carries it.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -257,7 +265,7 @@ impl Channel {
     /// How many connections it has had.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.line.heard.connections()
+        self.line.connections.load(Ordering::Relaxed)
     }
 }
 
@@ -373,7 +381,8 @@ impl Channels {
             connector: Arc::clone(&self.connector),
             tasks: TaskTracker::new(),
             made: Mutex::default(),
-            heard: Heard::new(),
+            heard: Heard::default(),
+            connections: Arc::default(),
         };
         let channel = Channel {
             line: Arc::new(line),

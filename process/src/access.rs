@@ -6,7 +6,6 @@
 //! Not here: tenants; which namespaces a client may see is not bound to its certificate yet.
 
 mod guests;
-mod layer;
 
 #[cfg(test)]
 mod access_test;
@@ -16,10 +15,10 @@ use kvmesh_client::{
     channel::Link,
     tls::{Identity, Role},
 };
-use tonic::Request;
+use tonic::{Request, Status, body::Body};
+use tracing::info;
 
 pub use guests::Guests;
-pub(crate) use layer::AccessLayer;
 
 /// Where a caller is, as seen from who is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,6 +245,14 @@ pub fn check(
     link.map_or(Ok(()), |link| {
         admit(link, &admitted, service, method, Some(variant))
     })
+}
+
+/// Why a server refuses a call before its service sees it; none: the caller may make it.
+pub(crate) fn refusal(request: &http::Request<Body>, guests: &Guests) -> Option<Status> {
+    let link = request.extensions().get::<Option<Link>>()?.as_ref()?;
+    let problem = check_path(link, guests, request.uri().path()).err()?;
+    info!(%problem, "a call was refused");
+    Some(problem.into())
 }
 
 /// Refuses the call of a path such as `/kvmesh.v1.Cache/Get`, unless one of its rows admits

@@ -4,52 +4,53 @@
 //! connection that it accepted is closed, also those with streams that never end.
 
 mod cache;
+mod call;
 mod calls;
 mod connection;
 mod meters;
+mod routes;
 mod started;
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
-use http::{HeaderValue, header::DATE};
-use kvmesh_client::channel::{
-    BoxedIo, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, Incoming, KEEPALIVE_INTERVAL,
-    KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
+use http::Request;
+use kvmesh_client::channel::{BoxedIo, Incoming, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{sleep, timeout},
 };
-use tokio::{net::TcpListener, sync::Semaphore};
-use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, service::Routes, transport::Server};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::body::Body;
 use tonic_health::ServingStatus;
-use tower::util::MapResponseLayer;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
-use crate::{Environment, WallClock, access::AccessLayer};
+use crate::{
+    Environment,
+    access::{self, Guests},
+};
 pub use cache::{CacheService, ReplicationService};
-use calls::CallsLayer;
-use connection::Connection;
+use calls::{Call, Calls};
+use connection::Shared;
 use meters::Connections;
+use routes::Answering;
+pub use routes::Routes;
 
 /// Connections of one server; one more is closed at once, so that its caller tries elsewhere.
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// Calls in flight on one connection; further ones wait at the client.
 pub const CALLS_PER_CONNECTION_MAX: u32 = 1_024;
-/// End of the year 9999, after which no date can be written.
-const DATE_MAX_MS: u64 = 253_402_300_799_000;
+/// How long a connection may take to say what every one begins with.
+const PREFACE_MAX: Duration = KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_TIMEOUT);
+/// How long what is closed at the end may take to notice it.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// Pause after a failed accept: most often the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a server ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The transport failed.
-    #[error("the gRPC server failed")]
-    Transport(#[from] tonic::transport::Error),
     /// The services cannot be described to clients.
     #[error("the descriptors of the services cannot be read: rebuild this program")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -76,18 +77,18 @@ async fn accept(listener: &TcpListener) -> io::Result<BoxedIo> {
         }
         Err(error) => {
             warn!(%error, "a connection could not be accepted");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            sleep(ACCEPT_PAUSE).await;
             Err(error)
         }
     }
 }
 
-/// Serves `routes`, with health (`grpc.health.v1`) and reflection, until `stop`; then lets
-/// calls in flight end, at most `grace` long, and closes what is left. Answers carry the
-/// date of the environment's clock. Calls run in its span, and those that are traced in one of their own.
+/// Serves `routes`, with health (`grpc.health.v1`) and reflection, until `stop` or the end of
+/// `incoming`; then lets calls in flight end, at most `grace` long, and closes what is left. Calls
+/// run in the environment's span, and those that are traced in one of their own.
 ///
 /// # Errors
-/// When the transport fails.
+/// When the services cannot be described.
 pub async fn serve(
     routes: Routes,
     environment: Environment,
@@ -100,88 +101,92 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(kvmesh_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let routes = routes
-        .add_service(health_service)
-        .add_service(reflection)
-        .prepare();
+    let routes = routes.add_service(health_service).add_service(reflection);
 
     started::started(&environment);
-    let connections = Connections::new(&environment.instance);
-    let clock = Arc::clone(&environment.clock);
     let over = CancellationToken::new();
     let _close_at_return = over.clone().drop_guard();
-    let server = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(MapResponseLayer::new(move |answer| {
-            dated(answer, clock.as_ref())
-        }))
-        .layer(CallsLayer::new(&environment))
-        .layer(AccessLayer::new(environment.guests.clone()))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            bounded(incoming, CONNECTIONS_MAX, connections, over),
-            stop.clone().cancelled_owned(),
-        );
-    let grace_over = async {
-        stop.cancelled().await;
-        health
-            .set_service_status("", ServingStatus::NotServing)
-            .await;
-        tokio::time::sleep(grace).await;
-    };
-    tokio::select! {
-        ended = server => Ok(ended?),
-        () = grace_over => {
-            debug!("grace period over: closing the connections that are left");
-            Ok(())
+    let shared = Arc::new(Shared {
+        answers: Answers {
+            routes,
+            guests: environment.guests.clone(),
+            calls: Calls::new(&environment),
+        },
+        tasks: TaskTracker::new(),
+        leave: stop.child_token(),
+        over,
+    });
+    let connections = Connections::new(&environment.instance);
+    let accepting = accept_all(incoming, CONNECTIONS_MAX, &connections, |io, counted| {
+        let serving = connection::serve(io, Arc::clone(&shared));
+        let counting = async move {
+            serving.await;
+            drop(counted);
+        };
+        let in_span = counting.instrument(environment.span.clone());
+        shared.tasks.spawn(in_span);
+    });
+    stop.run_until_cancelled(accepting).await;
+
+    shared.leave.cancel();
+    shared.tasks.close();
+    health
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
+    if timeout(grace, shared.tasks.wait()).await.is_err() {
+        debug!("grace period over: closing the connections that are left");
+        shared.over.cancel();
+        if timeout(CLOSE_MAX, shared.tasks.wait()).await.is_err() {
+            warn!(left = shared.tasks.len(), "calls do not end");
+        }
+    }
+    Ok(())
+}
+
+/// What a server answers with.
+struct Answers {
+    routes: Routes,
+    guests: Guests,
+    calls: Calls,
+}
+
+impl Answers {
+    /// Begins a call, which is refused here if its caller may not make it.
+    fn begin(&self, request: Request<Body>) -> (Call, Answering) {
+        let call = self.calls.begin(&request);
+        let answering = call.in_span(|| match access::refusal(&request, &self.guests) {
+            None => self.routes.answer(request),
+            Some(refused) => Box::pin(async { Ok(refused.into_http()) }),
+        });
+        (call, answering)
+    }
+}
+
+/// What counts a connection while it lives.
+type Counted = (tokio::sync::OwnedSemaphorePermit, meters::Open);
+
+/// Accepts until there is nothing more to accept; closes what is over the bound.
+async fn accept_all(
+    mut incoming: Incoming,
+    connections_max: usize,
+    meters: &Connections,
+    mut admit: impl FnMut(BoxedIo, Counted),
+) {
+    let room = Arc::new(Semaphore::new(connections_max));
+    while let Some(accepted) = incoming.next().await {
+        // Who accepts has said already why one could not be.
+        let Ok(io) = accepted else { continue };
+        match Arc::clone(&room).try_acquire_owned() {
+            Ok(permit) => admit(io, (permit, meters.open())),
+            Err(_) => {
+                meters.refused();
+                warn!(connections_max, "too many connections: closed one");
+            }
         }
     }
 }
 
-/// Else hyper reads the machine's clock by itself, and a simulation sends other bytes each time.
-fn dated(mut answer: http::Response<Body>, clock: &dyn WallClock) -> http::Response<Body> {
-    let now = UNIX_EPOCH + Duration::from_millis(clock.millis().min(DATE_MAX_MS));
-    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
-        answer.headers_mut().insert(DATE, date);
-    }
-    answer
-}
-
-/// Drops connections over the bound; ends those under it once `over` is cancelled.
-fn bounded(
-    incoming: Incoming,
-    connections_max: usize,
-    meters: Connections,
-    over: CancellationToken,
-) -> Incoming {
-    let room = Arc::new(Semaphore::new(connections_max));
-    Box::pin(incoming.filter_map(move |accepted| {
-        let admitted = match accepted {
-            Err(error) => Some(Err(error)),
-            Ok(io) => match Arc::clone(&room).try_acquire_owned() {
-                Ok(permit) => {
-                    let (link, remote) = (io.link().cloned(), io.remote());
-                    let counted = (permit, meters.open());
-                    let connection = Connection::new(io, counted, over.clone());
-                    Some(Ok(BoxedIo::new(connection)
-                        .with_link(link)
-                        .with_remote(remote)))
-                }
-                Err(_) => {
-                    meters.refused();
-                    warn!(connections_max, "too many connections: closed one");
-                    None
-                }
-            },
-        };
-        std::future::ready(admitted)
-    }))
-}
-
+#[cfg(test)]
+mod connection_test;
 #[cfg(test)]
 mod server_test;

@@ -13,7 +13,6 @@ use tokio::{
     time::{interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tracing::info_span;
 
@@ -65,7 +64,7 @@ async fn a_collector_that_never_answers_holds_up_neither_calls_nor_the_end() {
     let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let stop = CancellationToken::new();
     let serving = server::serve(
-        Routes::default(),
+        server::Routes::default(),
         Environment::real("e/test"),
         incoming,
         stop.clone(),
@@ -113,7 +112,7 @@ async fn calls_and_connections_are_counted() {
     let (address, incoming) = server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let stop = CancellationToken::new();
     let serving = server::serve(
-        Routes::default(),
+        server::Routes::default(),
         Environment::real("e/counted"),
         incoming,
         stop.clone(),

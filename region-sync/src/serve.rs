@@ -8,7 +8,8 @@ use kvmesh_client::{
 };
 use kvmesh_directory::{PeerState, RegionId};
 use kvmesh_process::{
-    Environment, server,
+    Environment,
+    server::{self, Routes},
     settings::{Check, Impossible, Live, possible},
     tls::{Expected, Role},
 };
@@ -17,7 +18,6 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
 use tracing::{Instrument, warn};
 
 use crate::{

@@ -3,18 +3,21 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream};
+use h2::Reason;
 use http::{HeaderMap, HeaderValue, Request, Response, header::USER_AGENT, uri::Scheme};
 use http_body::{Body as _, Frame};
 use tokio::{sync::oneshot, time::timeout};
 use tonic::{Status, body::Body};
 
-use super::Line;
+use super::{
+    Line,
+    body::{Received, Sending},
+};
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 const WHO: HeaderValue = HeaderValue::from_static(concat!("kvmesh/", env!("CARGO_PKG_VERSION")));
@@ -80,7 +83,7 @@ async fn answer(line: &Line, request: Request<Body>) -> Result<Response<Body>, S
     let (answer, to) = sender.send_request(Request::from_parts(head, ()), all)?;
     let mut wanted = None;
     if !all {
-        let mut sending = Sending::new(body, to);
+        let mut sending = Sending::new(body, to, Reason::CANCEL);
         // What is there already goes out with the head; a call of one message ends here.
         let sent = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut sending).poll(cx))).await;
         if sent.is_pending() {
@@ -97,10 +100,11 @@ async fn answer(line: &Line, request: Request<Body>) -> Result<Response<Body>, S
     }
     let answer = answer.await?;
     Ok(answer.map(|stream| {
-        Body::new(Answer {
-            stream,
-            _wanted: wanted,
-        })
+        let body = Received::answer(stream);
+        match wanted {
+            None => Body::new(body),
+            _wanted => Body::new(Answer { body, _wanted }),
+        }
     }))
 }
 
@@ -110,106 +114,9 @@ fn broken(code: tonic::Code, error: CallError) -> Status {
     status
 }
 
-/// A body on its way.
-struct Sending {
-    body: Body,
-    to: SendStream<Bytes>,
-    /// Waits for room. Room is asked for by those only who have something for it: what waits for
-    /// its body would hold room that others need.
-    next: Option<Bytes>,
-    begun: bool,
-}
-
-impl Sending {
-    fn new(body: Body, to: SendStream<Bytes>) -> Self {
-        Self {
-            body,
-            to,
-            next: None,
-            begun: false,
-        }
-    }
-
-    /// An error: nobody takes it any more, or the body itself failed.
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        loop {
-            if let Poll::Ready(reset) = self.to.poll_reset(cx) {
-                return Poll::Ready(Err(reset?.into()));
-            }
-            if self.next.is_some() {
-                ready!(self.room(cx))?;
-                let last = self.body.is_end_stream();
-                self.to
-                    .send_data(self.next.take().unwrap_or_default(), last)?;
-                if last {
-                    return Poll::Ready(Ok(()));
-                }
-                continue;
-            }
-            match self.poll_data(cx)? {
-                Poll::Ready(None) => return Poll::Ready(self.to.send_data(Bytes::new(), true)),
-                Poll::Ready(Some(data)) if self.begun => self.hold(data),
-                Poll::Ready(Some(data)) => {
-                    self.begun = true;
-                    // A call of one message ends with it, in the same frame.
-                    let next = self.poll_data(cx)?;
-                    let last = matches!(next, Poll::Ready(None));
-                    self.to.send_data(data, last)?;
-                    match next {
-                        Poll::Ready(Some(next)) => self.hold(next),
-                        _ => return next.map(|_| Ok(())),
-                    }
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    fn hold(&mut self, data: Bytes) {
-        self.to.reserve_capacity(1);
-        self.next = Some(data);
-    }
-
-    /// The next bytes of the body; a call of gRPC has no trailers. Who calls hears by the end of
-    /// the call that its body failed.
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, h2::Error>> {
-        loop {
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose();
-            match frame.map_err(|_| Reason::CANCEL)?.map(Frame::into_data) {
-                None => return Poll::Ready(Ok(None)),
-                Some(Ok(data)) => return Poll::Ready(Ok(Some(data))),
-                Some(Err(_)) => {}
-            }
-        }
-    }
-
-    /// Until more may be sent.
-    fn room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        while self.to.capacity() == 0 {
-            match ready!(self.to.poll_capacity(cx)) {
-                None => return Poll::Ready(Err(Reason::CANCEL.into())),
-                Some(room) => room?,
-            };
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Future for Sending {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let sent = ready!(self.poll_sent(cx));
-        if let Err(error) = sent {
-            self.to.send_reset(error.reason().unwrap_or(Reason::CANCEL));
-        }
-        Poll::Ready(())
-    }
-}
-
-/// The body of an answer. Dropped before its end, the call is reset.
+/// The body of an answer, and what there is still to send of its call.
 struct Answer {
-    stream: RecvStream,
+    body: Received,
     _wanted: Option<oneshot::Sender<()>>,
 }
 
@@ -221,23 +128,10 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match ready!(self.stream.poll_data(cx)) {
-            Some(Ok(data)) => {
-                // What the caller holds on to is its own: back-pressure is that it reads no more.
-                let _ = self.stream.flow_control().release_capacity(data.len());
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
-            // A server that wants no more of the call has said all of its answer.
-            Some(Err(error)) if error.reason() != Some(Reason::NO_ERROR) => {
-                return Poll::Ready(Some(Err(error.into())));
-            }
-            _ => {}
-        }
-        let trailers = ready!(self.stream.poll_trailers(cx))?;
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.body.is_end_stream()
     }
 }

@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -17,31 +16,22 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use h2::{
-    Ping, PingPong,
-    client::{Connection, SendRequest},
-};
+use h2::client::{Connection, SendRequest};
 use http::uri::Authority;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, sleep_until, timeout, timeout_at},
-};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tracing::debug;
 
 use super::{
-    BoxedIo, CONNECTION_WINDOW_BYTES, Connect, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-    STREAM_WINDOW_BYTES,
+    BoxedIo, CONNECTION_WINDOW_BYTES, Connect, HEADER_BYTES_MAX, STREAM_WINDOW_BYTES,
+    UNSENT_CALL_BYTES_MAX,
+    heard::{Heard, Listening},
 };
 use crate::tls::Expected;
 
 /// Calls at a time before a server has said how many it takes.
 const STREAMS_AT_FIRST: usize = 100;
-/// Bytes of the headers of an answer.
-const HEADER_BYTES_MAX: u32 = 16 << 10;
-/// Bytes of one call that wait in the process to be sent.
-const UNSENT_BYTES_MAX: usize = 1 << 20;
 
 /// Where calls go out.
 type Sender = SendRequest<Bytes>;
@@ -56,6 +46,7 @@ pub(super) struct Line {
     pub(super) tasks: TaskTracker,
     pub(super) made: Mutex<Option<Making>>,
     pub(super) heard: Heard,
+    pub(super) connections: Arc<AtomicU64>,
 }
 
 impl Line {
@@ -74,13 +65,14 @@ impl Line {
 
     fn make(&self) -> Making {
         let (connector, tasks) = (Arc::clone(&self.connector), self.tasks.clone());
-        let heard = self.heard.clone();
+        let (heard, connections) = (self.heard.clone(), Arc::clone(&self.connections));
         let connecting = connector.connect_to(self.authority.as_str(), &self.expected);
         let (time_max, frame_bytes) = (connector.time_max(), self.frame_bytes);
         let making = async move {
             let io = timeout(time_max, connecting).await;
             let io = io.unwrap_or_else(|_| Err(late(time_max)));
             let io = io.map_err(|error| unreachable(Arc::new(error)))?;
+            connections.fetch_add(1, Ordering::Relaxed);
             open(io, frame_bytes, heard, &tasks).await
         };
         // A task, so that it goes on when who waited for it first is gone.
@@ -123,17 +115,13 @@ async fn open(
     heard: Heard,
     tasks: &TaskTracker,
 ) -> Result<Sender, Status> {
-    heard.connected();
-    let io = Listening {
-        io,
-        heard: heard.clone(),
-    };
+    let io = Listening::new(io, heard.clone());
     let (sender, connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(frame_bytes)
         .max_header_list_size(HEADER_BYTES_MAX)
-        .max_send_buffer_size(UNSENT_BYTES_MAX)
+        .max_send_buffer_size(UNSENT_CALL_BYTES_MAX)
         .initial_max_send_streams(STREAMS_AT_FIRST)
         .enable_push(false)
         .handshake::<_, Bytes>(io)
@@ -154,124 +142,6 @@ async fn drive(mut connection: Connection<Listening, Bytes>, heard: Heard) {
                 debug!(%error, "a connection broke");
             }
         }
-        _ = silence(pings, &heard) => debug!("a connection's other end is silent"),
-    }
-}
-
-/// Until nothing came for [`KEEPALIVE_INTERVAL`] and then not for [`KEEPALIVE_TIMEOUT`] either,
-/// although the other end was asked to say something. Its answer may wait behind what is long, so
-/// that whatever comes shows that it lives.
-async fn silence(mut pings: PingPong, heard: &Heard) {
-    loop {
-        let last = heard.last();
-        sleep_until(last + KEEPALIVE_INTERVAL).await;
-        if heard.last() > last {
-            continue;
-        }
-        let asked = Instant::now();
-        let until = asked + KEEPALIVE_TIMEOUT;
-        // An error: an earlier one is not answered yet. Or the connection broke, which ends it.
-        if let Ok(Ok(_)) = timeout_at(until, pings.ping(Ping::opaque())).await {
-            continue;
-        }
-        sleep_until(until).await;
-        if heard.last() < asked {
-            return;
-        }
-    }
-}
-
-/// What came, and when something came last.
-#[derive(Clone)]
-pub(super) struct Heard {
-    since: Instant,
-    after_ns: Arc<AtomicU64>,
-    bytes: Arc<AtomicU64>,
-    connections: Arc<AtomicU64>,
-}
-
-impl Heard {
-    pub(super) fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            after_ns: Arc::default(),
-            bytes: Arc::default(),
-            connections: Arc::default(),
-        }
-    }
-
-    fn more(&self, bytes: usize) {
-        let after = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.after_ns.store(after, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    fn last(&self) -> Instant {
-        self.since + Duration::from_nanos(self.after_ns.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    fn connected(&self) {
-        self.more(0);
-        self.connections.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
-    }
-}
-
-/// A connection that notes what comes.
-struct Listening {
-    io: BoxedIo,
-    heard: Heard,
-}
-
-impl AsyncRead for Listening {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        let came = buf.filled().len() - before;
-        if came > 0 {
-            self.heard.more(came);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Listening {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        () = heard.silence(pings) => debug!("a connection's other end is silent"),
     }
 }

@@ -112,8 +112,8 @@ async fn carry(way: DuplexStream, end: DuplexStream) -> io::Result<()> {
     tokio::try_join!(slowly, back).map(drop)
 }
 
-/// A server as processes run it, or one that asks for no sign of life, and channels to it; and how
-/// many connections were made.
+/// A server of tonic's, which asks for signs of life as ours do or not at all, and channels to it;
+/// and how many connections were made.
 fn world(asks: bool) -> (Channels, Arc<Mutex<usize>>) {
     let (knocks, knocking) = mpsc::channel(8);
     let server = Server::builder()

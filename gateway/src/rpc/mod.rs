@@ -21,9 +21,8 @@ mod watch;
 use std::sync::Arc;
 
 use kvmesh_directory::limits::MESSAGE_BYTES_MAX;
-use kvmesh_process::server::CacheService;
+use kvmesh_process::server::{CacheService, Routes};
 use kvmesh_proto::v1::topology_server::TopologyServer;
-use tonic::service::Routes;
 
 use crate::context::Gateway;
 

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use kvmesh_client::Problem;
 use kvmesh_gateway::Settings;
+use kvmesh_process::server::Routes;
 use kvmesh_proto::v1::{
     self as wire,
     feed_server::{Feed, FeedServer},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, service::Routes};
+use tonic::{Code, Request, Response, Status};
 
 use crate::fakes::{
     feed::Answers,

@@ -135,7 +135,7 @@ impl Consensus {
 
     /// The `Consensus` service, to be added to the node's routes.
     #[must_use]
-    pub fn routes(&self) -> tonic::service::Routes {
+    pub fn routes(&self) -> kvmesh_process::server::Routes {
         rpc::routes(ConsensusService {
             group: self.inner.group.clone(),
             voter: self.voter(),

@@ -7,7 +7,7 @@ use kvmesh_client::{FromWire, Problem, ToWire, WireError, convert::all as conver
 use kvmesh_directory::{
     Command, DirectoryState, NodeId, RegionId, limits::MESSAGE_BYTES_MAX, residency,
 };
-use kvmesh_process::access;
+use kvmesh_process::{access, server::Routes};
 use kvmesh_proto::v1::{self as wire, consensus_server};
 use openraft::{
     error::{Fatal, RaftError},
@@ -16,7 +16,7 @@ use openraft::{
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, Streaming, service::Routes};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::{

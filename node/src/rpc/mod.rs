@@ -16,11 +16,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvmesh_client::Problem;
 use kvmesh_directory::{NamespaceId, limits::MESSAGE_BYTES_MAX};
-use kvmesh_process::server::{CacheService, ReplicationService};
+use kvmesh_process::server::{CacheService, ReplicationService, Routes};
 use kvmesh_proto::v1::{
     compare_server::CompareServer, feed_server::FeedServer, topology_server::TopologyServer,
 };
-use tonic::service::Routes;
 
 pub(crate) use cache::put_local;
 

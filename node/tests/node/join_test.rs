@@ -19,7 +19,6 @@ use tonic::{
     body::Body,
     codegen::{Service, http},
     server::NamedService,
-    service::Routes,
 };
 
 use crate::region_test::PATIENCE;
@@ -53,7 +52,7 @@ async fn a_node_that_is_denied_when_it_joins_ends_and_says_why() {
     let (member, incoming) = here().await.unwrap();
     let environment = Environment::real("us-east/node-1");
     let denying = server::serve(
-        Routes::new(Denying),
+        server::Routes::new(Denying),
         environment,
         incoming,
         stop.clone(),

@@ -10,14 +10,17 @@ use kvmesh_directory::{
     command::{BlockChange, Claim, Deletion},
     words::Hlc,
 };
-use kvmesh_process::{Environment, server};
+use kvmesh_process::{
+    Environment,
+    server::{self, Routes},
+};
 use kvmesh_proto::v1::{
     self as wire, AckLevel,
     replication_client::ReplicationClient,
     replication_server::{Replication, ReplicationServer},
 };
 use tokio::{sync::Notify, time::timeout};
-use tonic::{Request, Response, Status, Streaming, service::Routes};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     blocks_test::{Put, hash, offered, payload},

@@ -5,20 +5,17 @@
 //! clients and operators call; what processes say to one another all the time begins none.
 
 use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use futures::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request};
 use http_body::{Frame, SizeHint};
 use kvmesh_client::channel::Link;
 use opentelemetry::{global, propagation::Extractor};
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body, codegen::Bytes};
-use tower::{Layer, Service};
 use tracing::{Span, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -30,24 +27,24 @@ const TRACEPARENT: &str = "traceparent";
 /// Services whose calls begin a trace where none is under way.
 const BEGINNERS: [&str; 2] = ["kvmesh.v1.Cache", "kvmesh.v1.Topology"];
 
-/// See [`Calls`].
-#[derive(Debug, Clone)]
-pub(super) struct CallsLayer {
+/// A server's calls, each in its span.
+#[derive(Debug)]
+pub(super) struct Calls {
     own: Span,
     instance: Arc<str>,
-    meters: Arc<Meters>,
+    meters: Meters,
 }
 
-impl CallsLayer {
+impl Calls {
     pub(super) fn new(environment: &Environment) -> Self {
         Self {
             own: environment.span.clone(),
             instance: Arc::clone(&environment.instance),
-            meters: Arc::new(Meters::new(&environment.instance)),
+            meters: Meters::new(&environment.instance),
         }
     }
 
-    fn begin(&self, request: &Request<Body>) -> Call {
+    pub(super) fn begin(&self, request: &Request<Body>) -> Call {
         let span = self.span(request).filter(|span| !span.is_disabled());
         let traced = span.is_some();
         let span = span.unwrap_or_else(|| self.own.clone());
@@ -99,54 +96,9 @@ impl CallsLayer {
     }
 }
 
-impl<S> Layer<S> for CallsLayer {
-    type Service = Calls<S>;
-
-    fn layer(&self, inner: S) -> Calls<S> {
-        Calls {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-/// A server's calls, each in its span.
-#[derive(Debug, Clone)]
-pub(super) struct Calls<S> {
-    inner: S,
-    layer: CallsLayer,
-}
-
-impl<S> Service<Request<Body>> for Calls<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut call = self.layer.begin(&request);
-        let answering = call.span.in_scope(|| self.inner.call(request));
-        Box::pin(async move {
-            let mut answering = pin!(answering);
-            let answer = poll_fn(|cx| call.span.in_scope(|| answering.as_mut().poll(cx))).await?;
-            call.see(answer.headers());
-            let (head, body) = answer.into_parts();
-            let body = Answer { body, call };
-            Ok(Response::from_parts(head, Body::new(body)))
-        })
-    }
-}
-
 /// One call until it ends; one that is dropped before was given up by its caller.
 #[derive(Debug)]
-struct Call {
+pub(super) struct Call {
     span: Span,
     /// Whether the span is the call's own.
     traced: bool,
@@ -156,8 +108,12 @@ struct Call {
 }
 
 impl Call {
+    pub(super) fn in_span<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.span.in_scope(what)
+    }
+
     /// Looks for the call's status, which ends it.
-    fn see(&mut self, metadata: &HeaderMap) {
+    pub(super) fn see(&mut self, metadata: &HeaderMap) {
         if let Some(status) = Status::from_header_map(metadata) {
             self.end(status.code());
         }
@@ -194,9 +150,15 @@ impl Drop for Call {
 }
 
 /// An answer's body, whose trailers end the call.
-struct Answer {
+pub(super) struct Answer {
     body: Body,
     call: Call,
+}
+
+impl Answer {
+    pub(super) fn new(body: Body, call: Call) -> Self {
+        Self { body, call }
+    }
 }
 
 impl http_body::Body for Answer {

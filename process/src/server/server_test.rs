@@ -86,13 +86,11 @@ async fn connections_over_the_bound_are_closed() {
     let (_near_2, far_2) = tokio::io::duplex(64);
     let pair = [Ok(BoxedIo::new(far)), Ok(BoxedIo::new(far_2))];
     let incoming: Incoming = Box::pin(stream::iter(pair));
-    let admitted: Vec<_> = bounded(
-        incoming,
-        1,
-        Connections::new(&"test".into()),
-        CancellationToken::new(),
-    )
-    .collect()
+    let mut admitted = Vec::new();
+    let meters = Connections::new(&"test".into());
+    accept_all(incoming, 1, &meters, |io, counted| {
+        admitted.push((io, counted))
+    })
     .await;
     assert_eq!(admitted.len(), 1);
 }

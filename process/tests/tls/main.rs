@@ -21,7 +21,6 @@ use tokio_util::{
 };
 use tonic::{
     Code, Status,
-    service::Routes,
     transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -44,7 +43,7 @@ async fn serve(credentials: Option<Credentials>) -> (String, DropGuard) {
     };
     let stop = CancellationToken::new();
     let served = server::serve(
-        Routes::default(),
+        server::Routes::default(),
         Environment::real("test"),
         accepted,
         stop.clone(),

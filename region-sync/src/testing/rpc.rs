@@ -16,6 +16,7 @@ use kvmesh_directory::{
     Command, FeedPosition, RegionId,
     view::{MeshStep, mesh_blocks, mesh_namespaces, mesh_tombstones},
 };
+use kvmesh_process::server::Routes;
 use kvmesh_proto::v1::{
     self as wire,
     cache_server::CacheServer,
@@ -27,7 +28,7 @@ use kvmesh_proto::v1::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming, service::Routes};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::FakeRegion;
 

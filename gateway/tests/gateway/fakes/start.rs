@@ -14,14 +14,16 @@ use kvmesh_directory::{
     namespace::Fallback,
 };
 use kvmesh_gateway::Settings;
-use kvmesh_process::{Environment, SystemClock, server};
+use kvmesh_process::{
+    Environment, SystemClock,
+    server::{self, Routes},
+};
 use kvmesh_proto::v1::{
     self as wire, cache_client::CacheClient, cache_server::CacheServer,
     consensus_server::ConsensusServer, feed_server::FeedServer,
     region_sync_server::RegionSyncServer,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::service::Routes;
 
 use super::{
     Holder,
