@@ -9,7 +9,10 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{Request, Response};
-use kvmesh_client::channel::{Link, Received, Sending, call_timeout};
+use kvmesh_client::{
+    Problem,
+    channel::{Link, Received, Sending, call_timeout},
+};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body};
 use tracing::debug;
@@ -131,7 +134,6 @@ impl Bound {
             .sleep
             .get_or_insert_with(|| Box::pin(sleep_until(until)));
         ready!(sleep.as_mut().poll(cx));
-        let why = format!("no answer within {:?}", self.after);
-        Poll::Ready(Status::deadline_exceeded(why))
+        Poll::Ready(Problem::OutOfTime("the call").into())
     }
 }
