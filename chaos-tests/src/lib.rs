@@ -1,8 +1,8 @@
 //! Faults on real processes: a mesh of programs on loopback, and what is done to it.
 //!
 //! `tests/house.rs` keeps the house rules; `tests/rolling_kill.rs` runs [`rolling_kill`],
-//! `tests/processes.rs` [`abroad`], [`hangups`], [`hostile`], [`mutual_tls`] and [`one_chain`]; the programs
-//! `region-change`, `region-loss`, `power-cut` and `full-disk` run [`region_change`],
+//! `tests/processes.rs` [`abroad`], [`hangups`], [`hostile`], [`mutual_tls`], [`one_chain`] and
+//! [`two_syncs`]; the programs `region-change`, `region-loss`, `power-cut` and `full-disk` run [`region_change`],
 //! [`region_loss`], [`power_cut`] and [`full_disk`]; the program `far-link` measures a link between
 //! regions ([`far_link`]).
 
@@ -31,6 +31,7 @@ pub mod rolling_kill;
 mod rpc;
 mod scrape;
 mod site;
+pub mod two_syncs;
 mod wan;
 
 pub use mesh::Mesh;

@@ -36,6 +36,8 @@ pub struct Region {
     pub gateway: Process,
     /// Follows the other regions.
     pub region_sync: Process,
+    /// Does the same, where there are two.
+    second_sync: Option<Process>,
 }
 
 /// All processes. They end when it is dropped.
@@ -134,6 +136,24 @@ impl Mesh {
         region.gateway.hang_up(&settings)
     }
 
+    /// Starts a second region-sync, with settings and log in this folder, and the gateway anew,
+    /// which then knows both.
+    pub(crate) async fn add_region_sync(&mut self, region: usize, folder: &Path) -> Result<()> {
+        let mut ports = ports::free(2)?.into_iter();
+        let all: Vec<Place> = self.regions.iter().map(|it| it.place.clone()).collect();
+        let region = &mut self.regions[region];
+        region.place.second_sync = ports.next().zip(ports.next());
+        let settings = region.place.region_sync_settings(&all)?;
+        let name = format!("{}-region-sync-2", region.place.region);
+        let program = programs::folder()?.join("kvmesh-region-sync");
+        let settings = settings.last().map_or("", String::as_str);
+        let sync = Process::new(name, program, folder, settings)?;
+        region.second_sync.insert(sync).start().await?;
+        region.gateway.kill()?;
+        region.gateway.settle(&region.place.gateway_settings()?)?;
+        region.gateway.start().await
+    }
+
     /// What a node of a region sees.
     pub(crate) async fn see(&self, region: usize, node: usize) -> Result<Seen> {
         let address = &self.regions[region].place.nodes[node].listen;
@@ -188,13 +208,16 @@ impl Region {
         let region_sync = process(
             format!("{region}-region-sync"),
             "kvmesh-region-sync",
-            place.region_sync_settings(all),
+            place
+                .region_sync_settings(all)
+                .map(|mut all| all.swap_remove(0)),
         );
         Ok(Self {
             place: place.clone(),
             nodes: nodes?,
             gateway: gateway?,
             region_sync: region_sync?,
+            second_sync: None,
         })
     }
 
@@ -221,7 +244,17 @@ impl Region {
 
     fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
         let doors = [&mut self.gateway, &mut self.region_sync];
-        self.nodes.iter_mut().chain(doors)
+        self.nodes
+            .iter_mut()
+            .chain(doors)
+            .chain(&mut self.second_sync)
+    }
+
+    /// One, or two.
+    pub(crate) fn region_syncs(&mut self) -> impl Iterator<Item = &mut Process> {
+        [&mut self.region_sync]
+            .into_iter()
+            .chain(&mut self.second_sync)
     }
 
     async fn start(&mut self, channels: &Channels) -> Result<()> {

@@ -125,8 +125,16 @@ impl Process {
     /// When it does not run.
     pub(crate) fn hang_up(&mut self, settings: &str) -> Result<()> {
         self.check()?;
-        fs::write(&self.config, settings).context("settings cannot be written")?;
+        self.settle(settings)?;
         self.signal("HUP")
+    }
+
+    /// Writes other settings, for the next start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn settle(&self, settings: &str) -> Result<()> {
+        fs::write(&self.config, settings).context("settings cannot be written")
     }
 
     /// Whether it has logged a line with all of these words.

@@ -53,6 +53,8 @@ pub(super) struct Place {
     gateway_metrics: String,
     region_sync: String,
     region_sync_metrics: String,
+    /// Where a second one listens, and its metrics.
+    pub(super) second_sync: Option<(String, String)>,
     /// Other regions whose clients the gateway serves.
     pub(super) clients_of: Vec<String>,
     /// Of certificates; none: everything is in plaintext.
@@ -90,6 +92,7 @@ pub(super) fn places(
             gateway_metrics: next(),
             region_sync: there(next()),
             region_sync_metrics: next(),
+            second_sync: None,
             clients_of: Vec::new(),
             pki: pki.map(Path::to_owned),
             spot: spot.clone(),
@@ -166,14 +169,24 @@ impl Place {
             metrics_listen: self.gateway_metrics.parse()?,
             clients_of: self.clients_of.clone(),
             nodes: self.node_addresses(),
-            region_syncs: vec![self.region_sync.clone()],
+            region_syncs: self.region_syncs().map(|(sync, _)| sync.clone()).collect(),
             tls: self.tls("gateway", "1"),
             ..kvmesh_gateway::Settings::default()
         };
         Ok(toml::to_string(&settings)?)
     }
 
-    pub(super) fn region_sync_settings(&self, all: &[Place]) -> Result<String> {
+    /// Where its region-syncs listen, and their metrics.
+    fn region_syncs(&self) -> impl Iterator<Item = (&String, &String)> {
+        let second = self.second_sync.as_ref();
+        let second = second.map(|(listen, metrics)| (listen, metrics));
+        [(&self.region_sync, &self.region_sync_metrics)]
+            .into_iter()
+            .chain(second)
+    }
+
+    /// Of its region-syncs in their order; they differ in where they listen.
+    pub(super) fn region_sync_settings(&self, all: &[Place]) -> Result<Vec<String>> {
         let others = all.iter().filter(|place| place.region != self.region);
         let peers = others.map(|place| PeerSettings {
             region: place.region.to_owned(),
@@ -182,16 +195,19 @@ impl Place {
             bandwidth_bits: place.spot.bandwidth_bits,
             dollars_per_gb: 0.0,
         });
-        let settings = kvmesh_region_sync::Settings {
-            region: self.region.to_owned(),
-            listen: self.region_sync.parse()?,
-            metrics_listen: self.region_sync_metrics.parse()?,
-            nodes: self.node_addresses(),
-            gateways: vec![self.gateway.clone()],
-            peers: peers.collect(),
-            tls: self.tls("region-sync", "1"),
-            ..kvmesh_region_sync::Settings::default()
-        };
-        Ok(toml::to_string(&settings)?)
+        let peers: Vec<_> = peers.collect();
+        let settings = self.region_syncs().map(|(listen, metrics)| {
+            Ok(toml::to_string(&kvmesh_region_sync::Settings {
+                region: self.region.to_owned(),
+                listen: listen.parse()?,
+                metrics_listen: metrics.parse()?,
+                nodes: self.node_addresses(),
+                gateways: vec![self.gateway.clone()],
+                peers: peers.clone(),
+                tls: self.tls("region-sync", "1"),
+                ..kvmesh_region_sync::Settings::default()
+            })?)
+        });
+        settings.collect()
     }
 }

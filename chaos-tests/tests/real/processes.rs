@@ -1,6 +1,6 @@
 //! What real processes do when their settings change, under mutual TLS, and for many writers.
 
-use chaos_tests::{abroad, hangups, hostile, mutual_tls, one_chain};
+use chaos_tests::{abroad, hangups, hostile, mutual_tls, one_chain, two_syncs};
 
 use crate::in_a_folder;
 
@@ -24,6 +24,11 @@ async fn no_call_from_another_region_shows_a_namespace_that_may_not_be_there() {
     let calls = in_a_folder(hostile::run).await;
     // Four certificates at six processes.
     assert!(calls >= 24 * 36, "{calls}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_of_two_region_syncs_is_killed_and_no_client_notices() {
+    assert_eq!(in_a_folder(two_syncs::run).await, 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
