@@ -12,6 +12,8 @@ use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use kvmesh_directory::RegionId;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::warn;
 
 use crate::{context::Gateway, lanes, rpc};
 
@@ -57,15 +59,19 @@ pub(crate) async fn run(gateway: Arc<Gateway>, over: CancellationToken) {
             Some((at, answers)) = touches.next() => {
                 under_way.remove(&at);
                 let hold = Duration::from_millis(gateway.settings.now().failure_memory_ms);
-                if answers {
-                    silent.remove(&at);
-                    gateway.reach.answers(&at.0, hold);
-                } else {
-                    silent.insert(at.clone());
-                    gateway.peers.failed(&at.1);
-                    give_up(&gateway, &at.0, &silent);
-                }
-                let again = if answers { TOUCH_EVERY } else { RETRY_EVERY };
+                let again = match answers {
+                    Ok(()) => {
+                        silent.remove(&at);
+                        gateway.reach.answers(&at.0, hold);
+                        TOUCH_EVERY
+                    }
+                    Err(status) => {
+                        silent.insert(at.clone());
+                        gateway.peers.failed(&at.1);
+                        give_up(&gateway, &at, &silent, &status);
+                        RETRY_EVERY
+                    }
+                };
                 next.insert(at, Instant::now() + again);
             }
             () = over.cancelled() => return,
@@ -74,9 +80,15 @@ pub(crate) async fn run(gateway: Arc<Gateway>, over: CancellationToken) {
 }
 
 /// A region none of whose gateways answers is lost before a client's call finds it so.
-fn give_up(gateway: &Gateway, region: &RegionId, silent: &BTreeSet<Known>) {
+fn give_up(
+    gateway: &Gateway,
+    (region, address): &Known,
+    silent: &BTreeSet<Known>,
+    status: &Status,
+) {
     let mut gateways = known(gateway).into_iter().filter(|at| at.0 == *region);
     if gateways.all(|at| silent.contains(&at)) && !gateway.reach.is_lost(region) {
+        warn!(%region, address, error = %status, "a region does not answer: it is left out");
         gateway.reach.unreached(region);
         gateway.meters.unreached(region);
     }
@@ -100,13 +112,13 @@ pub(crate) fn known(gateway: &Gateway) -> Vec<Known> {
 }
 
 /// Whether it answers; if it does, the lanes that fill its link are kept warm as well.
-async fn touch(gateway: &Gateway, (region, address): Known) -> (Known, bool) {
+async fn touch(gateway: &Gateway, (region, address): Known) -> (Known, Result<(), Status>) {
     let one = async |lane| match gateway.peers.far(&region, &address, lane) {
         Ok(channel) => rpc::touch::touch(channel).await,
-        Err(_) => false,
+        Err(problem) => Err(problem.into()),
     };
     let answers = one(0).await;
-    if answers {
+    if answers.is_ok() {
         let link = gateway.views.mesh.link(&region);
         let lanes = link.map_or(1, |link| lanes::of_link(&link));
         join_all((1..lanes).map(one)).await;

@@ -65,6 +65,7 @@ async fn ask_in_turn<'a>(
 ) -> Turn {
     let patience = Patience::new(gateway, &fetch.link);
     let (mut unreached, mut tried) = (true, BTreeSet::new());
+    let mut last_error = None;
     for address in gateway.peers.in_turn(&fetch.link.gateways) {
         if tried.contains(&address) {
             continue;
@@ -122,6 +123,7 @@ async fn ask_in_turn<'a>(
                 }
                 unreached &= failure.unreachable && !elsewhere && !lives;
                 tracing::debug!(%region, address, error = %failure, "a far gateway failed");
+                last_error = Some(failure.to_string());
             }
         }
         if unfinished(fetch).next().is_none() {
@@ -133,6 +135,8 @@ async fn ask_in_turn<'a>(
         }
     }
     if unreached {
+        let (region, error) = (&fetch.region, last_error.unwrap_or_default());
+        tracing::warn!(%region, error, "a region could not be reached: it is left out");
         gateway.reach.unreached(&fetch.region);
         gateway.meters.unreached(&fetch.region);
     }
