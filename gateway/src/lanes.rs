@@ -4,13 +4,62 @@
 //! the kernels' buffers let it. So a fetch that is long enough is dealt to several ones, its
 //! *lanes*, which stay warm.
 
-use kvmesh_client::follow::Link;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use kvmesh_client::{channel::Channel, follow::Link};
+use kvmesh_directory::RegionId;
+
+use crate::context::Gateway;
 
 /// What one connection has on its way: the part of Linux's largest usual send buffer, 4 MiB of
 /// `tcp_wmem`, that is left for bytes.
 const LANE_BYTES: f64 = (2 << 20) as f64;
 /// Of one gateway of another region, at most: 3.3 Gbit/s over 80 ms.
 pub(crate) const LANES_MAX: usize = 16;
+
+/// More than these come in the time that an answer may take where blocks do; probes of the
+/// connection are shorter.
+const SIGNS_OF_LIFE_BYTES: u64 = 1 << 10;
+
+/// The lanes to one gateway, and what came by each until it was looked at last.
+pub(crate) struct Lanes(BTreeMap<usize, (Channel, AtomicU64)>);
+
+impl Lanes {
+    /// Those that fill the link, and this one.
+    pub(crate) fn to(gateway: &Gateway, region: &RegionId, address: &str, lane: usize) -> Self {
+        let link = gateway.views.mesh.link(region);
+        let filling = 0..link.map_or(0, |link| of_link(&link));
+        let all = filling.chain([lane]).filter_map(|lane| {
+            let channel = gateway.peers.far(region, address, lane);
+            Some((lane, channel.ok()?))
+        });
+        Self::of(all)
+    }
+
+    pub(crate) fn of(lanes: impl IntoIterator<Item = (usize, Channel)>) -> Self {
+        let lanes = lanes.into_iter().map(|(lane, channel)| {
+            let before = channel.received().into();
+            (lane, (channel, before))
+        });
+        Self(lanes.collect())
+    }
+
+    /// The one by which most came since this was asked last; none: no blocks came. Where they
+    /// come, the gateway lives, and what does not come by another lane is lost on a full link.
+    pub(crate) fn busiest(&self) -> Option<usize> {
+        let came = self.0.iter().map(|(&lane, (channel, before))| {
+            let now = channel.received();
+            (now - before.swap(now, Ordering::Relaxed), lane)
+        });
+        let came: Vec<_> = came.collect();
+        let all: u64 = came.iter().map(|(bytes, _)| bytes).sum();
+        let most = came.into_iter().max().map(|(_, lane)| lane);
+        most.filter(|_| all > SIGNS_OF_LIFE_BYTES)
+    }
+}
 
 /// Lanes that fill a link; at least one, and one where its bandwidth is not known.
 pub(crate) fn of_link(link: &Link) -> usize {

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_client::{channel::Channel, follow::Link};
+use kvmesh_client::follow::Link;
 use kvmesh_directory::{
     RegionId,
     cost::{Estimate, Z95},
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     context::Gateway,
     frame::Frame,
-    lanes,
+    lanes::{self, Lanes},
     links::Timing,
     reach,
     rpc::ask::{self, Ask, Failure, Frames},
@@ -42,10 +42,6 @@ const BURST: u64 = 4;
 const ONE: u64 = 1_000;
 /// First bytes are not late before so long after their median: on a fast link that is noise.
 const LATE_MIN: Duration = Duration::from_millis(20);
-
-/// More than these come in the time that an answer may take where blocks do; probes of the
-/// connection are shorter.
-const SIGNS_OF_LIFE_BYTES: u64 = 1 << 10;
 
 /// Extra requests that there may be.
 pub(crate) struct Hedges(AtomicU64);
@@ -88,6 +84,7 @@ pub(super) struct Way {
     pub(super) region: RegionId,
     pub(super) address: String,
     pub(super) lane: usize,
+    pub(super) lanes: Lanes,
     pub(super) timing: Arc<Timing>,
     /// In which its answer begins.
     pub(super) limit: Duration,
@@ -214,8 +211,10 @@ fn second(gateway: &Gateway, fetch: &Fetch, way: &Way, wanted: &Wanted<'_>) -> O
         true => way.limit,
         false => Patience::new(gateway, &link).left()?,
     };
+    let lane = fetch.lane % lanes::of_link(&link);
     Some(Way {
-        lane: fetch.lane % lanes::of_link(&link),
+        lane,
+        lanes: Lanes::to(gateway, &region, &address, lane),
         timing: Arc::new(gateway.links.time(&region, &link, 1, (fetch.class, 0))),
         region,
         address,
@@ -250,9 +249,8 @@ async fn open(gateway: &Gateway, fetch: &Fetch, way: &Way, ask: Ask) -> Answer {
     gateway.meters.outbound("Get");
     let channel = gateway.peers.far(&way.region, &way.address, way.lane)?;
     let until = ask.until;
-    let lanes = lanes_of(gateway, way);
     let asking = ask::get(channel, way.region.clone(), ask);
-    let mut frames = answer(&lanes, way.limit, until, asking).await?;
+    let mut frames = answer(&way.lanes, way.limit, until, asking).await?;
     if way.region == fetch.region {
         fetch.answered.cancel();
     }
@@ -260,32 +258,22 @@ async fn open(gateway: &Gateway, fetch: &Fetch, way: &Way, ask: Ask) -> Answer {
     Ok(Opened { frames, first })
 }
 
-/// All lanes to a gateway.
-fn lanes_of(gateway: &Gateway, way: &Way) -> Vec<Channel> {
-    let link = gateway.views.mesh.link(&way.region);
-    let lanes = link.map_or(0, |link| lanes::of_link(&link));
-    let all = 0..lanes.max(way.lane + 1);
-    let lane = |lane| gateway.peers.far(&way.region, &way.address, lane);
-    all.filter_map(|it| lane(it).ok()).collect()
-}
-
 /// The beginning of an answer, within the limit: after it a gateway is given up for silent, but
 /// not while it sends blocks of other calls, however slowly. By its own lane the answer waits behind
 /// them; where they come by others, the link is full and takes time to bring what it lost of this
 /// one, whose connection is given up by itself if it is dead.
 async fn answer<T>(
-    lanes: &[Channel],
+    lanes: &Lanes,
     limit: Duration,
     until: Instant,
     asking: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     tokio::pin!(asking);
-    let received = || lanes.iter().map(Channel::received).sum::<u64>();
     loop {
-        let (before, end) = (received(), until.min(Instant::now() + limit));
+        let end = until.min(Instant::now() + limit);
         match timeout_at(end, &mut asking).await {
             Ok(answered) => return answered,
-            Err(_) if end < until && received() - before > SIGNS_OF_LIFE_BYTES => {}
+            Err(_) if end < until && lanes.busiest().is_some() => {}
             Err(_) => return Err(Failure::silent(limit)),
         }
     }
@@ -367,6 +355,7 @@ mod tests {
                 Ok(())
             };
             let until = Instant::now() + ms(10_000);
+            let lanes = Lanes::of(lanes.into_iter().enumerate());
             let answered = answer(&lanes, ms(660), until, asking).await;
             assert_eq!(answered.is_ok(), waits, "{bytes} {lane}");
         }

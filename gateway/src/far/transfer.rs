@@ -21,8 +21,10 @@ use crate::{
     context::Gateway,
     fill::Job,
     frame::{Frame, Header, Outcome},
+    lanes::{self, Lanes},
     links::Timing,
     rpc::ask::{self, Ask},
+    way::Class,
 };
 
 /// What an answer may take over its round trips.
@@ -54,12 +56,48 @@ enum Turn {
 pub(super) async fn all(gateway: &Gateway, fetch: &Fetch) {
     let mut rest = None;
     let mut first = Some(Arc::clone(&fetch.timing));
-    while let Turn::Again = ask_in_turn(gateway, fetch, &mut first, &mut rest).await {}
+    let mut by = By::new(fetch);
+    while let Turn::Again = ask_in_turn(gateway, fetch, &mut by, &mut first, &mut rest).await {}
+}
+
+/// By which lane a fetch asks. When that one breaks while others bring blocks, it goes on by the
+/// one that brings most.
+struct By {
+    lane: usize,
+    /// How often it may go on.
+    left: usize,
+}
+
+impl By {
+    fn new(fetch: &Fetch) -> Self {
+        // What is pushed stays off the lanes of what is waited for.
+        let left = match fetch.class {
+            Class::Demand => lanes::of_link(&fetch.link),
+            Class::Pushed => 0,
+        };
+        Self {
+            lane: fetch.lane,
+            left,
+        }
+    }
+
+    /// Whether it goes on, by this lane.
+    fn again(&mut self, lane: usize) -> bool {
+        let again = self.left > 0;
+        if again {
+            *self = Self {
+                lane,
+                left: self.left - 1,
+            };
+        }
+        again
+    }
 }
 
 async fn ask_in_turn<'a>(
     gateway: &Gateway,
     fetch: &'a Fetch,
+    by: &mut By,
     first: &mut Option<Arc<Timing>>,
     rest: &mut Option<Rest<'a>>,
 ) -> Turn {
@@ -88,8 +126,9 @@ async fn ask_in_turn<'a>(
             fetch,
             way: Way {
                 region: fetch.region.clone(),
+                lane: by.lane,
+                lanes: Lanes::to(gateway, &fetch.region, &address, by.lane),
                 address,
-                lane: fetch.lane,
                 timing,
                 limit,
             },
@@ -102,7 +141,7 @@ async fn ask_in_turn<'a>(
         let (came, lives, way) = (call.came, call.lives, call.way);
         let elsewhere = way.region != fetch.region;
         *rest = call.rest;
-        match told {
+        let again = match told {
             Ok(Told::MoreTime) => return Turn::Again,
             // What another region does not have, this one may.
             Ok(_) if elsewhere && came => {
@@ -115,22 +154,24 @@ async fn ask_in_turn<'a>(
                 return give_up(gateway, fetch, asked, missing);
             }
             Err(failure) => {
-                let Way {
-                    region, address, ..
-                } = way;
-                if failure.unreachable {
-                    gateway.peers.failed(&address);
+                let (region, address) = (&way.region, &way.address);
+                // Others bring blocks: the gateway lives, and one of them may bring these.
+                let busiest = way.lanes.busiest().filter(|_| !elsewhere);
+                let dead = failure.unreachable && busiest.is_none();
+                if dead {
+                    gateway.peers.failed(address);
                 }
-                unreached &= failure.unreachable && !elsewhere && !lives;
+                unreached &= dead && !elsewhere && !lives;
                 tracing::debug!(%region, address, error = %failure, "a far gateway failed");
                 last_error = Some(failure.to_string());
+                // It broke under way: the next try has all the time to connect and to begin again.
+                came || failure.unreachable && busiest.is_some_and(|lane| by.again(lane))
             }
-        }
+        };
         if unfinished(fetch).next().is_none() {
             return Turn::Over;
         }
-        // It broke under way: the next try has all the time to connect and to begin again.
-        if came {
+        if again {
             return Turn::Again;
         }
     }

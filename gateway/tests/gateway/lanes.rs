@@ -1,10 +1,25 @@
 //! Fetches from another region over several connections, and such as break under way.
 
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use kvmesh_client::channel::{BoxedIo, Connect, Connecting, TcpConnect};
+use kvmesh_proto::v1::GetOutcome;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
+    time::interval,
+};
+use tokio_util::sync::CancellationToken;
+
 use crate::fakes::{
     Mood,
-    start::{World, block, places},
+    start::{World, block, get_by, places, spawn, until},
 };
-use kvmesh_proto::v1::GetOutcome;
 
 const PIECE: usize = 1 << 20;
 
@@ -72,4 +87,77 @@ async fn the_rest_of_another_put_is_not_taken_for_it() {
     // It is had whole from now on.
     let (got, _) = world.get(world.get_request(1)).await;
     assert_eq!(got[0].bytes, block(0, 2 * PIECE + 7).pieces.concat());
+}
+
+/// Connects slowly to one address; from some time on, to nobody there.
+#[derive(Default)]
+struct Narrow {
+    to: Mutex<String>,
+    /// Those that were made, each of which can be broken.
+    made: Mutex<Vec<CancellationToken>>,
+    full: CancellationToken,
+    refused: AtomicUsize,
+}
+
+impl Connect for Narrow {
+    fn connect(&self, address: &str) -> Connecting {
+        if *self.to.lock().unwrap() != address {
+            return TcpConnect.connect(address);
+        }
+        if self.full.is_cancelled() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Box::pin(std::future::pending());
+        }
+        let (connecting, broken) = (TcpConnect.connect(address), CancellationToken::new());
+        self.made.lock().unwrap().push(broken.clone());
+        Box::pin(async move {
+            let far = connecting.await?;
+            let (near, end) = duplex(1 << 16);
+            spawn(async move {
+                broken.run_until_cancelled(carry(far, end)).await;
+            });
+            Ok(BoxedIo::new(near))
+        })
+    }
+}
+
+/// Some 8 MB/s of what comes; what goes is not slowed.
+async fn carry(far: BoxedIo, near: DuplexStream) {
+    let ((mut from, mut to), (mut asks, mut answers)) = (split(far), split(near));
+    let come = async {
+        let (mut turns, mut bytes) = (interval(Duration::from_millis(8)), vec![0; 1 << 16]);
+        while let Ok(read @ 1..) = from.read(&mut bytes).await {
+            turns.tick().await;
+            answers.write_all(&bytes[..read]).await?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    tokio::select! {
+        _ = come => {}
+        _ = tokio::io::copy(&mut asks, &mut to) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_lane_that_breaks_on_a_full_link_is_no_dead_region() {
+    let world = World::start(1, |settings| settings.connect_timeout_ms = 500).await;
+    let narrow = Arc::new(Narrow::default());
+    narrow.to.lock().unwrap().clone_from(&world.far_address);
+    let client = world
+        .gateway_over(Arc::clone(&narrow) as Arc<dyn Connect>)
+        .await;
+    let at = world.place_far(1, 0..12, PIECE);
+    world.shows(&client, &at).await;
+    // 50 MB/s and 80 ms: two lanes, of 6 MiB each.
+    let far = std::slice::from_ref(&world.far_address);
+    world.mesh.link_of("eu-west", 80.0, 50e6, far);
+    let made = || narrow.made.lock().unwrap().clone();
+    until(|| made().len() == 2).await;
+
+    narrow.full.cancel();
+    made()[1].cancel();
+    let (got, summary) = get_by(&client, world.get_request(12)).await;
+    assert_eq!(summary.outcome(), GetOutcome::Complete, "{summary:?}");
+    assert_eq!(places(&got), (0..12).collect::<Vec<_>>());
+    assert!(narrow.refused.load(Ordering::Relaxed) > 0);
 }

@@ -364,35 +364,43 @@ impl World {
 
     /// Blocks in the order of their coming (index, bytes, region), and the summary.
     pub(crate) async fn get(&self, request: wire::GetRequest) -> (Vec<Got>, wire::GetSummary) {
-        let mut client = self.client.clone();
-        let mut stream = client.get(request).await.unwrap().into_inner();
-        let (mut got, mut open): (Vec<Got>, Option<Got>) = (Vec::new(), None);
-        while let Some(frame) = stream.message().await.unwrap() {
-            if let Some(summary) = frame.summary {
-                assert!(open.is_none(), "the summary within a block");
-                return (got, summary);
-            }
-            if let Some(header) = frame.header {
-                assert!(open.is_none(), "a block within a block");
-                open = Some(Got {
-                    index: header.index,
-                    shard: header.part.unwrap().shard,
-                    bytes: Vec::new(),
-                    pieces: header.pieces,
-                    region: header.region,
-                });
-            }
-            if let Some(open) = &mut open {
-                open.bytes.extend_from_slice(&frame.piece);
-            }
-            match wire::BlockEnd::try_from(frame.end).unwrap() {
-                wire::BlockEnd::Unspecified => {}
-                wire::BlockEnd::Complete => got.extend(open.take()),
-                wire::BlockEnd::Aborted => open = None,
-            }
-        }
-        panic!("the stream ended without a summary");
+        get_by(&self.client, request).await
     }
+}
+
+/// By this gateway, as [`World::get`].
+pub(crate) async fn get_by(
+    client: &CacheClient<Channel>,
+    request: wire::GetRequest,
+) -> (Vec<Got>, wire::GetSummary) {
+    let mut client = client.clone();
+    let mut stream = client.get(request).await.unwrap().into_inner();
+    let (mut got, mut open): (Vec<Got>, Option<Got>) = (Vec::new(), None);
+    while let Some(frame) = stream.message().await.unwrap() {
+        if let Some(summary) = frame.summary {
+            assert!(open.is_none(), "the summary within a block");
+            return (got, summary);
+        }
+        if let Some(header) = frame.header {
+            assert!(open.is_none(), "a block within a block");
+            open = Some(Got {
+                index: header.index,
+                shard: header.part.unwrap().shard,
+                bytes: Vec::new(),
+                pieces: header.pieces,
+                region: header.region,
+            });
+        }
+        if let Some(open) = &mut open {
+            open.bytes.extend_from_slice(&frame.piece);
+        }
+        match wire::BlockEnd::try_from(frame.end).unwrap() {
+            wire::BlockEnd::Unspecified => {}
+            wire::BlockEnd::Complete => got.extend(open.take()),
+            wire::BlockEnd::Aborted => open = None,
+        }
+    }
+    panic!("the stream ended without a summary");
 }
 
 /// A block that came.
