@@ -33,7 +33,9 @@ use tokio_util::task::TaskTracker;
 use tonic::{Status, body::Body, transport::server::Connected};
 use tower::Service;
 
-pub use between_regions::{CongestionControl, CongestionError, UNSENT_BYTES};
+pub use between_regions::{
+    AT_ONCE_BYTES, CongestionControl, CongestionError, UNSENT_BYTES, received_at_once, sent_at_once,
+};
 pub use body::{Received, Sending};
 pub use call::call_timeout;
 pub use heard::{Heard, Listening};
@@ -57,6 +59,9 @@ pub const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// to who is not ours only a whole one shows that the other end lives: one of 1 MiB takes longer
 /// than a probe may where a connection gets 4 Mbit/s.
 pub const FAR_FRAME_BYTES_MAX: u32 = 64 << 10;
+/// Bytes in flight on one stream of a connection to another region, which alone may have to fill
+/// the link: 3.3 Gbit/s over 80 ms.
+pub const FAR_STREAM_WINDOW_BYTES: u32 = 32 << 20;
 /// Bytes of the headers of a message.
 pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Bytes of one call or of its answer that wait in the process to be sent.
@@ -288,15 +293,15 @@ impl Service<http::Request<Body>> for Channel {
     }
 }
 
-/// Address, who is expected there, the largest frame, and which of several channels to it.
-type Lane = (String, Expected, u32, usize);
+/// Address, who is expected there, whether in another region, and which of several channels to it.
+type Lane = (String, Expected, bool, usize);
 
 /// Warm channels by address. Bounded by the number of processes of a mesh.
 #[derive(Clone)]
 pub struct Channels {
     connector: Arc<dyn Connect>,
     expected: Expected,
-    frame_bytes: u32,
+    far: bool,
     open: Arc<Mutex<HashMap<Lane, Channel>>>,
 }
 
@@ -307,7 +312,7 @@ impl Channels {
         Self {
             connector,
             expected: Expected::default(),
-            frame_bytes: FRAME_BYTES_MAX,
+            far: false,
             open: Arc::default(),
         }
     }
@@ -316,7 +321,7 @@ impl Channels {
     #[must_use]
     pub fn far(&self) -> Self {
         Self {
-            frame_bytes: FAR_FRAME_BYTES_MAX,
+            far: true,
             ..self.clone()
         }
     }
@@ -365,8 +370,8 @@ impl Channels {
     /// When the address is not `host:port`.
     pub fn lane(&self, address: &str, lane: usize) -> Result<Channel, AddressError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (expected, frame_bytes) = (self.expected.clone(), self.frame_bytes);
-        let key = (address.to_owned(), expected, frame_bytes, lane);
+        let (expected, far) = (self.expected.clone(), self.far);
+        let key = (address.to_owned(), expected, far, lane);
         if let Some(channel) = open.get(&key) {
             return Ok(channel.clone());
         }
@@ -377,7 +382,7 @@ impl Channels {
                 source,
             })?,
             expected: self.expected.clone(),
-            frame_bytes,
+            far,
             connector: Arc::clone(&self.connector),
             tasks: TaskTracker::new(),
             made: Mutex::default(),

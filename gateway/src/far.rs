@@ -112,7 +112,8 @@ pub(crate) fn join(
     let largest = wanted.iter().map(|slot| slot.bytes).max().unwrap_or(0);
     let room = gateway.settings.now().inflight_bytes_max / TOGETHER;
     let travel = coding::travel(gateway, &want.namespace, &link, bytes);
-    let lanes = lanes::of_fetch(&link, travel, largest, room);
+    let filling = lanes::of_link(gateway, region, &link);
+    let lanes = lanes::of_fetch(filling, travel, largest, room);
     // What is pushed has connections of its own: nothing that is waited for is behind it there.
     let (first, lanes) = match want.class {
         Class::Demand => (0, lanes),

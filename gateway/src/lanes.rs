@@ -1,7 +1,7 @@
 //! Over how many connections blocks come from another region.
 //!
 //! A link carries its bandwidth times its round trip at any time, and one connection only what
-//! the kernels' buffers let it. So a fetch that is long enough is dealt to several ones, its
+//! its sender says and the kernels' buffers let it. So a fetch that is long enough is dealt to several ones, its
 //! *lanes*, which stay warm.
 
 use std::{
@@ -9,14 +9,16 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use kvmesh_client::{channel::Channel, follow::Link};
+use kvmesh_client::{
+    channel::{AT_ONCE_BYTES, Channel},
+    follow::Link,
+};
 use kvmesh_directory::RegionId;
 
 use crate::context::Gateway;
 
-/// What one connection has on its way: the part of Linux's largest usual send buffer, 4 MiB of
-/// `tcp_wmem`, that is left for bytes.
-const LANE_BYTES: f64 = (2 << 20) as f64;
+/// One more connection for a fetch is worth so many bytes.
+const LANE_BYTES: u64 = 2 << 20;
 /// Of one gateway of another region, at most: 3.3 Gbit/s over 80 ms.
 pub(crate) const LANES_MAX: usize = 16;
 
@@ -31,7 +33,7 @@ impl Lanes {
     /// Those that fill the link, and this one.
     pub(crate) fn to(gateway: &Gateway, region: &RegionId, address: &str, lane: usize) -> Self {
         let link = gateway.views.mesh.link(region);
-        let filling = 0..link.map_or(0, |link| of_link(&link));
+        let filling = 0..link.map_or(0, |link| of_link(gateway, region, &link));
         let all = filling.chain([lane]).filter_map(|lane| {
             let channel = gateway.peers.far(region, address, lane);
             Some((lane, channel.ok()?))
@@ -62,29 +64,33 @@ impl Lanes {
 }
 
 /// Lanes that fill a link; at least one, and one where its bandwidth is not known.
-pub(crate) fn of_link(link: &Link) -> usize {
-    filling(link.bandwidth, link.rtt_ms)
+pub(crate) fn of_link(gateway: &Gateway, region: &RegionId, link: &Link) -> usize {
+    filling(link, gateway.links.sent_at_once(region))
+}
+
+/// Whether they may be several, if the other end's buffers are the usual ones.
+pub(crate) fn may_be_several(link: &Link) -> bool {
+    filling(link, AT_ONCE_BYTES) > 1
 }
 
 /// Lanes of a fetch: no more than fill the link, none for less than it is worth, and few enough
 /// that the blocks which come together, the largest of them on each lane, take no more than
 /// `room`.
-pub(crate) fn of_fetch(link: &Link, bytes: u64, largest: u64, room: u64) -> usize {
-    within(of_link(link), bytes, largest, room)
-}
-
-fn filling(bandwidth: f64, rtt_ms: f64) -> usize {
-    as_many(bandwidth * rtt_ms / 1e3)
-}
-
-fn within(filling: usize, bytes: u64, largest: u64, room: u64) -> usize {
+pub(crate) fn of_fetch(filling: usize, bytes: u64, largest: u64, room: u64) -> usize {
     let fit = usize::try_from(room / largest.max(1)).unwrap_or(usize::MAX);
-    filling.min(as_many(bytes as f64)).min(fit).max(1)
+    filling
+        .min(as_many(bytes as f64, LANE_BYTES))
+        .min(fit)
+        .max(1)
 }
 
-fn as_many(bytes: f64) -> usize {
+fn filling(link: &Link, at_once: u64) -> usize {
+    as_many(link.bandwidth * link.rtt_ms / 1e3, at_once)
+}
+
+fn as_many(bytes: f64, each: u64) -> usize {
     // What is no number, or is negative, becomes 0.
-    let lanes = (bytes / LANE_BYTES).ceil() as usize;
+    let lanes = (bytes / each.max(1) as f64).ceil() as usize;
     lanes.clamp(1, LANES_MAX)
 }
 
@@ -94,16 +100,20 @@ mod tests {
 
     #[test]
     fn a_link_is_filled_and_a_short_fetch_is_one_call() {
-        assert_eq!(filling(125e6, 80.0), 5);
-        assert_eq!(filling(125e6, 10.0), 1);
-        assert_eq!(filling(0.0, 80.0), 1);
-        assert_eq!(filling(f64::NAN, 80.0), 1);
-        assert_eq!(filling(f64::INFINITY, 80.0), LANES_MAX);
         let mib = 1 << 20;
-        assert_eq!(within(5, 32 * mib, 2 * mib, 1024 * mib), 5);
-        assert_eq!(within(5, 2 * mib, 2 * mib, 1024 * mib), 1);
-        assert_eq!(within(5, 5 * mib, mib, 1024 * mib), 3);
-        assert_eq!(within(16, 512 * mib, 256 * mib, 512 * mib), 2);
-        assert_eq!(within(16, 512 * mib, 256 * mib, 128 * mib), 1);
+        let filling =
+            |bandwidth: f64, rtt_ms: f64, at_once| as_many(bandwidth * rtt_ms / 1e3, at_once);
+        assert_eq!(filling(125e6, 80.0, AT_ONCE_BYTES), 5);
+        assert_eq!(filling(125e6, 80.0, 64 * mib), 1);
+        assert_eq!(filling(1.25e9, 80.0, 64 * mib), 2);
+        assert_eq!(filling(125e6, 10.0, AT_ONCE_BYTES), 1);
+        assert_eq!(filling(0.0, 80.0, AT_ONCE_BYTES), 1);
+        assert_eq!(filling(f64::NAN, 80.0, AT_ONCE_BYTES), 1);
+        assert_eq!(filling(f64::INFINITY, 80.0, AT_ONCE_BYTES), LANES_MAX);
+        assert_eq!(of_fetch(5, 32 * mib, 2 * mib, 1024 * mib), 5);
+        assert_eq!(of_fetch(5, 2 * mib, 2 * mib, 1024 * mib), 1);
+        assert_eq!(of_fetch(5, 5 * mib, mib, 1024 * mib), 3);
+        assert_eq!(of_fetch(16, 512 * mib, 256 * mib, 512 * mib), 2);
+        assert_eq!(of_fetch(16, 512 * mib, 256 * mib, 128 * mib), 1);
     }
 }

@@ -11,7 +11,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kvmesh_client::follow::Link;
+use kvmesh_client::{
+    channel::{AT_ONCE_BYTES, received_at_once},
+    follow::Link,
+};
 use kvmesh_directory::{
     RegionId,
     cost::{Configured, LinkCost, Links as Measured, Transfer, Z95},
@@ -32,6 +35,9 @@ pub(crate) struct Links {
     untold: Mutex<Vec<(RegionId, Transfer)>>,
     /// Bounded by the regions of a mesh.
     ways: Mutex<BTreeMap<RegionId, Way>>,
+    /// What gateways of the regions say; bounded as they are.
+    sent_at_once: Mutex<BTreeMap<RegionId, u64>>,
+    received_at_once: u64,
     meters: Meters,
 }
 
@@ -65,6 +71,8 @@ impl Links {
             measured: Mutex::default(),
             untold: Mutex::default(),
             ways: Mutex::default(),
+            sent_at_once: Mutex::default(),
+            received_at_once: received_at_once(),
             meters,
         }
     }
@@ -94,6 +102,21 @@ impl Links {
     /// Bytes a second that a fetch is expected to see; infinite: not known.
     pub(crate) fn bandwidth(&self, region: &RegionId, link: &Link) -> f64 {
         self.cost(region, link).bandwidth.median
+    }
+
+    /// What one connection has on its way from there, at most; what is usual, where it is not said.
+    pub(crate) fn sent_at_once(&self, region: &RegionId) -> u64 {
+        let said = self.sent_at_once.lock();
+        let said = said.unwrap_or_else(PoisonError::into_inner);
+        let said = said.get(region).copied().unwrap_or(AT_ONCE_BYTES);
+        said.min(self.received_at_once)
+    }
+
+    /// A gateway there says so.
+    pub(crate) fn sends_at_once(&self, region: &RegionId, bytes: u64) {
+        let said = self.sent_at_once.lock();
+        let mut said = said.unwrap_or_else(PoisonError::into_inner);
+        said.insert(region.clone(), bytes);
     }
 
     /// Begins to time a fetch over so many lanes, which expects so many bytes, as they travel.

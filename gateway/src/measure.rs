@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use kvmesh_client::{
-    channel::{Channel, STREAM_WINDOW_BYTES},
+    channel::{Channel, FAR_STREAM_WINDOW_BYTES},
     follow::Link,
 };
 use kvmesh_directory::{RegionId, cost::Transfer};
@@ -76,7 +76,7 @@ async fn measure_new(gateway: &Gateway, at: &Known, done: &mut BTreeMap<(Known, 
     let Some(link) = gateway.views.mesh.link(region) else {
         return;
     };
-    let lanes = lanes::of_link(&link);
+    let lanes = lanes::of_link(gateway, region, &link);
     for lane in 0..lanes {
         let bandwidth = gateway.links.bandwidth(region, &link);
         let most = gateway.settings.now().measure_bytes_max;
@@ -179,7 +179,7 @@ fn bytes(bandwidth: f64, rtt_ms: f64, most: u64) -> Option<u64> {
 /// still grows: what these show is told only where it is more than was thought.
 fn tells(transfer: &Transfer, bandwidth: f64, most: u64) -> bool {
     let rate = transfer.bytes as f64 / transfer.took;
-    let window = f64::from(STREAM_WINDOW_BYTES) * WINDOW_PART;
+    let window = f64::from(FAR_STREAM_WINDOW_BYTES) * WINDOW_PART;
     let filled = bandwidth * transfer.rtt * FULL_LINKS <= most as f64;
     rate > bandwidth || filled && rate * transfer.rtt < window
 }
@@ -251,8 +251,8 @@ mod tests {
             "the link is slower than it is set to be"
         );
         assert!(
-            !tells(100e6, 125e6, most),
-            "a window of 8 MiB carries no more"
+            !tells(300e6, 400e6, 64 * MIB),
+            "a window of 32 MiB carries no more"
         );
         assert!(tells(100e6, 62.5e6, most));
         assert!(!tells(20e6, 62.5e6, 4 * MIB), "the rate still grew");

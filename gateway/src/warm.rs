@@ -125,9 +125,14 @@ async fn touch(gateway: &Gateway, (region, address): Known) -> (Known, Result<()
     let answers = one(0).await;
     // On a full link an answer, or a new connection, may take longer.
     let answers = answers.or_else(|status| lanes.busiest().map(drop).ok_or(status));
-    if answers.is_ok() {
-        let link = gateway.views.mesh.link(&region);
-        let lanes = link.map_or(1, |link| lanes::of_link(&link));
+    if let (Ok(()), Some(link)) = (&answers, gateway.views.mesh.link(&region)) {
+        if lanes::may_be_several(&link)
+            && let Ok(channel) = gateway.peers.far(&region, &address, 0)
+            && let Some(bytes) = rpc::measure::ask_sent_at_once(channel, TOUCH_EVERY).await
+        {
+            gateway.links.sends_at_once(&region, bytes);
+        }
+        let lanes = lanes::of_link(gateway, &region, &link);
         join_all((1..lanes).map(one)).await;
     }
     ((region, address), answers)

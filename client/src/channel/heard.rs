@@ -1,4 +1,5 @@
-//! Whether the other end of a connection lives: whatever comes shows it.
+//! Whether the other end of a connection lives: whatever comes shows it, and that there is room
+//! again for what goes: without an end that takes bytes there is none.
 
 use std::{
     io,
@@ -53,8 +54,8 @@ impl Heard {
     }
 
     /// Until nothing came for [`KEEPALIVE_INTERVAL`] and then not for [`KEEPALIVE_TIMEOUT`] either,
-    /// although the other end was asked to say something. Its answer may wait behind what is long,
-    /// so that whatever comes shows that it lives.
+    /// although the other end was asked to say something. The question and its answer may wait
+    /// behind what is long, so that whatever comes, or goes after it could not, shows that it lives.
     pub async fn silence(&self, mut pings: PingPong) {
         loop {
             let last = self.last();
@@ -76,10 +77,12 @@ impl Heard {
     }
 }
 
-/// A connection that notes what comes.
+/// A connection that notes what comes, and when more can go.
 pub struct Listening {
     io: BoxedIo,
     heard: Heard,
+    /// Nothing more could be sent.
+    full: bool,
 }
 
 impl Listening {
@@ -87,7 +90,18 @@ impl Listening {
     #[must_use]
     pub fn new(io: BoxedIo, heard: Heard) -> Self {
         heard.more(0);
-        Self { io, heard }
+        let full = false;
+        Self { io, heard, full }
+    }
+
+    fn sent(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(1..)) = sent
+            && self.full
+        {
+            self.heard.more(0);
+        }
+        self.full = sent.is_pending();
+        sent
     }
 }
 
@@ -113,7 +127,8 @@ impl AsyncWrite for Listening {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let sent = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.sent(sent)
     }
 
     fn poll_write_vectored(
@@ -121,7 +136,8 @@ impl AsyncWrite for Listening {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let sent = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.sent(sent)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -24,8 +24,8 @@ use tonic::Status;
 use tracing::debug;
 
 use super::{
-    BoxedIo, CONNECTION_WINDOW_BYTES, Connect, HEADER_BYTES_MAX, STREAM_WINDOW_BYTES,
-    UNSENT_CALL_BYTES_MAX,
+    BoxedIo, CONNECTION_WINDOW_BYTES, Connect, FAR_FRAME_BYTES_MAX, FAR_STREAM_WINDOW_BYTES,
+    FRAME_BYTES_MAX, HEADER_BYTES_MAX, STREAM_WINDOW_BYTES, UNSENT_CALL_BYTES_MAX,
     heard::{Heard, Listening},
 };
 use crate::tls::Expected;
@@ -40,7 +40,8 @@ type Making = Shared<BoxFuture<'static, Result<Sender, Status>>>;
 pub(super) struct Line {
     pub(super) authority: Authority,
     pub(super) expected: Expected,
-    pub(super) frame_bytes: u32,
+    /// In another region.
+    pub(super) far: bool,
     pub(super) connector: Arc<dyn Connect>,
     /// Its end waits for nobody: connections end with the last who has them.
     pub(super) tasks: TaskTracker,
@@ -67,13 +68,13 @@ impl Line {
         let (connector, tasks) = (Arc::clone(&self.connector), self.tasks.clone());
         let (heard, connections) = (self.heard.clone(), Arc::clone(&self.connections));
         let connecting = connector.connect_to(self.authority.as_str(), &self.expected);
-        let (time_max, frame_bytes) = (connector.time_max(), self.frame_bytes);
+        let (time_max, far) = (connector.time_max(), self.far);
         let making = async move {
             let io = timeout(time_max, connecting).await;
             let io = io.unwrap_or_else(|_| Err(late(time_max)));
             let io = io.map_err(|error| unreachable(Arc::new(error)))?;
             connections.fetch_add(1, Ordering::Relaxed);
-            open(io, frame_bytes, heard, &tasks).await
+            open(io, far, heard, &tasks).await
         };
         // A task, so that it goes on when who waited for it first is gone.
         let making = self.tasks.spawn(making);
@@ -109,15 +110,14 @@ fn unreachable(error: Arc<io::Error>) -> Status {
     status
 }
 
-async fn open(
-    io: BoxedIo,
-    frame_bytes: u32,
-    heard: Heard,
-    tasks: &TaskTracker,
-) -> Result<Sender, Status> {
+async fn open(io: BoxedIo, far: bool, heard: Heard, tasks: &TaskTracker) -> Result<Sender, Status> {
     let io = Listening::new(io, heard.clone());
+    let (window, frame_bytes) = match far {
+        true => (FAR_STREAM_WINDOW_BYTES, FAR_FRAME_BYTES_MAX),
+        false => (STREAM_WINDOW_BYTES, FRAME_BYTES_MAX),
+    };
     let (sender, connection) = h2::client::Builder::new()
-        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_window_size(window)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(frame_bytes)
         .max_header_list_size(HEADER_BYTES_MAX)

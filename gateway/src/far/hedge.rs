@@ -211,7 +211,7 @@ fn second(gateway: &Gateway, fetch: &Fetch, way: &Way, wanted: &Wanted<'_>) -> O
         true => way.limit,
         false => Patience::new(gateway, &link).left()?,
     };
-    let lane = fetch.lane % lanes::of_link(&link);
+    let lane = fetch.lane % lanes::of_link(gateway, &region, &link);
     Some(Way {
         lane,
         lanes: Lanes::to(gateway, &region, &address, lane),

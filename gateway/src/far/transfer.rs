@@ -56,7 +56,7 @@ enum Turn {
 pub(super) async fn all(gateway: &Gateway, fetch: &Fetch) {
     let mut rest = None;
     let mut first = Some(Arc::clone(&fetch.timing));
-    let mut by = By::new(fetch);
+    let mut by = By::new(gateway, fetch);
     while let Turn::Again = ask_in_turn(gateway, fetch, &mut by, &mut first, &mut rest).await {}
 }
 
@@ -69,10 +69,10 @@ struct By {
 }
 
 impl By {
-    fn new(fetch: &Fetch) -> Self {
+    fn new(gateway: &Gateway, fetch: &Fetch) -> Self {
         // What is pushed stays off the lanes of what is waited for.
         let left = match fetch.class {
-            Class::Demand => lanes::of_link(&fetch.link),
+            Class::Demand => lanes::of_link(gateway, &fetch.region, &fetch.link),
             Class::Pushed => 0,
         };
         Self {

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, future::ready, stream};
-use kvmesh_client::{Problem, channel::Channel};
+use kvmesh_client::{
+    Problem,
+    channel::{Channel, sent_at_once},
+};
 use kvmesh_directory::limits::{LINK_MEASURE_BYTES_MAX, MESSAGE_BYTES_MAX};
 use kvmesh_proto::v1::{
     self as wire,
@@ -13,7 +16,7 @@ use kvmesh_proto::v1::{
 };
 use tokio::{
     sync::Semaphore,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tonic::{Request, Response, Status};
 
@@ -30,14 +33,18 @@ static FILLING: [u8; FILLING_BYTES] = [0; FILLING_BYTES];
 
 struct Service {
     room: Arc<Semaphore>,
+    sent_at_once: u64,
 }
 
 type Filling = std::pin::Pin<Box<dyn Stream<Item = Result<wire::MeasureResponse, Status>> + Send>>;
 
 /// The service.
-pub(super) fn service() -> LinkServer<impl Link> {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    LinkServer::new(Service { room }).max_encoding_message_size(MESSAGE_BYTES_MAX)
+pub(super) fn service(congestion_control: &str) -> LinkServer<impl Link> {
+    let service = Service {
+        room: Arc::new(Semaphore::new(AT_ONCE)),
+        sent_at_once: sent_at_once(congestion_control),
+    };
+    LinkServer::new(service).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 #[tonic::async_trait]
@@ -54,15 +61,27 @@ impl Link for Service {
             let why = format!("at most {LINK_MEASURE_BYTES_MAX}");
             return Err(Problem::invalid("bytes", why).into());
         }
+        let first = wire::MeasureResponse {
+            sent_at_once: self.sent_at_once,
+            ..wire::MeasureResponse::default()
+        };
+        let first = stream::iter([Ok(first)]);
+        if bytes == 0 {
+            return Ok(Response::new(Box::pin(first)));
+        }
         let room = Arc::clone(&self.room).try_acquire_owned();
         let room = room.map_err(|_| exhausted("measures at a time (4)"))?;
         let filling = stream::unfold((bytes, room), async |(left, room)| {
             let next = left.min(FILLING_BYTES as u64);
             let filling = Bytes::from_static(FILLING.get(..next as usize)?);
-            (next > 0).then_some((Ok(wire::MeasureResponse { filling }), (left - next, room)))
+            let message = wire::MeasureResponse {
+                filling,
+                ..wire::MeasureResponse::default()
+            };
+            (next > 0).then_some((Ok(message), (left - next, room)))
         });
         let filling = filling.take_until(sleep_until(until));
-        Ok(Response::new(Box::pin(filling)))
+        Ok(Response::new(Box::pin(first.chain(filling))))
     }
 }
 
@@ -83,5 +102,17 @@ pub(crate) async fn ask(
     let came = answer.scan((), |(), message| {
         ready(message.ok().map(|it| it.filling.len()))
     });
+    let came = came.filter(|bytes| ready(*bytes > 0));
     Ok(came.take_until(sleep_until(until)))
+}
+
+/// Asks how many bytes one connection has on its way, at most, of what the other gateway sends;
+/// none: it does not say so in time, or is of an earlier version.
+pub(crate) async fn ask_sent_at_once(channel: Channel, limit: Duration) -> Option<u64> {
+    let mut request = Request::new(wire::MeasureRequest::default());
+    request.set_timeout(limit);
+    let mut client = LinkClient::new(channel);
+    let asked = async { client.measure(request).await?.into_inner().message().await };
+    let first = timeout(limit, asked).await.ok()?.ok()??;
+    (first.sent_at_once > 0).then_some(first.sent_at_once)
 }

@@ -32,7 +32,8 @@ pub(crate) fn routes(gateway: &Arc<Gateway>) -> Routes {
     let topology = TopologyServer::new(topology::Rpc::new(Arc::clone(gateway)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let congestion = &gateway.settings.now().congestion_control;
     Routes::new(cache)
         .add_service(topology)
-        .add_service(measure::service())
+        .add_service(measure::service(congestion))
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kvmesh_client::channel::{BoxedIo, Connect, Connecting, TcpConnect};
+use kvmesh_client::channel::{BoxedIo, Connect, Connecting, TcpConnect, received_at_once};
 use kvmesh_proto::v1::GetOutcome;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
@@ -136,6 +136,29 @@ async fn carry(far: BoxedIo, near: DuplexStream) {
         _ = come => {}
         _ = tokio::io::copy(&mut asks, &mut to) => {}
     }
+}
+
+#[tokio::test]
+async fn a_fetch_takes_no_more_connections_than_what_one_carries_asks_for() {
+    let world = World::start(1, |_| {}).await;
+    let narrow = Arc::new(Narrow::default());
+    narrow.to.lock().unwrap().clone_from(&world.far_address);
+    world.far.sent_at_once.store(4 << 20, Ordering::Relaxed);
+    let client = world
+        .gateway_over(Arc::clone(&narrow) as Arc<dyn Connect>)
+        .await;
+    let at = world.place_far(1, 0..12, PIECE);
+    world.shows(&client, &at).await;
+    // 125 MB/s and 80 ms are five of 2 MiB, fewer by what this kernel receives by one.
+    let lanes = 10_000_000_u64.div_ceil(received_at_once().min(4 << 20));
+    let far = std::slice::from_ref(&world.far_address);
+    world.mesh.link("eu-west", 80.0, far);
+    let made = || narrow.made.lock().unwrap().len() as u64;
+    until(|| made() == lanes).await;
+    // So many are kept warm, and a fetch adds none.
+    let (got, _) = get_by(&client, world.get_request(12)).await;
+    assert_eq!(places(&got), (0..12).collect::<Vec<_>>());
+    assert!(lanes < 5 && made() == lanes, "{} of {lanes}", made());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use kvmesh_client::ToWire;
+use kvmesh_client::{ToWire, channel::sent_at_once};
 use kvmesh_directory::{limits::LINK_MEASURE_BYTES_MAX, namespace::Fallback};
 use kvmesh_gateway::Settings;
 use kvmesh_process::Environment;
@@ -138,9 +138,11 @@ async fn bytes_that_say_nothing_are_served_and_bounded() {
     };
     for bytes in [0, 1, 300 << 10, 5 << 20] {
         let came = ask(bytes).await.unwrap();
-        let came = came.map_ok(|message| message.filling.len() as u64);
-        let came: Vec<u64> = came.try_collect().await.unwrap();
-        assert_eq!(came.iter().sum::<u64>(), bytes);
+        let came: Vec<wire::MeasureResponse> = came.try_collect().await.unwrap();
+        let filling = came.iter().map(|message| message.filling.len() as u64);
+        assert_eq!(filling.sum::<u64>(), bytes);
+        assert_eq!(came[0].sent_at_once, sent_at_once(""));
+        assert!(came[1..].iter().all(|it| it.sent_at_once == 0));
     }
     let too_many = ask(LINK_MEASURE_BYTES_MAX + 1).await.unwrap_err();
     assert_eq!(too_many.code(), Code::InvalidArgument);

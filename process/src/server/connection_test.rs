@@ -15,10 +15,10 @@ use futures::{FutureExt, future::BoxFuture};
 use http_body::{Body as _, Frame};
 use kvmesh_client::channel::{BoxedIo, Channel, Channels, Connect, Connecting, Incoming};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy, duplex, split},
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, interval, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -39,6 +39,9 @@ struct Seen {
     bodies_ended: usize,
     bodies_broken: usize,
 }
+
+/// An answer that takes 24 s by a [`SlowDoor`].
+const LONG: Bytes = Bytes::from_static(&[7; 3 << 20]);
 
 /// What a call is to do is its path.
 #[derive(Clone)]
@@ -72,6 +75,7 @@ impl Service<http::Request<Body>> for Tried {
             match request.uri().path() {
                 "/tried/wait" => pending().await,
                 "/tried/panic" => panic!("as asked"),
+                "/tried/send" => return Ok(http::Response::new(Body::new(Whole(Some(LONG))))),
                 "/tried/read" => dropped.0.read(request.into_body()).await,
                 _ => {}
             }
@@ -112,6 +116,37 @@ impl Connect for Door {
         let door = self.clone();
         Box::pin(async move { Ok(BoxedIo::new(door.knock().await)) })
     }
+}
+
+/// A door behind a way of 1 Mbit/s in the server's direction.
+struct SlowDoor(Door);
+
+impl Connect for SlowDoor {
+    fn connect(&self, _: &str) -> Connecting {
+        let door = self.0.clone();
+        Box::pin(async move {
+            let (way, (near, end)) = (door.knock().await, duplex(SLOW_BYTES));
+            TaskTracker::new().spawn(carry_slowly(way, end));
+            Ok(BoxedIo::new(near))
+        })
+    }
+}
+
+/// So many each tenth of a second.
+const SLOW_BYTES: usize = 12_500;
+
+async fn carry_slowly(way: DuplexStream, end: DuplexStream) -> io::Result<()> {
+    let ((mut from, mut back_to), (mut back_from, mut to)) = (split(way), split(end));
+    let come = async {
+        let (mut turns, mut bytes) = (interval(Duration::from_millis(100)), [0; SLOW_BYTES]);
+        while let count @ 1.. = from.read(&mut bytes).await? {
+            turns.tick().await;
+            to.write_all(&bytes[..count]).await?;
+        }
+        Ok(())
+    };
+    let go = async { copy(&mut back_from, &mut back_to).await.map(drop) };
+    tokio::try_join!(come, go).map(drop)
 }
 
 struct World {
@@ -171,6 +206,21 @@ impl World {
     async fn until(&mut self, what: impl FnMut(&Seen) -> bool) -> Seen {
         let seen = timeout(BOUND, self.seen.wait_for(what)).await;
         *seen.unwrap().unwrap()
+    }
+}
+
+/// A body that says one thing.
+struct Whole(Option<Bytes>);
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
     }
 }
 
@@ -319,4 +369,22 @@ async fn a_server_that_stops_lets_calls_end_and_no_longer_than_its_grace() {
     let broken = timeout(BOUND, reading).await.unwrap().unwrap();
     assert!(broken.is_err(), "{broken:?}");
     world.until(|seen| seen.dropped == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_little_of_a_long_answer_is_not_taken_for_gone() {
+    let world = world(Duration::ZERO);
+    let slow = Channels::new(Arc::new(SlowDoor(world.door.clone())));
+    let mut channel = slow.to("a:1").unwrap();
+    let request = http::Request::post("http://a:1/tried/send").body(Body::empty());
+    // A question of the server's, and so its answer, would be behind 8 s of bytes.
+    let took = async {
+        let answer = channel.call(request.unwrap()).await.unwrap();
+        let (mut body, mut came) = (pin!(answer.into_body()), 0);
+        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            came += frame.unwrap().data_ref().map_or(0, Bytes::len);
+        }
+        came
+    };
+    assert_eq!(timeout(BOUND, took).await.unwrap(), LONG.len());
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -53,6 +53,8 @@ pub(crate) struct Holder {
     /// One permit for each block that may be sent.
     pub(crate) gate: Semaphore,
     pub(crate) leases: Leases,
+    /// What it says that one connection carries; 0: it does not.
+    pub(crate) sent_at_once: AtomicU64,
     clock: AtomicUsize,
 }
 
@@ -74,6 +76,7 @@ impl Holder {
             asides: AtomicUsize::new(0),
             gate: Semaphore::new(1 << 20),
             leases: Leases::default(),
+            sent_at_once: AtomicU64::default(),
             clock: AtomicUsize::new(100),
         })
     }

@@ -1,9 +1,13 @@
-//! Takes what a gateway saw of the links, as a region-sync does.
+//! Takes what a gateway saw of the links, as a region-sync does; and says how much another region
+//! sends at once.
 
-use kvmesh_proto::v1::{self as wire, region_sync_server::RegionSync};
+use std::sync::{Arc, atomic::Ordering};
+
+use futures::stream;
+use kvmesh_proto::v1::{self as wire, link_server::Link, region_sync_server::RegionSync};
 use tonic::{Request, Response, Status};
 
-use super::{feed::Answers, mesh::Told};
+use super::{Holder, feed::Answers, mesh::Told};
 
 pub(crate) struct Orders(pub(crate) Told);
 
@@ -32,5 +36,28 @@ impl RegionSync for Orders {
         let transfers = request.into_inner().transfers;
         self.0.lock().unwrap().extend(transfers);
         Ok(Response::new(wire::TransferredResponse {}))
+    }
+}
+
+/// Has no bytes to measure by.
+pub(crate) struct Says(pub(crate) Arc<Holder>);
+
+#[tonic::async_trait]
+impl Link for Says {
+    type MeasureStream = Answers<wire::MeasureResponse>;
+
+    async fn measure(
+        &self,
+        request: Request<wire::MeasureRequest>,
+    ) -> Result<Response<Self::MeasureStream>, Status> {
+        let sent_at_once = self.0.sent_at_once.load(Ordering::Relaxed);
+        if request.into_inner().bytes > 0 || sent_at_once == 0 {
+            return Err(Status::unimplemented("of an earlier version"));
+        }
+        let said = wire::MeasureResponse {
+            sent_at_once,
+            ..Default::default()
+        };
+        Ok(Response::new(Box::pin(stream::iter([Ok(said)]))))
     }
 }

@@ -20,7 +20,7 @@ use kvmesh_process::{
 };
 use kvmesh_proto::v1::{
     self as wire, cache_client::CacheClient, cache_server::CacheServer,
-    consensus_server::ConsensusServer, feed_server::FeedServer,
+    consensus_server::ConsensusServer, feed_server::FeedServer, link_server::LinkServer,
     region_sync_server::RegionSyncServer,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -29,7 +29,7 @@ use super::{
     Holder,
     cache::{Served, owners},
     feed::{MeshFeed, RegionFeed},
-    links::Orders,
+    links::{Orders, Says},
     mesh::Mesh,
     region::Region,
 };
@@ -75,6 +75,7 @@ async fn host_holder(holder: &Arc<Holder>, stop: &CancellationToken) -> String {
         .max_encoding_message_size(MESSAGE);
     let routes = Routes::new(cache)
         .add_service(ConsensusServer::new(served()))
+        .add_service(LinkServer::new(Says(Arc::clone(holder))))
         .add_service(FeedServer::new(RegionFeed(Arc::clone(&holder.region))));
     host(routes, stop.clone()).await
 }
