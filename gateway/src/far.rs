@@ -2,6 +2,7 @@
 //! connection would not fill the link, each run by a task of its own that ends when nobody waits
 //! any more or at the longest waiter's deadline.
 
+mod by;
 mod hedge;
 mod transfer;
 

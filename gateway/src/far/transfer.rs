@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     Fetch, Led,
+    by::By,
     hedge::{self, Way},
     visible,
 };
@@ -21,10 +22,9 @@ use crate::{
     context::Gateway,
     fill::Job,
     frame::{Frame, Header, Outcome},
-    lanes::{self, Lanes},
+    lanes::Lanes,
     links::Timing,
     rpc::ask::{self, Ask},
-    way::Class,
 };
 
 /// What an answer may take over its round trips.
@@ -58,40 +58,6 @@ pub(super) async fn all(gateway: &Gateway, fetch: &Fetch) {
     let mut first = Some(Arc::clone(&fetch.timing));
     let mut by = By::new(gateway, fetch);
     while let Turn::Again = ask_in_turn(gateway, fetch, &mut by, &mut first, &mut rest).await {}
-}
-
-/// By which lane a fetch asks. When that one breaks while others bring blocks, it goes on by the
-/// one that brings most.
-struct By {
-    lane: usize,
-    /// How often it may go on.
-    left: usize,
-}
-
-impl By {
-    fn new(gateway: &Gateway, fetch: &Fetch) -> Self {
-        // What is pushed stays off the lanes of what is waited for.
-        let left = match fetch.class {
-            Class::Demand => lanes::of_link(gateway, &fetch.region, &fetch.link),
-            Class::Pushed => 0,
-        };
-        Self {
-            lane: fetch.lane,
-            left,
-        }
-    }
-
-    /// Whether it goes on, by this lane.
-    fn again(&mut self, lane: usize) -> bool {
-        let again = self.left > 0;
-        if again {
-            *self = Self {
-                lane,
-                left: self.left - 1,
-            };
-        }
-        again
-    }
 }
 
 async fn ask_in_turn<'a>(
