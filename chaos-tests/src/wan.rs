@@ -6,6 +6,7 @@
 //! a TUN device at each end: real kernel TCP at both ends, no kernel module for the link. Needs
 //! root, `ip` and `/dev/net/tun`.
 
+mod batch;
 pub(crate) mod copy;
 pub(crate) mod crossed;
 pub(crate) mod shape;
@@ -23,14 +24,13 @@ use tokio::time::Instant;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use self::{
+    batch::OFFLOAD_HEADER,
     crossed::{Counter, Crossed},
     shape::{Shape, Shaper},
 };
 
 /// Bytes of a packet on the link.
 const MTU: usize = 1_500;
-/// What a TUN device with offload puts before a packet.
-const OFFLOAD_HEADER: usize = 10;
 /// The largest packet, with what is put before it.
 const PACKET_MAX: usize = 66_000;
 /// Packets on their way in one direction, at most: the shape's queue bounds them before.
@@ -58,25 +58,22 @@ impl Wan {
     /// Without root, `ip` or TUN devices.
     pub(crate) fn up(shape: Shape) -> Result<Self> {
         let own = std::process::id();
+        let net = free_net(own)?;
         let ends = [1, 2].map(|at| End {
             name: format!("kvmesh-{own}-{at}"),
-            address: format!("10.{}.{at}.2", net(own)),
+            address: format!("10.{net}.{at}.2"),
         });
         // Whatever fails from here on takes away what was made.
         let wan = Self {
             ends,
             crossed: Default::default(),
         };
-        // In batches of the kernel's making, as network cards get them: else this process would be
-        // what limits the link. Where packets are lost, each is lost by itself.
-        let batched = shape.loss == 0.0;
-        let devices: Result<Vec<SyncDevice>> =
-            (1..=2).map(|at| wan.make(own, at, batched)).collect();
+        let devices: Result<Vec<SyncDevice>> = (1..=2).map(|at| wan.make((own, net), at)).collect();
         let devices: Vec<Arc<SyncDevice>> = devices?.into_iter().map(Arc::new).collect();
         for (from, to) in [(0, 1), (1, 0)] {
             let ends = (Arc::clone(&devices[from]), Arc::clone(&devices[to]));
             let counter = Arc::clone(&wan.crossed[from]);
-            carry(ends, Shaper::new(shape, from as u64), batched, counter);
+            carry(ends, Shaper::new(shape, from as u64), counter);
         }
         Ok(wan)
     }
@@ -99,9 +96,9 @@ impl Wan {
         })
     }
 
-    fn make(&self, own: u32, at: usize, batched: bool) -> Result<SyncDevice> {
+    fn make(&self, (own, net): (u32, u32), at: usize) -> Result<SyncDevice> {
         let End { name, address } = &self.ends[at - 1];
-        let (other, net) = (3 - at, net(own));
+        let other = 3 - at;
         let (here, there, link) = (
             format!("kv{own}h{at}"),
             format!("kv{own}n{at}"),
@@ -113,10 +110,12 @@ impl Wan {
              && ip addr add 10.{net}.{at}.1/24 dev {here} && ip link set {here} up \
              && ip -n {name} addr add {address}/24 dev {there} && ip -n {name} link set {there} up"
         ))?;
+        // In batches of the kernel's making, as network cards get them: else this process would be
+        // what limits the link.
         let device = DeviceBuilder::new()
             .name(&link)
             .layer(Layer::L3)
-            .offload(batched)
+            .offload(true)
             .build_sync()
             .context("no TUN device: /dev/net/tun and root are needed")?;
         sh(&format!(
@@ -140,9 +139,15 @@ impl Drop for Wan {
     }
 }
 
-/// Another one for each process: what an earlier one left may still be there.
-fn net(own: u32) -> u32 {
-    64 + own % 64
+/// One in which this host has no address: what an earlier process left may still be there, and
+/// would be spoken to in place of this one's.
+fn free_net(own: u32) -> Result<u32> {
+    let listed = Command::new("ip").args(["-o", "-4", "addr"]).output();
+    let listed = listed.context("`ip` is needed")?;
+    let taken = String::from_utf8_lossy(&listed.stdout);
+    let mut nets = (0..64).map(|next| 64 + (own + next) % 64);
+    let free = nets.find(|net| !taken.contains(&format!(" 10.{net}.")));
+    free.context("all networks from 10.64 to 10.127 are taken on this host")
 }
 
 fn sh(line: &str) -> Result<()> {
@@ -159,23 +164,23 @@ fn sh(line: &str) -> Result<()> {
 fn carry(
     (from, to): (Arc<SyncDevice>, Arc<SyncDevice>),
     mut shaper: Shaper,
-    batched: bool,
     counter: Arc<Counter>,
 ) {
-    let header = if batched { OFFLOAD_HEADER } else { 0 };
     let (send, receive) = mpsc::sync_channel::<(Instant, Box<[u8]>)>(UNDER_WAY_MAX);
     thread::spawn(move || {
         let mut packet = vec![0; PACKET_MAX];
         while let Ok(bytes) = from.recv(&mut packet) {
             let now = Instant::now();
-            let carried = &packet[header.min(bytes)..bytes];
-            let segments = carried.len().div_ceil(MTU).max(1);
-            let Some(at) = shaper.pass(now, carried.len(), segments) else {
-                continue;
-            };
-            counter.count(carried, segments);
-            if send.send((at, packet[..bytes].into())).is_err() {
-                return;
+            for part in batch::left(&packet[..bytes], || shaper.loses()) {
+                let carried = part.get(OFFLOAD_HEADER..).unwrap_or_default();
+                let (packets, bytes) = batch::size(&part);
+                let Some(at) = shaper.pass(now, bytes, packets) else {
+                    continue;
+                };
+                counter.count(carried, packets);
+                if send.send((at, part)).is_err() {
+                    return;
+                }
             }
         }
     });

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Wan, net};
+use super::Wan;
 
 const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 const PROGRAM: &str = "\"kvmesh-gateway\"";
@@ -16,11 +16,10 @@ impl Wan {
     /// # Errors
     /// Without `ss`.
     pub(crate) fn congestion(&self, region: usize) -> Result<BTreeMap<String, u32>> {
-        let (end, other) = (&self.ends[region], 2 - region);
-        let other = format!("10.{}.{other}.0/24", net(std::process::id()));
+        let (end, other) = (&self.ends[region], &self.ends[1 - region].address);
         let ran = Command::new("ip")
             .args(["netns", "exec", &end.name, "ss", "-HtinpO"])
-            .args(["state", "established", "dst", &other])
+            .args(["state", "established", "dst", other])
             .output()?;
         ensure!(
             ran.status.success(),
