@@ -118,9 +118,12 @@ async fn a_get_of_another_regions_block_is_one_trace_through_both_regions() {
     assert_eq!(call["kvmesh.region"], "eu-west");
     assert_eq!(attributes(&path[2])["kvmesh.region"], "us-east");
 
-    // … and the block on its way into eu-west, after the get has ended.
+    // … and the block on its way into eu-west, after the get has ended. From the engine again: this
+    // process may have spans of other meshes.
     let up = [
-        ("fetch", ""),
+        down[0],
+        down[1],
+        down[2],
         ("fill", ""),
         ("put to owner", ""),
         ("kvmesh.v1.Cache/Put", "eu-west/node-"),
