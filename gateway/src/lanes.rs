@@ -1,8 +1,8 @@
 //! Over how many connections blocks come from another region.
 //!
-//! A link carries its bandwidth times its round trip at any time, and one connection only what
-//! its sender says and the kernels' buffers let it. So a fetch that is long enough is dealt to several ones, its
-//! *lanes*, which stay warm.
+//! A link carries its bandwidth times its round trip at any time, and one connection only what its
+//! sender says and the kernels' buffers let it. So a fetch that is long enough is dealt to several
+//! ones, its *lanes*, which stay warm.
 
 use std::{
     collections::BTreeMap,

@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::{
     context::Gateway,
     lanes::{self, Lanes},
-    rpc,
+    rpc::{self, touch::TOUCH_TIMEOUT},
 };
 
 /// How soon a gateway that was just heard of is connected to.
@@ -128,7 +128,7 @@ async fn touch(gateway: &Gateway, (region, address): Known) -> (Known, Result<()
     if let (Ok(()), Some(link)) = (&answers, gateway.views.mesh.link(&region)) {
         if lanes::may_be_several(&link)
             && let Ok(channel) = gateway.peers.far(&region, &address, 0)
-            && let Some(bytes) = rpc::measure::ask_sent_at_once(channel, TOUCH_EVERY).await
+            && let Some(bytes) = rpc::measure::ask_sent_at_once(channel, TOUCH_TIMEOUT).await
         {
             gateway.links.sends_at_once(&region, bytes);
         }

@@ -10,7 +10,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use super::ask;
 
 /// As long as the farthest region needs to connect and answer.
-const TOUCH_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const TOUCH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks for the other side's health, as everybody may.
 ///
